@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+package import LinuxIO
+internal import SystemPackage
+
+/// The size of a device and the units in which it is addressed, all in bytes.
+package struct Geometry: Hashable, Sendable {
+    /// The device's size.
+    package var size: Int
+    /// The smallest unit the device addresses (`BLKSSZGET`); 512 for an image.
+    package var logicalSector: Int
+    /// Transfers start at, and are as long as, multiples of this, and so is their memory; only the
+    /// last one of a device whose size is none may be shorter.
+    package var alignment: Int
+
+    package init(size: Int, logicalSector: Int, alignment: Int) {
+        self.size = size
+        self.logicalSector = logicalSector
+        self.alignment = alignment
+    }
+}
+
+/// What changes when somebody writes to a device, and only then: two that differ, taken at two
+/// moments, tell of a write in between.
+package struct ContentStamp: Hashable, Sendable {
+    private let marks: [Int]
+    package init(_ marks: [Int]) { self.marks = marks }
+}
+
+/// Anything with a size that is read and written at offsets.
+///
+/// All offsets and lengths are bytes and within the device; transfers obey `geometry.alignment`.
+/// Every operation may be called from several threads at once.
+package protocol BlockDevice: AnyObject, Sendable {
+    /// What the user calls it.
+    var name: String { get }
+
+    var geometry: Geometry { get }
+
+    /// Fills the whole buffer.
+    ///
+    /// - Throws: when a byte of it cannot be read, the device's end within it included.
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError)
+
+    /// Writes the whole buffer.
+    ///
+    /// - Throws: when not all of it could be written; any part of it may have been.
+    func write(_ buffer: UnsafeRawBufferPointer, at offset: Int) throws(IOError)
+
+    /// Makes the range read back as zeros, the cheapest way that guarantees it.
+    ///
+    /// - Throws: when not all of it could be zeroed; any part of it may have been.
+    func zero(_ range: ByteRange) throws(IOError)
+
+    /// The first run at or after an offset that may hold anything but zeros.
+    ///
+    /// - Returns: the run, or `nil` where only zeros follow. A device that does not know its holes
+    ///   answers with all of the rest.
+    /// - Throws: when the device cannot tell because it fails.
+    func nextData(from offset: Int) throws(IOError) -> ByteRange?
+
+    /// Changes the size; what is added reads as zeros.
+    ///
+    /// - Throws: also where the device cannot be resized at all.
+    func resize(to size: Int) throws(IOError)
+
+    /// Waits until all that was written is on the medium, and leaves nothing of the device in the
+    /// page cache that was put there by this program.
+    ///
+    /// - Throws: when a byte written since the last flush may be lost.
+    func flush() throws(IOError)
+
+    /// The stamp of this moment; `nil` where the device has none.
+    func contentStamp() -> ContentStamp?
+}
+
+extension BlockDevice {
+    package func nextData(from offset: Int) throws(IOError) -> ByteRange? {
+        offset < geometry.size ? ByteRange(offset, to: geometry.size) : nil
+    }
+
+    package func resize(to size: Int) throws(IOError) {
+        throw IOError(name, "resize to \(size) bytes", .notSupported)
+    }
+
+    package func contentStamp() -> ContentStamp? { nil }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import CLinuxBlock
+internal import Glibc
+package import LinuxIO
+internal import SystemPackage
+
+/// A block device of this machine: disk, partition, logical volume, loop device.
+package final class BlockSpecialFile: BlockDevice {
+    package let name: String
+    package let geometry: Geometry
+    /// The device's number (`st_rdev`).
+    package let number: UInt64
+
+    private let file: DirectFile
+    private let ladder: ZeroingLadder
+
+    /// Opens a block device.
+    ///
+    /// - Parameters:
+    ///   - path: the device file's path.
+    ///   - name: what the user calls it.
+    ///   - access: for reading alone; or for writing as well, and then claimed for this program
+    ///     (`O_EXCL`) as long as it is open.
+    /// - Throws: what open(2) says, EBUSY when somebody has claimed it; when it is no block device
+    ///   or has no medium.
+    package init(path: String, name: String, access: Access) throws(IOError) {
+        let file = try DirectFile(
+            path: path, name: name, flags: access == .read ? O_RDONLY : O_RDWR | O_EXCL)
+        let descriptor = file.main.rawValue
+        var size: UInt64 = 0
+        var sector: Int32 = 0
+        let status: FileStatus
+        do throws(Errno) {
+            status = try file.main.status()
+            _ = try retryingInterrupts { clb_get_size(descriptor, &size) }
+            _ = try retryingInterrupts { clb_get_logical_sector_size(descriptor, &sector) }
+        } catch {
+            throw IOError(name, "get size", error)
+        }
+        guard status.kind == .blockDevice else {
+            throw IOError(name, "open", reason: "not a block device")
+        }
+        self.file = file
+        self.name = name
+        number = status.device
+        let alignment = max(file.alignment, Int(sector))
+        geometry = Geometry(
+            size: Int(size), logicalSector: Int(sector), alignment: alignment)
+        ladder = ZeroingLadder(
+            [
+                // On a block device the kernel passes this on only to hardware that guarantees
+                // zeros (blkdev_fallocate, BLKDEV_ZERO_NOFALLBACK).
+                .init("punch hole") { range throws(Errno) in
+                    _ = try retryingInterrupts {
+                        clb_punch_hole(descriptor, Int64(range.offset), Int64(range.length))
+                    }
+                },
+                .init("BLKZEROOUT") { range throws(Errno) in
+                    _ = try retryingInterrupts {
+                        clb_zero_out(descriptor, UInt64(range.offset), UInt64(range.length))
+                    }
+                },
+            ], readsAsZeros: file.readsAsZeros)
+    }
+
+    /// Whether the kernel refuses writes to the device (`BLKROGET`).
+    ///
+    /// - Throws: what ioctl(2) says.
+    package func isReadOnly() throws(IOError) -> Bool {
+        var answer: Int32 = 0
+        do throws(Errno) {
+            _ = try retryingInterrupts { clb_get_read_only(file.main.rawValue, &answer) }
+        } catch {
+            throw IOError(name, "ask whether it is read-only", error)
+        }
+        return answer != 0
+    }
+
+    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
+        try file.read(into: buffer, at: offset)
+    }
+
+    package func write(_ buffer: UnsafeRawBufferPointer, at offset: Int) throws(IOError) {
+        try file.write(buffer, at: offset)
+    }
+
+    package func zero(_ range: ByteRange) throws(IOError) {
+        // The ragged tail of a device whose size is no multiple of its sector is only written.
+        let sector = geometry.logicalSector
+        let whole = ByteRange(offset: range.offset, length: range.length / sector * sector)
+        let isDone = try whole.isEmpty ? false : ladder.zero(whole, name: name)
+        try file.writeZeros(isDone ? ByteRange(whole.end, to: range.end) : range)
+    }
+
+    package func flush() throws(IOError) {
+        try file.synchronize()
+        do throws(Errno) {
+            _ = try retryingInterrupts { clb_flush_buffers(file.main.rawValue) }
+        } catch .permissionDenied, .notPermitted {
+            // Only the superuser may drop the cache. The data is on the medium all the same:
+            // fdatasync(2) has just said so.
+        } catch {
+            throw IOError(name, "flush buffers", error)
+        }
+    }
+
+    /// Has the kernel read the partition table that was just written.
+    ///
+    /// The corresponding C function is `ioctl` with `BLKRRPART`.
+    ///
+    /// - Returns: whether it did; a device without partitions refuses.
+    package func rereadPartitions() -> Bool { clb_reread_partitions(file.main.rawValue) == 0 }
+
+    /// Writes the page cache of the device back, so that reading it directly writes nothing.
+    ///
+    /// - Throws: what fdatasync(2) says.
+    package func writeBackCache() throws(IOError) { try file.synchronize() }
+
+    /// Writes and discards that the kernel has counted on the device.
+    ///
+    /// Source: Documentation/block/stat.rst; fields 5 and 7 are writes and sectors written, 12 and
+    /// 14 discards and sectors discarded.
+    package func contentStamp() -> ContentStamp? {
+        let path = "/sys/dev/block/\(clb_major(number)):\(clb_minor(number))/stat"
+        guard let text = readSmallFile(path) else { return nil }
+        let fields = text.split(whereSeparator: \.isWhitespace).compactMap { Int($0) }
+        guard fields.count >= 7 else { return nil }
+        return ContentStamp([4, 6, 11, 13].filter { $0 < fields.count }.map { fields[$0] })
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+#define _GNU_SOURCE
+#include "CLinuxBlock.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <linux/openat2.h>
+#include <linux/stat.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+const int clb_O_DIRECT = O_DIRECT;
+const int clb_O_PATH = O_PATH;
+const int clb_SEEK_DATA = SEEK_DATA;
+const int clb_SEEK_HOLE = SEEK_HOLE;
+const uint64_t clb_RESOLVE_BENEATH = RESOLVE_BENEATH;
+const uint64_t clb_RESOLVE_NO_SYMLINKS = RESOLVE_NO_SYMLINKS;
+
+int clb_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
+
+int clb_openat2(int directory, const char *path, int flags, mode_t mode, uint64_t resolve) {
+    struct open_how how = {.flags = (uint64_t)flags, .mode = mode, .resolve = resolve};
+    return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
+
+int clb_punch_hole(int fd, int64_t offset, int64_t length) {
+    return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+}
+
+int clb_zero_range(int fd, int64_t offset, int64_t length) {
+    return fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
+}
+
+int clb_get_size(int fd, uint64_t *bytes) { return ioctl(fd, BLKGETSIZE64, bytes); }
+
+int clb_get_logical_sector_size(int fd, int *bytes) { return ioctl(fd, BLKSSZGET, bytes); }
+
+int clb_get_physical_sector_size(int fd, unsigned int *bytes) {
+    return ioctl(fd, BLKPBSZGET, bytes);
+}
+
+int clb_get_read_only(int fd, int *read_only) { return ioctl(fd, BLKROGET, read_only); }
+
+int clb_zero_out(int fd, uint64_t offset, uint64_t length) {
+    uint64_t range[2] = {offset, length};
+    return ioctl(fd, BLKZEROOUT, range);
+}
+
+int clb_flush_buffers(int fd) { return ioctl(fd, BLKFLSBUF, 0); }
+
+int clb_reread_partitions(int fd) { return ioctl(fd, BLKRRPART, 0); }
+
+int clb_get_loop_backing(int fd, struct clb_loop_backing *backing) {
+    struct loop_info64 info;
+    memset(&info, 0, sizeof info);
+    int result = ioctl(fd, LOOP_GET_STATUS64, &info);
+    backing->device = info.lo_device;
+    backing->inode = info.lo_inode;
+    backing->block_device = info.lo_rdevice;
+    backing->offset = info.lo_offset;
+    backing->size_limit = info.lo_sizelimit;
+    return result;
+}
+
+// statx's structure grew the two fields in Linux 6.1; the C library's header may be older, the
+// layout (statx(2)) is fixed.
+#define CLB_STATX_DIOALIGN 0x00002000U
+#define CLB_STX_DIO_MEM_ALIGN 0x98
+#define CLB_STX_DIO_OFFSET_ALIGN 0x9c
+
+int clb_get_direct_io_alignment(int fd, struct clb_direct_io_alignment *alignment) {
+    _Alignas(8) unsigned char answer[256];
+    memset(answer, 0, sizeof answer);
+    memset(alignment, 0, sizeof *alignment);
+    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, CLB_STATX_DIOALIGN, answer) != 0) return -1;
+    uint32_t mask;
+    memcpy(&mask, answer, sizeof mask);
+    alignment->known = (mask & CLB_STATX_DIOALIGN) != 0;
+    if (alignment->known) {
+        memcpy(&alignment->memory, answer + CLB_STX_DIO_MEM_ALIGN, sizeof alignment->memory);
+        memcpy(&alignment->offset, answer + CLB_STX_DIO_OFFSET_ALIGN, sizeof alignment->offset);
+    }
+    return 0;
+}
+
+int clb_lock(int fd, bool exclusive) {
+    struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+// cachestat(2) got its number with Linux 6.5, the same on every architecture.
+#define CLB_SYS_CACHESTAT 451
+
+int clb_cached_pages(int fd, uint64_t offset, uint64_t length, uint64_t *pages) {
+    struct {
+        uint64_t offset, length;
+    } range = {offset, length};
+    struct {
+        uint64_t cached, dirty, writeback, evicted, recently_evicted;
+    } answer = {0};
+    int result = (int)syscall(CLB_SYS_CACHESTAT, fd, &range, &answer, 0);
+    *pages = answer.cached;
+    return result;
+}
+
+int clb_write_back(int fd, int64_t offset, int64_t length) {
+    return sync_file_range(fd, offset, length,
+                           SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                               SYNC_FILE_RANGE_WAIT_AFTER);
+}
+
+unsigned int clb_major(uint64_t device) { return major(device); }
+unsigned int clb_minor(uint64_t device) { return minor(device); }
+uint64_t clb_makedev(unsigned int major_number, unsigned int minor_number) {
+    return makedev(major_number, minor_number);
+}

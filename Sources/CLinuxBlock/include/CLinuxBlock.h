@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+// What Swift cannot see of Linux through `import Glibc`: variadic calls, ioctls and constants that
+// need _GNU_SOURCE. No logic: each function is one system call, returns what it returns (-1 and
+// errno on failure) and names it in its comment.
+
+#ifndef CLINUXBLOCK_H
+#define CLINUXBLOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+extern const int clb_O_DIRECT;
+extern const int clb_O_PATH;
+extern const int clb_SEEK_DATA;
+extern const int clb_SEEK_HOLE;
+
+/// open(2)
+int clb_open(const char *path, int flags, mode_t mode);
+/// openat2(2): `resolve` is a set of the RESOLVE_ flags below
+int clb_openat2(int directory, const char *path, int flags, mode_t mode, uint64_t resolve);
+extern const uint64_t clb_RESOLVE_BENEATH;
+extern const uint64_t clb_RESOLVE_NO_SYMLINKS;
+
+/// fallocate(2) with FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+int clb_punch_hole(int fd, int64_t offset, int64_t length);
+/// fallocate(2) with FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+int clb_zero_range(int fd, int64_t offset, int64_t length);
+
+/// ioctl(2) BLKGETSIZE64: bytes
+int clb_get_size(int fd, uint64_t *bytes);
+/// ioctl(2) BLKSSZGET: bytes
+int clb_get_logical_sector_size(int fd, int *bytes);
+/// ioctl(2) BLKPBSZGET: bytes
+int clb_get_physical_sector_size(int fd, unsigned int *bytes);
+/// ioctl(2) BLKROGET
+int clb_get_read_only(int fd, int *read_only);
+/// ioctl(2) BLKZEROOUT: bytes, both multiples of the logical sector
+int clb_zero_out(int fd, uint64_t offset, uint64_t length);
+/// ioctl(2) BLKFLSBUF: write back and drop the device's page cache
+int clb_flush_buffers(int fd);
+/// ioctl(2) BLKRRPART: read the partition table again
+int clb_reread_partitions(int fd);
+
+/// What a loop device stands on, as LOOP_GET_STATUS64 tells it.
+struct clb_loop_backing {
+    uint64_t device;       // st_dev of the backing file's file system
+    uint64_t inode;        // st_ino of the backing file
+    uint64_t block_device; // st_rdev when the backing file is a block device, else 0
+    uint64_t offset;       // bytes into the backing file
+    uint64_t size_limit;   // bytes, 0 for up to the end
+};
+/// ioctl(2) LOOP_GET_STATUS64
+int clb_get_loop_backing(int fd, struct clb_loop_backing *backing);
+
+/// What direct I/O on a file must be aligned to, bytes.
+struct clb_direct_io_alignment {
+    bool known;      // the kernel answered at all (Linux 6.1 and later, file system permitting)
+    uint32_t memory; // 0 where direct I/O is not supported
+    uint32_t offset; // of file offsets and lengths; 0 where direct I/O is not supported
+};
+/// statx(2) STATX_DIOALIGN
+int clb_get_direct_io_alignment(int fd, struct clb_direct_io_alignment *alignment);
+
+/// fcntl(2) F_OFD_SETLK on the whole file, exclusive (F_WRLCK) or shared (F_RDLCK)
+int clb_lock(int fd, bool exclusive);
+
+/// cachestat(2): pages of the range in the page cache (Linux 6.5 and later, else ENOSYS)
+int clb_cached_pages(int fd, uint64_t offset, uint64_t length, uint64_t *pages);
+
+/// sync_file_range(2): write the range's dirty pages and wait for them
+int clb_write_back(int fd, int64_t offset, int64_t length);
+
+unsigned int clb_major(uint64_t device);
+unsigned int clb_minor(uint64_t device);
+uint64_t clb_makedev(unsigned int major, unsigned int minor);
+
+#endif

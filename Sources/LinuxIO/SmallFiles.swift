@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Glibc
+internal import SystemPackage
+
+/// Reads a file of /proc or /sys, or another that is surely small.
+///
+/// - Parameter path: the file's path.
+/// - Returns: its content, without the newline at the end; `nil` when it cannot be read or is no
+///   UTF-8.
+package func readSmallFile(_ path: String) -> String? {
+    guard let file = try? OwnedDescriptor.open(path, flags: O_RDONLY) else { return nil }
+    var content: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 16 << 10)
+    while true {
+        let count = try? chunk.withUnsafeMutableBytes { buffer in
+            try file.readOnce(into: buffer, at: content.count)
+        }
+        guard let count else { return nil }
+        if count == 0 { break }
+        content.append(contentsOf: chunk[..<count])
+    }
+    if content.last == UInt8(ascii: "\n") { content.removeLast() }
+    return String(validating: content, as: UTF8.self)
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Foundation
+internal import Glibc
+
+/// A directory of its own for one test, removed with everything in it.
+package final class ScratchDirectory: Sendable {
+    package let path: String
+
+    /// Makes an empty directory.
+    ///
+    /// - Parameter parent: where; a real file system by default, since /tmp may be a tmpfs.
+    /// - Throws: when it cannot be made.
+    package init(in parent: String = "/var/tmp") throws {
+        path = "\(parent)/blkferry-test-\(getpid())-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    /// The path of a file in the directory.
+    package func file(_ name: String) -> String { "\(path)/\(name)" }
+
+    /// Makes a file that consists of one hole.
+    ///
+    /// - Returns: its path.
+    package func sparseFile(_ name: String, size: Int) throws -> String {
+        let path = file(name)
+        guard FileManager.default.createFile(atPath: path, contents: nil),
+            truncate(path, off_t(size)) == 0
+        else { throw CocoaError(.fileWriteUnknown) }
+        return path
+    }
+}
