@@ -37,6 +37,13 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
+        .target(
+            name: "SyncEngine",
+            dependencies: [
+                "LinuxIO", "BlockDevices",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
         .target(name: "CTestSupport", path: "Tests/CTestSupport"),
         .target(
             name: "TestSupport",
@@ -45,6 +52,20 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             path: "Tests/TestSupport",
+            swiftSettings: settings),
+        .testTarget(
+            name: "BlockDevicesTests",
+            dependencies: [
+                "LinuxIO", "BlockDevices", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "SyncEngineTests",
+            dependencies: [
+                "LinuxIO", "BlockDevices", "SyncEngine", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]

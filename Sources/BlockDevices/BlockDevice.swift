@@ -10,8 +10,8 @@ package struct Geometry: Hashable, Sendable {
     package var size: Int
     /// The smallest unit the device addresses (`BLKSSZGET`); 512 for an image.
     package var logicalSector: Int
-    /// Transfers start at, and are as long as, multiples of this, and so is their memory; only the
-    /// last one of a device whose size is none may be shorter.
+    /// Transfers start at multiples of this, and so does their memory. Their length should be one as
+    /// well, but for the end of the source: what is left over goes through the page cache.
     package var alignment: Int
 
     package init(size: Int, logicalSector: Int, alignment: Int) {

@@ -46,8 +46,11 @@ package final class BlockSpecialFile: BlockDevice {
         self.name = name
         number = status.device
         let alignment = max(file.alignment, Int(sector))
+        // The kernel counts in units of 512 bytes; a part of a larger sector at the end can be
+        // neither read nor written, so it is no part of the device.
         geometry = Geometry(
-            size: Int(size), logicalSector: Int(sector), alignment: alignment)
+            size: Int(size) / Int(sector) * Int(sector), logicalSector: Int(sector),
+            alignment: alignment)
         ladder = ZeroingLadder(
             [
                 // On a block device the kernel passes this on only to hardware that guarantees
@@ -87,7 +90,7 @@ package final class BlockSpecialFile: BlockDevice {
     }
 
     package func zero(_ range: ByteRange) throws(IOError) {
-        // The ragged tail of a device whose size is no multiple of its sector is only written.
+        // The ragged end of a source that is no multiple of the sector can only be written.
         let sector = geometry.logicalSector
         let whole = ByteRange(offset: range.offset, length: range.length / sector * sector)
         let isDone = try whole.isEmpty ? false : ladder.zero(whole, name: name)

@@ -4,6 +4,7 @@
 internal import CLinuxBlock
 internal import Glibc
 internal import LinuxIO
+internal import Synchronization
 internal import SystemPackage
 
 /// How a local device is opened.
@@ -24,6 +25,8 @@ final class DirectFile: Sendable {
     let alignment: Int
     let main: OwnedDescriptor
     private let buffered: OwnedDescriptor
+    /// The lowest offset that went through the page cache, in bytes.
+    private let firstBuffered = Atomic(Int.max)
 
     /// Opens a file that exists.
     ///
@@ -93,6 +96,7 @@ final class DirectFile: Sendable {
             try buffered.readOnce(
                 into: slice(buffer, aligned + done, buffer.count), at: tail.offset + done)
         }
+        firstBuffered.min(tail.offset, ordering: .relaxed)
         let pages = tail.offset / 4096 * 4096
         buffered.dropCachedPages(offset: pages, length: tail.end - pages)
     }
@@ -104,6 +108,7 @@ final class DirectFile: Sendable {
         }
         guard aligned < buffer.count else { return }
         let tail = ByteRange(offset: offset + aligned, length: buffer.count - aligned)
+        firstBuffered.min(tail.offset, ordering: .relaxed)
         try transfer("write", tail) { done throws(Errno) in
             try buffered.writeOnce(
                 slice(buffer, aligned + done, buffer.count), at: tail.offset + done)
@@ -134,8 +139,8 @@ final class DirectFile: Sendable {
     /// Gives back what the buffered descriptor left in the page cache; clean pages only.
     private func forgetPages() {
         if isDirect {
-            guard let size = try? buffered.status().size, size % alignment != 0 else { return }
-            buffered.dropCachedPages(offset: size / 4096 * 4096)
+            let first = firstBuffered.load(ordering: .relaxed)
+            if first < Int.max { buffered.dropCachedPages(offset: first / 4096 * 4096) }
         } else {
             buffered.dropCachedPages()
         }

@@ -73,7 +73,10 @@ package func run(
 /// - Returns: its standard output.
 /// - Throws: when it does not end with 0.
 @discardableResult
-package func must(_ arguments: String...) throws -> String {
+package func must(_ arguments: String...) throws -> String { try must(arguments) }
+
+@discardableResult
+package func must(_ arguments: [String]) throws -> String {
     let result = try RunningProgram(arguments).wait()
     guard result.status == 0 else {
         throw ProgramFailure(command: arguments.joined(separator: " "), result: result)

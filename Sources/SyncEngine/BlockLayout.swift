@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+
+/// How a device is cut up for comparing: blocks in regions in windows, sizes in bytes.
+package struct BlockLayout: Hashable, Sendable {
+    /// The unit of fine comparison and of transfer.
+    package let block: Int
+    /// The unit of coarse comparison: a power-of-two number of blocks.
+    package let region: Int
+    /// What one worker reads and compares in one go: whole regions.
+    package let window: Int
+
+    /// 4 KiB: the page and sector size of today's machines, so that nothing finer changes alone.
+    package static let defaultBlock = 4 << 10
+
+    /// The smallest and the largest block that may be chosen; multiples of a disk's smallest
+    /// sector, and small enough for two windows of each worker to fit in memory.
+    package static let blockSizes = 512...(16 << 20)
+
+    /// Eight workers' pairs of buffers of this size fit the level 3 cache, so that what was read is
+    /// compared while still there; halving it costs more in system calls than it gains
+    /// (`tools/bench local`).
+    private static let windowAim = 512 << 10
+    private static let regionAim = 64 << 10
+
+    /// Derives regions and windows from the block size.
+    ///
+    /// - Parameter block: bytes, a multiple of 512 within `blockSizes`.
+    package init(block: Int = Self.defaultBlock) {
+        precondition(Self.blockSizes.contains(block) && block % 512 == 0)
+        var region = block
+        while region < Self.regionAim { region *= 2 }
+        self.block = block
+        self.region = region
+        window = max(1, Self.windowAim / region) * region
+    }
+
+    /// How many blocks a range touches that starts in a block's first byte.
+    func blocks(in range: ByteRange) -> Int { (range.length + block - 1) / block }
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import LinuxIO
+
+/// One piece of work: a range and what is known of it without reading.
+struct Window: Hashable {
+    var range: ByteRange
+    /// The source has only zeros here.
+    var sourceIsHole: Bool
+    /// The target has only zeros here.
+    var targetIsHole: Bool
+}
+
+/// Hands out the windows of a device in ascending order, and leaves out those where neither side
+/// has data.
+///
+/// A pure bookkeeper: whoever shares it between threads guards it.
+struct WindowCursor {
+    private var position = 0
+    private let end: Int
+    private let windowSize: Int
+    /// How far a window may reach where the source is a hole and nothing has to be read, in bytes.
+    private let holeSize: Int
+    private var source: DataRuns
+    private var target: DataRuns
+
+    /// Starts at the beginning.
+    ///
+    /// - Parameters:
+    ///   - source: what is read.
+    ///   - target: what is made equal, or compared.
+    ///   - length: how many bytes of the two.
+    ///   - windowSize: bytes of a window; all but the last have it.
+    ///   - holeSize: bytes of a window in a hole of the source, at least `windowSize`.
+    init(
+        source: any BlockDevice, target: any BlockDevice, length: Int, windowSize: Int,
+        holeSize: Int
+    ) {
+        self.source = DataRuns(source)
+        self.target = DataRuns(target)
+        end = length
+        self.windowSize = windowSize
+        self.holeSize = holeSize / windowSize * windowSize
+    }
+
+    /// Takes the next window.
+    ///
+    /// - Returns: the window, and how many bytes before it need no work; no window at the end.
+    /// - Throws: what asking for the next data throws.
+    mutating func next() throws(IOError) -> (window: Window?, skipped: Int) {
+        let start = position
+        guard position < end else { return (nil, 0) }
+        let sourceRun = try source.run(at: position)
+        let targetRun = try target.run(at: position)
+        let first = min(sourceRun?.offset ?? end, targetRun?.offset ?? end)
+        if first >= end {
+            position = end
+            return (nil, end - start)
+        }
+        position = max(position, first / windowSize * windowSize)
+        var range = ByteRange(position, to: min(position + windowSize, end))
+        let sourceIsHole = !(sourceRun?.overlaps(range) ?? false)
+        if sourceIsHole {
+            let holeEnd = min(sourceRun?.offset ?? end, targetRun?.end ?? end, end)
+            let long = min(position + holeSize, holeEnd / windowSize * windowSize)
+            if long > range.end { range = ByteRange(position, to: long) }
+        }
+        let targetIsHole = !(targetRun?.overlaps(range) ?? false)
+        position = range.end
+        return (
+            Window(range: range, sourceIsHole: sourceIsHole, targetIsHole: targetIsHole),
+            range.offset - start
+        )
+    }
+}
+
+/// The data runs of one device, asked for once each.
+private struct DataRuns {
+    private let device: any BlockDevice
+    private var current: ByteRange?
+    private var isExhausted = false
+
+    init(_ device: any BlockDevice) { self.device = device }
+
+    /// The first run that ends after an offset; `nil` when there is none.
+    mutating func run(at offset: Int) throws(IOError) -> ByteRange? {
+        if isExhausted { return nil }
+        if let current, offset < current.end { return current }
+        current = try device.nextData(from: offset)
+        isExhausted = current == nil
+        return current
+    }
+}

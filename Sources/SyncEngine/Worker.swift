@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import LinuxIO
+
+/// One thread's share of a pass: its buffers and its count.
+struct Worker: ~Copyable {
+    private(set) var tally = Tally()
+    private let pass: Pass
+    private let comparison: BlockComparison
+    private let sourceBuffer: AlignedBuffer
+    private let targetBuffer: AlignedBuffer
+    private var extents: [Extent] = []
+
+    init(_ pass: Pass) {
+        self.pass = pass
+        comparison = BlockComparison(layout: pass.layout)
+        sourceBuffer = AlignedBuffer(count: pass.layout.window)
+        targetBuffer = AlignedBuffer(count: pass.layout.window)
+    }
+
+    /// Works until no window is left.
+    mutating func run() {
+        while let window = pass.next() {
+            do throws(IOError) {
+                try process(window)
+            } catch {
+                // The one who cancelled does not wait for a bad block to be read around.
+                if !(pass.control.isCancelled && error.isMediumError) { pass.fail(error) }
+            }
+        }
+    }
+
+    private mutating func process(_ window: Window) throws(IOError) {
+        let range = window.range
+        var source: UnsafeMutableRawBufferPointer?
+        var leftOut: [ByteRange] = []
+        if !window.sourceIsHole {
+            let bytes = slice(sourceBuffer, range.length)
+            leftOut = try readSource(range, into: bytes)
+            source = bytes
+        }
+
+        extents.removeAll(keepingCapacity: true)
+        if pass.mode == .replace {
+            if let source { fill(leftOut, of: range, in: source) { _ in 0 } }
+            comparison.everything(
+                source: source.map { UnsafeRawBufferPointer($0) }, range: range,
+                targetIsZero: window.targetIsHole, into: &extents)
+        } else {
+            var target: UnsafeMutableRawBufferPointer?
+            if !window.targetIsHole {
+                let bytes = slice(targetBuffer, range.length)
+                try readTarget(range, into: bytes, source: source)
+                target = bytes
+            }
+            if let source { fill(leftOut, of: range, in: source) { target?[$0] ?? 0 } }
+            comparison.differences(
+                source: source.map { UnsafeRawBufferPointer($0) },
+                target: target.map { UnsafeRawBufferPointer($0) }, range: range, into: &extents)
+        }
+        if !leftOut.isEmpty { extents = extents.subtracting(leftOut) }
+        pass.note(different: extents, unreadable: leftOut)
+
+        let different = extents.reduce(0) { $0 + $1.range.length }
+        tally.compared += range.length
+        tally.different += different
+        for extent in extents {
+            tally.differentBlocks += pass.layout.blocks(in: extent.range)
+        }
+        for range in leftOut { tally.unreadable += range.length }
+        if pass.mode != .compare { apply(source, at: range) }
+        pass.control.advance(done: range.length, different: different)
+    }
+
+    /// Writes the extents that differ; one that cannot be written does not keep others from it.
+    private mutating func apply(_ source: UnsafeMutableRawBufferPointer?, at window: ByteRange) {
+        for extent in extents {
+            let range = extent.range
+            tally.extents += 1
+            do throws(IOError) {
+                if extent.kind == .data, let source {
+                    let start = range.offset - window.offset
+                    try pass.target.write(
+                        UnsafeRawBufferPointer(rebasing: source[start..<start + range.length]),
+                        at: range.offset)
+                    tally.written += range.length
+                } else {
+                    try pass.target.zero(range)
+                    tally.zeroed += range.length
+                }
+            } catch {
+                tally.addWriteError(error)
+            }
+        }
+    }
+
+    /// Reads a window of the source.
+    ///
+    /// - Returns: what cannot be read and is to be left out, in units that the target can leave
+    ///   untouched.
+    private func readSource(
+        _ range: ByteRange, into bytes: UnsafeMutableRawBufferPointer
+    ) throws(IOError) -> [ByteRange] {
+        do throws(IOError) {
+            try pass.source.read(into: bytes, at: range.offset)
+            return []
+        } catch {
+            guard error.isMediumError && pass.skipsUnreadable else { throw error }
+        }
+        let bad = try readAround(range, of: pass.source, into: bytes)
+        return bad.rounded(to: pass.target.geometry.alignment, limit: range.end)
+    }
+
+    /// Reads a window of the target; what cannot be read is made to differ from the source, so that
+    /// it is written: that is how a disk gets rid of a bad sector.
+    private mutating func readTarget(
+        _ range: ByteRange, into bytes: UnsafeMutableRawBufferPointer,
+        source: UnsafeMutableRawBufferPointer?
+    ) throws(IOError) {
+        do throws(IOError) {
+            try pass.target.read(into: bytes, at: range.offset)
+            return
+        } catch {
+            guard error.isMediumError && pass.mode != .compare else { throw error }
+        }
+        let bad = try readAround(range, of: pass.target, into: bytes)
+        fill(bad, of: range, in: bytes) { ~(source?[$0] ?? 0) }
+        for range in bad { tally.rewritten += range.length }
+    }
+
+    /// Reads what can be read of a range, by halving it around the bad sectors.
+    ///
+    /// - Returns: what cannot be read, in units of the sector.
+    private func readAround(
+        _ range: ByteRange, of device: any BlockDevice, into bytes: UnsafeMutableRawBufferPointer
+    ) throws(IOError) -> [ByteRange] {
+        let unit = max(device.geometry.logicalSector, device.geometry.alignment)
+        var bad: [ByteRange] = []
+        var open = [range]
+        while let part = open.popLast() {
+            let start = part.offset - range.offset
+            do throws(IOError) {
+                try device.read(
+                    into: UnsafeMutableRawBufferPointer(
+                        rebasing: bytes[start..<start + part.length]),
+                    at: part.offset)
+            } catch {
+                guard error.isMediumError else { throw error }
+                // Each try can take a failing disk many seconds.
+                if pass.control.isCancelled { throw error }
+                if part.length <= unit {
+                    bad.append(part)
+                    continue
+                }
+                let half = (part.length / 2 + unit - 1) / unit * unit
+                open.append(ByteRange(part.offset + half, to: part.end))
+                open.append(ByteRange(offset: part.offset, length: half))
+            }
+        }
+        return bad.rounded(to: unit, limit: range.end)
+    }
+
+    /// Fills ranges of a window's buffer.
+    private func fill(
+        _ ranges: [ByteRange], of window: ByteRange, in bytes: UnsafeMutableRawBufferPointer,
+        with byte: (_ index: Int) -> UInt8
+    ) {
+        for range in ranges {
+            for index in (range.offset - window.offset)..<(range.end - window.offset) {
+                bytes[index] = byte(index)
+            }
+        }
+    }
+
+    private func slice(
+        _ buffer: borrowing AlignedBuffer, _ length: Int
+    ) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<length])
+    }
+}

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import LinuxIO
+import SystemPackage
+import TestSupport
+import Testing
+
+/// What must hold for everything that can be copied.
+struct Implementation: Sendable, CustomTestStringConvertible {
+    let testDescription: String
+    let needsRoot: Bool
+    /// Makes an empty device; whatever it stands on lives as long as what comes with it.
+    let make: @Sendable (_ size: Int) throws -> (any BlockDevice, Any?)
+
+    static let all = [
+        Implementation(testDescription: "memory", needsRoot: false) {
+            (MemoryDevice([UInt8](repeating: 0, count: $0)), nil)
+        },
+        Implementation(testDescription: "image, direct I/O", needsRoot: false) { size in
+            let scratch = try ScratchDirectory()
+            let path = try scratch.sparseFile("image", size: size)
+            return (try ImageFile(path: path, name: path, access: .readWrite), scratch)
+        },
+        Implementation(testDescription: "image, file system without direct I/O", needsRoot: true) {
+            size in
+            let mount = try journalledMount()
+            let path = "\(mount.path)/image"
+            try must("truncate", "-s", "\(size)", path)
+            let image = try ImageFile(path: path, name: path, access: .readWrite)
+            #expect(!image.isDirect)
+            return (image, mount)
+        },
+        loop(sector: 512),
+        loop(sector: 4096),
+    ]
+
+    private static func loop(sector: Int) -> Implementation {
+        Implementation(testDescription: "block device, \(sector)-byte sectors", needsRoot: true) {
+            let loop = try LoopDevice(size: $0, sectorSize: sector)
+            return (
+                try BlockSpecialFile(path: loop.path, name: loop.path, access: .readWrite), loop
+            )
+        }
+    }
+}
+
+@Suite struct ConformanceTests {
+    @Test(arguments: Implementation.all)
+    func `a block device keeps what is written`(implementation: Implementation) throws {
+        if implementation.needsRoot && !isRoot { return }
+        let size = 3 << 20
+        let (device, keeper) = try implementation.make(size)
+        try withExtendedLifetime(keeper) {
+            #expect(device.geometry.size == size)
+            let alignment = device.geometry.alignment
+            #expect(alignment > 0 && 4096 % alignment == 0)
+            #expect(try device.content().allSatisfy { $0 == 0 }, "empty at first")
+
+            var random = SeededGenerator(seed: 11)
+            var expected = [UInt8](repeating: 0, count: size)
+            for _ in 0..<40 {
+                let start = Int.random(in: 0..<size / 4096, using: &random) * 4096
+                let length = min(size - start, 4096 * Int.random(in: 1...64, using: &random))
+                let range = ByteRange(offset: start, length: length)
+                if Int.random(in: 0..<3, using: &random) == 0 {
+                    try device.zero(range)
+                    for index in start..<range.end { expected[index] = 0 }
+                } else {
+                    let bytes = random.bytes(length)
+                    try device.write(bytes, at: start)
+                    expected.replaceSubrange(start..<range.end, with: bytes)
+                }
+            }
+            #expect(try device.content() == expected)
+            try device.flush()
+            #expect(try device.content() == expected)
+
+            var position = 0
+            while let run = try device.nextData(from: position) {
+                #expect(run.offset >= position && run.end <= size && !run.isEmpty)
+                #expect(expected[position..<run.offset].allSatisfy { $0 == 0 }, "hole with data")
+                position = run.end
+            }
+            #expect(expected[position...].allSatisfy { $0 == 0 }, "hole with data")
+        }
+    }
+
+    @Test(arguments: Implementation.all)
+    func `a ragged end is read, written and zeroed like any other byte`(
+        implementation: Implementation
+    ) throws {
+        if implementation.needsRoot && !isRoot { return }
+        let (device, keeper) = try implementation.make(1 << 20)
+        try withExtendedLifetime(keeper) {
+            var random = SeededGenerator(seed: 12)
+            let bytes = random.bytes(8192 + 77)
+            try device.write(bytes, at: 4096)
+            var expected = [UInt8](repeating: 0, count: 1 << 20)
+            expected.replaceSubrange(4096..<4096 + bytes.count, with: bytes)
+            #expect(try device.content() == expected)
+            try device.zero(ByteRange(offset: 8192, length: 4096 + 33))
+            for index in 8192..<12288 + 33 { expected[index] = 0 }
+            #expect(try device.content() == expected)
+            try device.flush()
+            #expect(try device.content() == expected)
+        }
+    }
+
+    @Test(arguments: Implementation.all)
+    func `reading beyond the end is an error, not a short read`(
+        implementation: Implementation
+    ) throws {
+        if implementation.needsRoot && !isRoot || implementation.testDescription == "memory" {
+            return
+        }
+        let (device, keeper) = try implementation.make(1 << 20)
+        withExtendedLifetime(keeper) {
+            let buffer = AlignedBuffer(count: 8192)
+            #expect(throws: IOError.self) {
+                try device.read(into: buffer.bytes, at: (1 << 20) - 4096)
+            }
+        }
+    }
+}
+
+@Suite struct ImageFileTests {
+    @Test func `an image of any size is read to its last byte`() throws {
+        let scratch = try ScratchDirectory()
+        for size in [1, 511, 512, 513, 4095, 4097, (1 << 20) + 1] {
+            let path = try scratch.sparseFile("image-\(size)", size: size)
+            let image = try ImageFile(path: path, name: path, access: .readWrite)
+            var random = SeededGenerator(seed: UInt64(size))
+            let bytes = random.bytes(size)
+            try image.write(bytes, at: 0)
+            try image.flush()
+            #expect(try image.content() == bytes)
+            #expect(try [UInt8](contentsOf: path) == bytes)
+        }
+    }
+
+    @Test func `zeroing an image frees its blocks`() throws {
+        let scratch = try ScratchDirectory()
+        let path = try scratch.sparseFile("image", size: 1 << 20)
+        let image = try ImageFile(path: path, name: path, access: .readWrite)
+        try image.write([UInt8](repeating: 1, count: 1 << 20), at: 0)
+        try image.flush()
+        let before = try image.status().allocated
+        try image.zero(ByteRange(offset: 0, length: 1 << 19))
+        try image.flush()
+        #expect(try image.status().allocated <= before - (1 << 19) + 8192)
+        #expect(try image.nextData(from: 0)?.offset == 1 << 19)
+    }
+
+    @Test func `two exclusive locks exclude each other, two shared ones do not`() throws {
+        let scratch = try ScratchDirectory()
+        let path = try scratch.sparseFile("image", size: 4096)
+        let first = try ImageFile(path: path, name: path, access: .readWrite)
+        #expect(try first.lock(exclusive: true))
+        let second = try ImageFile(path: path, name: path, access: .readWrite)
+        #expect(try !second.lock(exclusive: true))
+        #expect(try !second.lock(exclusive: false))
+        #expect(try first.lock(exclusive: false))
+        #expect(try second.lock(exclusive: false))
+        #expect(try !second.lock(exclusive: true))
+    }
+
+    @Test func `the stamp of an image changes with its content and its size only`() throws {
+        let scratch = try ScratchDirectory()
+        let path = try scratch.sparseFile("image", size: 8192)
+        let image = try ImageFile(path: path, name: path, access: .readWrite)
+        let stamp = image.contentStamp()
+        _ = try image.content()
+        #expect(image.contentStamp() == stamp)
+        try must("dd", "if=/dev/urandom", "of=\(path)", "bs=512", "count=1", "conv=notrunc")
+        let changed = image.contentStamp()
+        #expect(changed != stamp)
+        try must("truncate", "-s", "4096", path)
+        #expect(image.contentStamp() != changed)
+    }
+
+    @Test func `an image that was cut short while open gives an error that says so`() throws {
+        let scratch = try ScratchDirectory()
+        let path = try scratch.sparseFile("image", size: 65536)
+        let image = try ImageFile(path: path, name: path, access: .read)
+        try must("truncate", "-s", "5000", path)
+        let buffer = AlignedBuffer(count: 65536)
+        let error = #expect(throws: IOError.self) { try image.read(into: buffer.bytes, at: 0) }
+        #expect(error?.description.contains("ended after") == true)
+    }
+
+    @Test func `a full file system is ENOSPC, with the range`() throws {
+        try #require(isRoot, "mounting needs root")
+        let mount = try TemporaryFileSystem(size: 1 << 20)
+        let path = "\(mount.path)/image"
+        try must("truncate", "-s", "8M", path)
+        let image = try ImageFile(path: path, name: path, access: .readWrite)
+        let error = #expect(throws: IOError.self) {
+            try image.write([UInt8](repeating: 1, count: 4 << 20), at: 0)
+        }
+        #expect(error?.errno == .noSpace)
+        #expect(error?.operation == "write at offset 0, length 4194304")
+    }
+}
+
+@Suite(.enabled(if: isRoot, "loop devices need root")) struct BlockSpecialFileTests {
+    @Test func `opening for writing claims the device`() throws {
+        let loop = try LoopDevice(size: 1 << 20)
+        let first = try BlockSpecialFile(path: loop.path, name: loop.path, access: .readWrite)
+        let error = #expect(throws: IOError.self) {
+            try BlockSpecialFile(path: loop.path, name: loop.path, access: .readWrite)
+        }
+        #expect(error?.errno == .resourceBusy)
+        _ = try BlockSpecialFile(path: loop.path, name: loop.path, access: .read)
+        withExtendedLifetime(first) {}
+    }
+
+    @Test(arguments: [512, 4096])
+    func `sector size and read-only state are the kernel's`(sector: Int) throws {
+        let loop = try LoopDevice(size: 1 << 20, sectorSize: sector, readOnly: true)
+        let device = try BlockSpecialFile(path: loop.path, name: loop.path, access: .read)
+        #expect(device.geometry.logicalSector == sector)
+        #expect(try device.isReadOnly())
+    }
+
+    @Test func `a part of a sector at the end, which the kernel cannot reach, does not count`()
+        throws
+    {
+        let loop = try LoopDevice(size: (1 << 20) + 1536, sectorSize: 4096)
+        let device = try BlockSpecialFile(path: loop.path, name: loop.path, access: .readWrite)
+        let size = device.geometry.size
+        #expect(size == 1 << 20)
+        var random = SeededGenerator(seed: 3)
+        let bytes = random.bytes(size)
+        try device.write(bytes, at: 0)
+        try device.flush()
+        #expect(try device.content() == bytes)
+    }
+
+    @Test func `a bad block of a real device is a medium error with its range`() throws {
+        let loop = try LoopDevice(size: 1 << 20)
+        let device = try BlockSpecialFile(path: loop.path, name: loop.path, access: .read)
+        // A loop device answers EIO where its file no longer is.
+        try must("truncate", "-s", "512K", loop.backingFile)
+        let buffer = AlignedBuffer(count: 4096)
+        try device.read(into: buffer.bytes, at: 0)
+        let error = #expect(throws: IOError.self) {
+            try device.read(into: buffer.bytes, at: 768 << 10)
+        }
+        #expect(error?.isMediumError == true)
+        #expect(error?.operation == "read at offset 786432, length 4096")
+    }
+
+    @Test func `the stamp changes with writes, not with reads`() throws {
+        let loop = try LoopDevice(size: 1 << 20)
+        let device = try BlockSpecialFile(path: loop.path, name: loop.path, access: .read)
+        let stamp = device.contentStamp()
+        #expect(stamp != nil)
+        _ = try device.content()
+        #expect(device.contentStamp() == stamp)
+        try must(
+            "dd", "if=/dev/urandom", "of=\(loop.path)", "bs=4096", "count=1", "oflag=direct")
+        #expect(device.contentStamp() != stamp)
+    }
+
+    @Test func `neither reading nor writing leaves a page in the cache`() throws {
+        let loop = try LoopDevice(size: 4 << 20)
+        let device = try BlockSpecialFile(path: loop.path, name: loop.path, access: .readWrite)
+        try device.write([UInt8](repeating: 1, count: 1 << 20), at: 0)
+        try device.write([UInt8](repeating: 1, count: 700), at: 2 << 20)
+        _ = try device.content()
+        try device.flush()
+        #expect(try cachedPages(of: loop.path) == 0)
+    }
+
+    @Test func `the kernel is made to read the partition table again, where it would`() throws {
+        for partitions in [true, false] {
+            let loop = try LoopDevice(size: 1 << 20, partitions: partitions)
+            let device = try BlockSpecialFile(path: loop.path, name: "target", access: .readWrite)
+            #expect(device.rereadPartitions() == partitions)
+        }
+    }
+}
+
+@Suite struct ZeroExtendedDeviceTests {
+    @Test(arguments: [0, 1000, 4096, 10000])
+    func `a larger size reads as zeros beyond what is there, a smaller one is cut`(size: Int) throws
+    {
+        let base = MemoryDevice([UInt8](repeating: 9, count: 4096))
+        let device = ZeroExtendedDevice(base, name: "later", size: size)
+        let expected = (0..<size).map { $0 < 4096 ? UInt8(9) : 0 }
+        #expect(try device.content() == expected)
+        #expect(try device.nextData(from: 0)?.end == (size == 0 ? nil : min(size, 4096)))
+        #expect(throws: IOError.self) { try device.write([1], at: 0) }
+        #expect(throws: IOError.self) { try device.zero(ByteRange(offset: 0, length: 1)) }
+    }
+}

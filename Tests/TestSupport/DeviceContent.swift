@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+package import BlockDevices
+internal import CLinuxBlock
+internal import Glibc
+package import LinuxIO
+
+extension BlockDevice {
+    /// All that the device holds.
+    package func content() throws(IOError) -> [UInt8] {
+        var result: [UInt8] = []
+        let buffer = AlignedBuffer(count: 1 << 20)
+        while result.count < geometry.size {
+            let length = min(buffer.count, geometry.size - result.count)
+            let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<length])
+            try read(into: bytes, at: result.count)
+            result += bytes
+        }
+        return result
+    }
+
+    /// Writes bytes that need not be aligned in memory.
+    package func write(_ bytes: [UInt8], at offset: Int) throws(IOError) {
+        let buffer = AlignedBuffer(count: max(1, bytes.count))
+        buffer.bytes.copyBytes(from: bytes)
+        try write(UnsafeRawBufferPointer(rebasing: buffer.bytes[..<bytes.count]), at: offset)
+    }
+}
+
+extension [UInt8] {
+    /// What a file holds.
+    package init(contentsOf path: String) throws {
+        let file = try OwnedDescriptor.open(path, flags: O_RDONLY)
+        self.init()
+        var chunk = [UInt8](repeating: 0, count: 1 << 20)
+        while true {
+            let offset = count
+            let read = try chunk.withUnsafeMutableBytes {
+                try file.readOnce(into: $0, at: offset)
+            }
+            if read == 0 { break }
+            append(contentsOf: chunk[..<read])
+        }
+    }
+}
+
+/// How many pages of a file or block device are in the page cache.
+///
+/// The device must be open elsewhere: the kernel forgets its pages with its last user.
+package func cachedPages(of path: String) throws -> Int {
+    let file = try OwnedDescriptor.open(path, flags: O_RDONLY)
+    var pages: UInt64 = 0
+    _ = try retryingInterrupts { clb_cached_pages(file.rawValue, 0, UInt64(Int64.max), &pages) }
+    return Int(pages)
+}
