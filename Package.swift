@@ -37,6 +37,7 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
+        .target(name: "Digests", dependencies: ["COpenSSL", "BlockDevices"], swiftSettings: settings),
         .target(
             name: "SyncEngine",
             dependencies: [
@@ -59,6 +60,9 @@ let package = Package(
                 "LinuxIO", "BlockDevices", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "DigestsTests", dependencies: ["COpenSSL", "LinuxIO", "Digests", "TestSupport"],
             swiftSettings: settings),
         .testTarget(
             name: "SyncEngineTests",

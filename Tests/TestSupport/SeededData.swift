@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-/// SplitMix64: small, fast, and the same numbers for the same seed everywhere.
+/// Random numbers that a seed determines, for data that a failed test can make again.
 ///
-/// Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+/// SplitMix64: G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", 2014.
 package struct SeededGenerator: RandomNumberGenerator {
     private var state: UInt64
 
@@ -11,28 +11,27 @@ package struct SeededGenerator: RandomNumberGenerator {
 
     package mutating func next() -> UInt64 {
         state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
     }
 
-    /// Fills a buffer of any length.
+    /// Fills a buffer with random bytes.
     package mutating func fill(_ buffer: UnsafeMutableRawBufferPointer) {
-        var offset = 0
-        while offset < buffer.count {
-            var word = next()
-            withUnsafeBytes(of: &word) { bytes in
-                let count = min(8, buffer.count - offset)
-                buffer[offset..<offset + count].copyBytes(from: bytes[..<count])
+        for offset in stride(from: 0, to: buffer.count, by: MemoryLayout<UInt64>.size) {
+            withUnsafeBytes(of: next().littleEndian) { word in
+                let end = min(offset + word.count, buffer.count)
+                UnsafeMutableRawBufferPointer(rebasing: buffer[offset..<end])
+                    .copyMemory(from: UnsafeRawBufferPointer(rebasing: word[..<(end - offset)]))
             }
-            offset += 8
         }
     }
 
+    /// A number of random bytes.
     package mutating func bytes(_ count: Int) -> [UInt8] {
-        var result = [UInt8](repeating: 0, count: count)
-        result.withUnsafeMutableBytes { fill($0) }
-        return result
+        var bytes = [UInt8](repeating: 0, count: count)
+        bytes.withUnsafeMutableBytes { fill($0) }
+        return bytes
     }
 }

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import COpenSSL
+
+/// Computes digests of regions and blocks, one worker's own.
+///
+/// All memory it needs is taken when it is made: nothing is allocated for a block, but that
+/// libcrypto 3.0 does so each time a message digest starts. It may move between threads, but one at
+/// a time uses it.
+package struct BlockHasher: ~Copyable, @unchecked Sendable {
+    package let method: DigestMethod
+    private let engine: Engine
+
+    /// What libcrypto works with; the contexts and the algorithm are owned.
+    private enum Engine {
+        case poly1305(context: OpaquePointer, key: DigestKey)
+        case digest(context: OpaquePointer, algorithm: OpaquePointer)
+    }
+
+    /// Makes a hasher, in well under a microsecond: one for each request is affordable.
+    ///
+    /// - Parameters:
+    ///   - method: which digest.
+    ///   - key: for a keyed method; the others have no use for it.
+    /// - Throws: when a keyed method gets no key, or libcrypto refuses.
+    package init(_ method: DigestMethod, key: DigestKey?) throws(DigestError) {
+        self.method = method
+        engine = try method.isKeyed ? Self.keyed(method, key) : Self.unkeyed(method)
+    }
+
+    deinit {
+        switch engine {
+        case .poly1305(let context, _):
+            EVP_MAC_CTX_free(context)
+        case .digest(let context, let algorithm):
+            EVP_MD_CTX_free(context)
+            EVP_MD_free(algorithm)
+        }
+    }
+
+    /// Computes the digest of a buffer.
+    ///
+    /// - Parameters:
+    ///   - bytes: any number of bytes, also none.
+    ///   - digest: gets `method.byteCount` bytes at its start.
+    /// - Throws: when libcrypto fails, for which no reason is known.
+    package mutating func digest(
+        of bytes: UnsafeRawBufferPointer, into digest: UnsafeMutableRawBufferPointer
+    ) throws(DigestError) {
+        precondition(digest.count >= method.byteCount)
+        let done =
+            switch engine {
+            case .poly1305(let context, let key):
+                poly1305(context, key, bytes, digest)
+            case .digest(let context, let algorithm):
+                messageDigest(context, algorithm, bytes, digest)
+            }
+        guard done else {
+            throw DigestError(
+                method.name, "digest of \(bytes.count) bytes", failedCall: "failed in libcrypto")
+        }
+    }
+
+    /// Computes one digest for each region of a window.
+    ///
+    /// - Parameters:
+    ///   - window: the window's bytes; the last region may be partial.
+    ///   - regionSize: in bytes.
+    ///   - digests: gets them one after the other, `byteCount(ofDigestsOver:every:)` bytes.
+    /// - Throws: when libcrypto fails.
+    package mutating func regionDigests(
+        of window: UnsafeRawBufferPointer, regionSize: Int,
+        into digests: UnsafeMutableRawBufferPointer
+    ) throws(DigestError) {
+        precondition(
+            digests.count >= method.byteCount(ofDigestsOver: window.count, every: regionSize))
+        for index in 0..<unitCount(window.count, every: regionSize) {
+            try digest(
+                of: unit(index, of: window, every: regionSize), into: slot(index, in: digests))
+        }
+    }
+
+    /// Finds the zero blocks of a buffer and computes one digest for each of the others.
+    ///
+    /// A zero block's digest is all zeros and is not computed. A digest proper is all zeros as
+    /// rarely as it equals any other given one, so that two lists of digests can be compared
+    /// without regard to the marks.
+    ///
+    /// - Parameters:
+    ///   - buffer: the blocks; the last one may be partial.
+    ///   - blockSize: in bytes.
+    ///   - digests: gets them one after the other, `byteCount(ofDigestsOver:every:)` bytes.
+    ///   - zeroBlocks: gets one mark a block: whether all of its bytes are zero.
+    /// - Throws: when libcrypto fails.
+    package mutating func blockDigests(
+        of buffer: UnsafeRawBufferPointer, blockSize: Int,
+        into digests: UnsafeMutableRawBufferPointer,
+        zeroBlocks: UnsafeMutableBufferPointer<Bool>
+    ) throws(DigestError) {
+        let count = unitCount(buffer.count, every: blockSize)
+        precondition(digests.count >= count * method.byteCount && zeroBlocks.count >= count)
+        for index in 0..<count {
+            let block = unit(index, of: buffer, every: blockSize)
+            let digest = slot(index, in: digests)
+            zeroBlocks[index] = isZero(block)
+            if zeroBlocks[index] {
+                digest.initializeMemory(as: UInt8.self, repeating: 0)
+            } else {
+                try self.digest(of: block, into: digest)
+            }
+        }
+    }
+
+    private func slot(
+        _ index: Int, in digests: UnsafeMutableRawBufferPointer
+    ) -> UnsafeMutableRawBufferPointer {
+        let start = index * method.byteCount
+        return UnsafeMutableRawBufferPointer(rebasing: digests[start..<start + method.byteCount])
+    }
+}
+
+extension BlockHasher {
+    private static func keyed(
+        _ method: DigestMethod, _ key: DigestKey?
+    ) throws(DigestError) -> Engine {
+        guard let key else { throw DigestError(method.name, "digest", reason: "it needs a key") }
+        let mac = try DigestMethod.fetchPoly1305()
+        defer { EVP_MAC_free(mac) }
+        guard let context = EVP_MAC_CTX_new(mac) else {
+            throw DigestError(method.name, "make a context", failedCall: "failed in libcrypto")
+        }
+        return .poly1305(context: context, key: key)
+    }
+
+    private static func unkeyed(_ method: DigestMethod) throws(DigestError) -> Engine {
+        let algorithm = try DigestMethod.fetchDigest(method.name, writtenAs: method.name)
+        guard let context = EVP_MD_CTX_new() else {
+            EVP_MD_free(algorithm)
+            throw DigestError(method.name, "make a context", failedCall: "failed in libcrypto")
+        }
+        return .digest(context: context, algorithm: algorithm)
+    }
+}
+
+private func unit(
+    _ index: Int, of buffer: UnsafeRawBufferPointer, every size: Int
+) -> UnsafeRawBufferPointer {
+    let start = index * size
+    return UnsafeRawBufferPointer(rebasing: buffer[start..<min(start + size, buffer.count)])
+}
+
+/// The corresponding C functions are `EVP_MAC_init`, `EVP_MAC_update` and `EVP_MAC_final`.
+private func poly1305(
+    _ context: OpaquePointer, _ key: DigestKey, _ bytes: UnsafeRawBufferPointer,
+    _ digest: UnsafeMutableRawBufferPointer
+) -> Bool {
+    key.withUnsafeBytes { key in
+        // The key is given each time: without one, libcrypto does not start this MAC again
+        // (openssl/openssl#18100), and a context that goes on after that refusal crashes.
+        var length = 0
+        return EVP_MAC_init(context, key.baseAddress, key.count, nil) == 1
+            && EVP_MAC_update(context, bytes.baseAddress, bytes.count) == 1
+            && EVP_MAC_final(context, digest.baseAddress, &length, digest.count) == 1
+            && length == DigestMethod.poly1305.byteCount
+    }
+}
+
+/// The corresponding C functions are `EVP_DigestInit_ex2`, `EVP_DigestUpdate` and
+/// `EVP_DigestFinal_ex`.
+private func messageDigest(
+    _ context: OpaquePointer, _ algorithm: OpaquePointer, _ bytes: UnsafeRawBufferPointer,
+    _ digest: UnsafeMutableRawBufferPointer
+) -> Bool {
+    // With an algorithm that was fetched before: otherwise each start looks it up by name.
+    EVP_DigestInit_ex2(context, algorithm, nil) == 1
+        && EVP_DigestUpdate(context, bytes.baseAddress, bytes.count) == 1
+        && EVP_DigestFinal_ex(context, digest.baseAddress, nil) == 1
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Digests
+internal import TestSupport
+internal import Testing
+
+@Suite("A run's digests are keyed")
+struct DigestKeyTests {
+    @Test("a key is made of the bytes that another gave out")
+    func roundTrip() throws {
+        let key = try DigestKey()
+        let bytes = key.withUnsafeBytes { Array($0) }
+        #expect(bytes.count == DigestKey.byteCount)
+        let copy = try DigestKey(bytes)
+        #expect(copy.withUnsafeBytes { Array($0) } == bytes)
+        #expect(try oneShot(.poly1305, key, [1, 2, 3]) == oneShot(.poly1305, copy, [1, 2, 3]))
+    }
+
+    @Test("a key of another size is refused", arguments: [0, 16, 31, 33, 64])
+    func wrongSize(count: Int) throws {
+        let error = try #require(throws: DigestError.self) {
+            try DigestKey([UInt8](repeating: 1, count: count))
+        }
+        #expect(error.description == "digest key: take: it has \(count) bytes, not 32")
+    }
+
+    @Test("keys are drawn anew each time, and give the same block different digests")
+    func keysDiffer() throws {
+        let block = [UInt8](repeating: 7, count: 4096)
+        var keys: Set<[UInt8]> = []
+        var digests: Set<[UInt8]> = []
+        for _ in 0..<100 {
+            let key = try DigestKey()
+            keys.insert(key.withUnsafeBytes { Array($0) })
+            digests.insert(try oneShot(.poly1305, key, block))
+        }
+        #expect(keys.count == 100)
+        #expect(digests.count == 100)
+    }
+
+    @Test("a keyed method without a key is refused")
+    func missing() throws {
+        let error = try #require(throws: DigestError.self) {
+            _ = try BlockHasher(.poly1305, key: nil)
+        }
+        #expect(error.description == "poly1305: digest: it needs a key")
+    }
+
+    @Test("message digests are the same under any key, and without one")
+    func unkeyed() throws {
+        let method = try DigestMethod(named: "sha256")
+        #expect(try oneShot(method, DigestKey(), [1]) == oneShot(method, nil, [1]))
+    }
+}
