@@ -37,7 +37,15 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
-        .target(name: "Digests", dependencies: ["COpenSSL", "BlockDevices"], swiftSettings: settings),
+        .target(
+            name: "DeviceProbe",
+            dependencies: [
+                "CBlkid", "CLinuxBlock", "LinuxIO", "BlockDevices",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .target(
+            name: "Digests", dependencies: ["COpenSSL", "BlockDevices"], swiftSettings: settings),
         .target(
             name: "SyncEngine",
             dependencies: [
@@ -55,9 +63,23 @@ let package = Package(
             path: "Tests/TestSupport",
             swiftSettings: settings),
         .testTarget(
+            name: "LinuxIOTests",
+            dependencies: [
+                "LinuxIO", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .testTarget(
             name: "BlockDevicesTests",
             dependencies: [
                 "LinuxIO", "BlockDevices", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "DeviceProbeTests",
+            dependencies: [
+                "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),

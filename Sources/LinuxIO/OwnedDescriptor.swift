@@ -72,6 +72,15 @@ package struct OwnedDescriptor: ~Copyable, Sendable {
         _ = try retryingInterrupts { fdatasync(rawValue) }
     }
 
+    /// Waits until the file, a directory's names included, is on the medium.
+    ///
+    /// The corresponding C function is `fsync`.
+    ///
+    /// - Throws: the error that fsync(2) gives.
+    package func synchronize() throws(Errno) {
+        _ = try retryingInterrupts { fsync(rawValue) }
+    }
+
     /// Tells the kernel that the pages of a range, in bytes, are not needed in its cache.
     ///
     /// Only clean pages go. The corresponding C function is `posix_fadvise` with

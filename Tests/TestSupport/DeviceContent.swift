@@ -29,18 +29,23 @@ extension BlockDevice {
 }
 
 extension [UInt8] {
-    /// What a file holds.
-    package init(contentsOf path: String) throws {
+    /// What a file or device holds.
+    ///
+    /// - Parameters:
+    ///   - path: the file's path.
+    ///   - limit: how many bytes at most.
+    /// - Throws: what open(2) and read(2) say.
+    package init(contentsOf path: String, count limit: Int = .max) throws {
         let file = try OwnedDescriptor.open(path, flags: O_RDONLY)
         self.init()
-        var chunk = [UInt8](repeating: 0, count: 1 << 20)
-        while true {
+        var chunk = [UInt8](repeating: 0, count: Swift.min(limit, 1 << 20))
+        while count < limit {
             let offset = count
             let read = try chunk.withUnsafeMutableBytes {
                 try file.readOnce(into: $0, at: offset)
             }
             if read == 0 { break }
-            append(contentsOf: chunk[..<read])
+            append(contentsOf: chunk[..<Swift.min(read, limit - offset)])
         }
     }
 }

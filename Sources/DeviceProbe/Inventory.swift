@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import CLinuxBlock
+internal import LinuxIO
+internal import SystemPackage
+
+/// A block device of this machine.
+package struct InventoryEntry: Hashable, Sendable {
+    /// Its device file.
+    package var path: String
+    /// Its number (`st_rdev`).
+    package var number: UInt64
+    /// Bytes.
+    package var size: Int
+    /// Bytes.
+    package var logicalSector: Int
+    package var isReadOnly: Bool
+    /// What is on it; `nil` where that was not asked or cannot be known, see `unreadable`.
+    package var content: Content?
+    package var partUUID: String?
+    package var partLabel: String?
+    /// In the form that lvs(8) prints.
+    package var lvUUID: String?
+    /// In words: `mounted on /mnt`, `partition sda1 mounted on /`.
+    package var inUseBy: [String]
+    /// Why the content is not known.
+    package var unreadable: String?
+    /// Whether /dev has the device file.
+    package var hasNode: Bool
+
+    /// The number as the kernel writes it.
+    package var majorMinor: String { "\(clb_major(number)):\(clb_minor(number))" }
+}
+
+/// All block devices of this machine that have a size, ordered by name, numbers as numbers.
+///
+/// A device that cannot be read is an entry that says so, not an error; without root that is most
+/// of them.
+///
+/// - Parameter view: where the machine tells about its devices.
+/// - Returns: disks, partitions, logical volumes, md and loop devices alike.
+/// - Throws: when sysfs is not there.
+package func inventory(view: SystemView = SystemView()) throws(ProbeError) -> [InventoryEntry] {
+    let host = HostState(view)
+    guard !host.devices.isEmpty || FileStatus.exists("\(view.sys)/class/block") else {
+        throw .failed(
+            IOError("\(view.sys)/class/block", "list devices", .noSuchFileOrDirectory))
+    }
+    return inventory(host, probing: true)
+}
+
+/// The same on a state that is known, optionally without looking at the content.
+func inventory(_ host: HostState, probing: Bool) -> [InventoryEntry] {
+    var entries: [InventoryEntry] = []
+    for device in host.devices where device.size > 0 {
+        entries.append(InventoryEntry(device, host, probing: probing))
+    }
+    let tables = Dictionary(
+        zip(entries.map(\.number), entries.map { $0.content?.partitionTable?.partitions ?? [] }),
+        uniquingKeysWith: { first, _ in first })
+    for index in entries.indices {
+        guard let device = host[entries[index].number],
+            let disk = device.disk.flatMap({ host[$0] }),
+            let partition = tables[disk.number]?.first(where: {
+                $0.number == device.partitionNumber && $0.range.offset == device.start
+            })
+        else { continue }
+        entries[index].partUUID = partition.uuid ?? entries[index].partUUID
+        entries[index].partLabel = partition.name ?? entries[index].partLabel
+    }
+    return entries
+}
+
+extension InventoryEntry {
+    fileprivate init(_ device: KernelDevice, _ host: HostState, probing: Bool) {
+        path = device.path
+        number = device.number
+        size = device.size
+        logicalSector = device.logicalSector
+        isReadOnly = device.isReadOnly
+        partUUID = device.partUUID
+        partLabel = device.partLabel
+        lvUUID = device.logicalVolumeUUID
+        inUseBy = host.uses(of: device.number).map(\.note)
+        let found = host.view.deviceNumber(at: device.path)
+        hasNode = found == device.number
+        guard hasNode else {
+            unreadable =
+                found == nil
+                ? "there is no \(device.path)" : "\(device.path) is another device"
+            return
+        }
+        guard probing else { return }
+        do throws(Errno) {
+            let prober = try Prober(
+                path: host.view.devicePath(device.path), identity: .device(device.number),
+                size: device.size, logicalSector: device.logicalSector)
+            content = prober.content()
+            if case .some(.unreadable(let reason)) = content {
+                content = nil
+                unreadable = reason
+            }
+        } catch {
+            unreadable = error.description
+        }
+    }
+}
+
+extension KernelDevice {
+    /// The UUID of a logical volume as lvs(8) prints it.
+    ///
+    /// Source: LVM's `build_dm_uuid`: `LVM-`, the volume group's 32 characters, the volume's 32;
+    /// hidden parts of a volume have a suffix.
+    var logicalVolumeUUID: String? {
+        guard let mapperUUID, mapperUUID.hasPrefix("LVM-"), mapperUUID.utf8.count == 4 + 64 else {
+            return nil
+        }
+        var rest = mapperUUID.suffix(32)
+        let groups = [6, 4, 4, 4, 4, 4, 6].map { length in
+            defer { rest = rest.dropFirst(length) }
+            return rest.prefix(length)
+        }
+        return groups.joined(separator: "-")
+    }
+}
+
+extension FileStatus {
+    /// Whether there is such a file.
+    static func exists(_ path: String) -> Bool { (try? FileStatus(path: path)) != nil }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import CLinuxBlock
+internal import Glibc
+internal import LinuxIO
+
+/// Leaves the page cache of a device as it was found, though libblkid reads through it.
+///
+/// libblkid reads near the start and the end of what it probes. There the pages that are cached are
+/// noted before and compared afterwards (mincore(2), which every kernel has); the new ones are given
+/// back. Where cachestat(2) says that nothing at all was cached before, everything goes.
+struct PageCacheKeeper: ~Copyable {
+    private let descriptor: Int32
+    private let wasEmpty: Bool
+    private let before: [Residency]
+
+    /// Bytes that are watched at each end.
+    ///
+    /// libblkid's farthest fixed places are those of ZFS and VMFS, 1 to 2 MiB in; NTFS, exFAT and
+    /// HFS+ have theirs anywhere, and only the check for an empty cache helps there.
+    private static let watched = 8 << 20
+
+    /// Notes what is cached.
+    ///
+    /// - Parameters:
+    ///   - descriptor: of the device.
+    ///   - range: what is about to be probed, bytes of the device.
+    init(_ descriptor: Int32, probing range: ByteRange) {
+        self.descriptor = descriptor
+        var pages: UInt64 = 0
+        wasEmpty = clb_cached_pages(descriptor, 0, 0, &pages) == 0 && pages == 0
+        before =
+            wasEmpty
+            ? [] : Self.ends(of: range).compactMap { Residency(descriptor, $0) }
+    }
+
+    /// Gives back what has come into the cache since.
+    consuming func restore() {
+        if wasEmpty { _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
+        for old in before {
+            guard let new = Residency(descriptor, old.range) else { continue }
+            for run in new.runs(notIn: old) {
+                _ = posix_fadvise(
+                    descriptor, off_t(run.offset), off_t(run.length), POSIX_FADV_DONTNEED)
+            }
+        }
+    }
+
+    /// The head and the tail of a range, in whole pages.
+    private static func ends(of range: ByteRange) -> [ByteRange] {
+        let start = range.offset / pageSize * pageSize
+        let end = (range.end + pageSize - 1) / pageSize * pageSize
+        guard end - start > 2 * watched else { return [ByteRange(start, to: end)] }
+        return [
+            ByteRange(offset: start, length: watched), ByteRange(end - watched, to: end),
+        ]
+    }
+}
+
+/// Bytes.
+private let pageSize = Int(sysconf(Int32(_SC_PAGESIZE)))
+
+/// Which pages of a range of a file are cached.
+private struct Residency {
+    let range: ByteRange
+    private let isCached: [Bool]
+
+    /// Asks the kernel; `nil` where it cannot tell.
+    ///
+    /// The corresponding C function is `mincore`.
+    ///
+    /// - Parameters:
+    ///   - descriptor: of the file.
+    ///   - range: whole pages.
+    init?(_ descriptor: Int32, _ range: ByteRange) {
+        guard !range.isEmpty,
+            let memory = mmap(
+                nil, range.length, PROT_READ, MAP_SHARED, descriptor, off_t(range.offset)),
+            memory != MAP_FAILED
+        else { return nil }
+        defer { munmap(memory, range.length) }
+        var answer = [UInt8](repeating: 0, count: range.length / pageSize)
+        guard mincore(memory, range.length, &answer) == 0 else { return nil }
+        self.range = range
+        isCached = answer.map { $0 & 1 != 0 }
+    }
+
+    /// The runs of pages that are cached here and are not in another answer for the same range.
+    func runs(notIn old: Residency) -> [ByteRange] {
+        var runs: [ByteRange] = []
+        for page in isCached.indices where isCached[page] && !old.isCached[page] {
+            let offset = range.offset + page * pageSize
+            if let last = runs.last, last.end == offset {
+                runs[runs.count - 1].length += pageSize
+            } else {
+                runs.append(ByteRange(offset: offset, length: pageSize))
+            }
+        }
+        return runs
+    }
+}

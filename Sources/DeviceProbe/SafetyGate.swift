@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+package import BlockDevices
+internal import Glibc
+internal import LinuxIO
+internal import SystemPackage
+
+/// A target that may be written to, open and claimed for as long as `device` lives.
+package struct AdmittedTarget: Sendable {
+    package enum Kind: String, Sendable {
+        case blockDevice = "block-device"
+        case image
+    }
+
+    /// In a dry run it refuses to be written to, and has the size that the target would get.
+    package var device: any BlockDevice
+    package var kind: Kind
+    /// Bytes that the target has to be resized to; `nil` when its size stays.
+    ///
+    /// It is to be extended before the first write, or cut at the end. In a dry run this is only
+    /// told: `device` already looks like it.
+    package var resizeTo: Int?
+    /// Whether the gate has created it; in a dry run, whether it would have.
+    package var wasCreated: Bool
+    /// What the user should know, one line each.
+    package var warnings: [String]
+    /// Whether a disk with moving heads is beneath.
+    package var isRotational: Bool
+}
+
+/// The one place that every write of blkferry goes through, local or on a server.
+///
+/// See "The safety gate" in docs/design.md. Nothing has been written, and nothing created, when it
+/// says no.
+package enum SafetyGate {
+    /// Opens and claims a target, if it may be written to.
+    ///
+    /// - Parameters:
+    ///   - target: a selector.
+    ///   - name: what to call it; by default as `target` says.
+    ///   - source: what it is to become a replica of.
+    ///   - policy: what the user has allowed.
+    ///   - view: where the machine tells about its devices.
+    /// - Returns: the target, open for writing, a block device with `O_EXCL`, an image with an
+    ///   exclusive lock.
+    /// - Throws: a refusal, or the failure of a call.
+    package static func admit(
+        _ target: String, as name: String? = nil, source: SourceFacts, policy: GatePolicy,
+        view: SystemView = SystemView()
+    ) throws(ProbeError) -> AdmittedTarget {
+        let path = try resolve(Selector(target), view: view)
+        let entrance = Entrance(
+            path: path, name: name ?? target, source: source, policy: policy, view: view)
+        let kind: FileStatus.Kind?
+        do throws(Errno) {
+            kind = try FileStatus(path: path).kind
+        } catch .noSuchFileOrDirectory {
+            kind = nil
+        } catch {
+            throw .failed(IOError(name ?? target, "open", error))
+        }
+        switch kind {
+        case .blockDevice: return try entrance.admitDevice()
+        case .regular: return try entrance.admitImage()
+        case .directory, .other: throw .refused(.wrongKind(name ?? target, path))
+        case nil: return try entrance.admitNewImage()
+        }
+    }
+}
+
+/// One target on its way through the gate.
+struct Entrance: Sendable {
+    let path: String
+    let name: String
+    let source: SourceFacts
+    let policy: GatePolicy
+    let view: SystemView
+
+    var rules: TargetRules { TargetRules(source: source, policy: policy) }
+
+    func refusal(_ cause: Refusal.Cause, _ reason: String, advice: String? = nil) -> ProbeError {
+        .refused(Refusal(cause, name, reason, advice: advice))
+    }
+
+    /// A refusal for the first of several uses, that names them all.
+    func refusal(for uses: [Use]) -> ProbeError? {
+        guard let first = uses.first else { return nil }
+        return refusal(
+            .inUse, uses.map(\.clause).joined(separator: ", and "), advice: first.advice)
+    }
+
+    /// A device for a dry run.
+    func untouchable(_ device: (any BlockDevice)?, size: Int) -> any BlockDevice {
+        ZeroExtendedDevice(device, name: name, size: size)
+    }
+
+    /// A target that shares bytes with the source.
+    func refusalForOverlap(_ identity: DeviceIdentity, _ host: HostState) -> ProbeError? {
+        guard let theirs = source.identity else { return nil }
+        let overlap = Footprint(identity, on: host).overlap(with: Footprint(theirs, on: host))
+        guard let overlap else { return nil }
+        switch (identity, theirs) {
+        case (.device(let mine), .device(let other)) where mine == other:
+            return refusal(.overlap, "it is the source, \(source.name)")
+        case (.image(let mine, _), .image(let other, _)) where mine == other:
+            return refusal(.overlap, "it is the source, \(source.name)")
+        default: break
+        }
+        let shared =
+            switch overlap {
+            case .device(let number): "both are on \(host.displayName(number))"
+            case .file: "both are on one image"
+            }
+        return refusal(.overlap, "it overlaps the source, \(source.name): \(shared)")
+    }
+
+    /// Applies the rules about content and size.
+    func verdict(
+        _ kind: AdmittedTarget.Kind, _ identity: DeviceIdentity, _ geometry: Geometry
+    ) throws(ProbeError) -> TargetRules.Verdict {
+        let sector = kind == .image ? nil : geometry.logicalSector
+        let content: Content
+        do throws(Errno) {
+            let prober = try Prober(
+                path: path, identity: identity, size: geometry.size, logicalSector: sector)
+            content = prober.content(lookingIntoPartitions: true)
+        } catch {
+            throw .failed(IOError(name, "open", error))
+        }
+        let target = TargetFacts(
+            name: name, kind: kind, size: geometry.size, logicalSector: sector, content: content)
+        do throws(Refusal) { return try rules.apply(to: target) } catch { throw .refused(error) }
+    }
+}
+
+extension Entrance {
+    func admitDevice() throws(ProbeError) -> AdmittedTarget {
+        let device = try claimDevice()
+        let host = HostState(view)
+        let identity = DeviceIdentity.device(device.number)
+        let isReadOnly = try asProbeError { () throws(IOError) in
+            try device.requireMedium()
+            return try device.isReadOnly()
+        }
+        if isReadOnly { throw refusal(.readOnly, "it is read-only") }
+        if let no = refusalForOverlap(identity, host) { throw no }
+        // Not every use is a claim: a loop device on a device does not keep others out.
+        if let no = refusal(for: host.uses(of: device.number)) { throw no }
+        let verdict = try verdict(.blockDevice, identity, device.geometry)
+        return AdmittedTarget(
+            device: policy.isDryRun ? untouchable(device, size: device.geometry.size) : device,
+            kind: .blockDevice, resizeTo: verdict.resizeTo, wasCreated: false,
+            warnings: verdict.warnings,
+            isRotational: host.isRotational(Footprint(identity, on: host)))
+    }
+
+    /// Opens the device for this program alone.
+    private func claimDevice() throws(ProbeError) -> BlockSpecialFile {
+        do throws(IOError) {
+            return try BlockSpecialFile(path: path, name: name, access: .readWrite)
+        } catch {
+            switch error.errno {
+            case .some(.resourceBusy): throw explanationOfClaim()
+            case .some(.readOnlyFileSystem): throw refusal(.readOnly, "it is read-only")
+            case .some(.permissionDenied), .some(.notPermitted):
+                // Some drivers say so of a read-only device.
+                let number = try? FileStatus(path: path).device
+                let device = number.flatMap { HostState(view)[$0] }
+                if device?.isReadOnly == true { throw refusal(.readOnly, "it is read-only") }
+                throw .failed(error)
+            default: throw .failed(error)
+            }
+        }
+    }
+
+    /// Who has claimed the device.
+    private func explanationOfClaim() -> ProbeError {
+        let host = HostState(view)
+        guard let number = try? FileStatus(path: path).device else {
+            return refusal(.inUse, "it is in use")
+        }
+        if let no = refusal(for: host.uses(of: number)) { return no }
+        let claims = Claimants(host: host).ofDevice(number)
+        let who = claims.isEmpty ? "the kernel or another program" : claims.joined(separator: ", ")
+        return refusal(.inUse, "it is claimed by \(who)")
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import LinuxIO
+
+/// How a person names a device of this machine.
+package enum Selector: Hashable, Sendable {
+    /// What a device can be named by besides its path; see fstab(5).
+    package enum Tag: String, CaseIterable, Sendable {
+        /// UUID of the file system or the like that is on it.
+        case uuid = "UUID"
+        /// Label of the same.
+        case label = "LABEL"
+        /// UUID of the partition, from the partition table of its disk.
+        case partUUID = "PARTUUID"
+        /// Name of the partition, from the same.
+        case partLabel = "PARTLABEL"
+        /// UUID of the logical volume, with or without dashes.
+        case lvUUID = "LVUUID"
+    }
+
+    case path(String)
+    case tag(Tag, String)
+
+    /// Reads a selector; all that does not start with a tag's name and `=` is a path, so `./UUID=x`
+    /// is the file of that name.
+    package init(_ text: String) {
+        guard let equals = text.firstIndex(of: "="),
+            let tag = Tag(rawValue: String(text[..<equals]))
+        else {
+            self = .path(text)
+            return
+        }
+        self = .tag(tag, String(text[text.index(after: equals)...]))
+    }
+}
+
+/// Finds the device that a selector means.
+///
+/// - Parameters:
+///   - selector: what the user wrote.
+///   - view: where the machine tells about its devices.
+/// - Returns: the path of a device file; a selector that is a path is returned as it is, whether
+///   there is such a file or not.
+/// - Throws: a failure when no device matches; a refusal that lists them when several do.
+package func resolve(
+    _ selector: Selector, view: SystemView = SystemView()
+) throws(ProbeError) -> String {
+    switch selector {
+    case .path(let path): return path
+    case .tag(let tag, let value): return try resolve(tag, value, view)
+    }
+}
+
+private func resolve(
+    _ tag: Selector.Tag, _ value: String, _ view: SystemView
+) throws(ProbeError) -> String {
+    let text = "\(tag.rawValue)=\(value)"
+    let all = inventory(HostState(view), probing: tag != .lvUUID)
+    let matches = all.filter { $0.matches(tag, value) }
+    if matches.count > 1 {
+        let list = matches.map(\.summary).joined(separator: "; ")
+        throw .refused(
+            Refusal(
+                .ambiguousSelector, text, "\(matches.count) devices have it: \(list)",
+                advice: "Name the one that is meant by its path."))
+    }
+    guard let match = matches.first else {
+        throw .failed(noMatch(text, unreadable: all.filter { $0.unreadable != nil }))
+    }
+    guard match.hasNode else {
+        throw .failed(
+            IOError(
+                text, "find device",
+                reason: "it is on \(match.path), but there is no such device file",
+                advice: "Without udev: mknod \(match.path) b \(match.majorMinor)"))
+    }
+    return match.path
+}
+
+/// Why nothing was found; what could not be read may have been it.
+private func noMatch(_ text: String, unreadable: [InventoryEntry]) -> IOError {
+    guard let first = unreadable.first else {
+        return IOError(text, "find device", reason: "no device of this machine has it")
+    }
+    return IOError(
+        text, "find device", reason: "no device that can be read has it",
+        advice: "\(unreadable.count) could not be read, such as \(first.path): "
+            + "\(first.unreadable ?? "")")
+}
+
+extension InventoryEntry {
+    func matches(_ tag: Selector.Tag, _ value: String) -> Bool {
+        func isSame(_ text: String?) -> Bool { text?.lowercased() == value.lowercased() }
+        let superblocks = (content?.found ?? []).filter { $0.usage != .partitionTable }
+        switch tag {
+        case .uuid: return superblocks.contains { isSame($0.uuid) }
+        case .label: return superblocks.contains { $0.label == value }
+        case .partUUID: return isSame(partUUID)
+        case .partLabel: return partLabel == value
+        case .lvUUID:
+            // LVM's characters are case-sensitive.
+            func plain(_ text: String) -> String { text.filter { $0 != "-" } }
+            return lvUUID.map(plain) == plain(value)
+        }
+    }
+
+    /// For a list of candidates.
+    fileprivate var summary: String {
+        let uses = inUseBy.isEmpty ? "" : ", " + inUseBy.joined(separator: ", ")
+        return "\(path) (\(size) bytes\(uses))"
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import LinuxIO
+
+/// One way in which a device is in use, in words.
+struct Use: Hashable, Sendable {
+    /// What of the device is in use.
+    enum Subject: Hashable, Sendable {
+        case itself
+        case partition(String)
+        case disk(String)
+    }
+
+    var subject = Subject.itself
+    /// Such as `mounted on /mnt`.
+    var text: String
+    /// How to end it.
+    var advice: String?
+
+    /// `it is mounted on /mnt`, `its partition sda1 is mounted on /mnt`.
+    var clause: String {
+        switch subject {
+        case .itself: "it is \(text)"
+        case .partition(let name): "its partition \(name) is \(text)"
+        case .disk(let name): "its disk \(name) is \(text)"
+        }
+    }
+
+    /// `mounted on /mnt`, `partition sda1 mounted on /mnt`.
+    var note: String {
+        switch subject {
+        case .itself: text
+        case .partition(let name): "partition \(name) \(text)"
+        case .disk(let name): "disk \(name) \(text)"
+        }
+    }
+}
+
+extension HostState {
+    /// Everything that uses a device: itself, its partitions, or the disk it is a partition of.
+    ///
+    /// - Parameter number: the device.
+    /// - Returns: the uses, none for a free device.
+    func uses(of number: UInt64) -> [Use] {
+        guard let device = self[number] else { return directUses(of: number, depth: 0) }
+        var uses = usesFromAbove(device, depth: 0)
+        if let disk = device.disk.flatMap({ self[$0] }) {
+            uses += directUses(of: disk.number, depth: 0)
+                .map { Use(subject: .disk(disk.name), text: $0.text, advice: $0.advice) }
+        }
+        return uses
+    }
+
+    /// Uses of an image: loop devices and swap.
+    func uses(of file: FileIdentity) -> [Use] {
+        var uses: [Use] = []
+        if swapFiles.contains(file) {
+            uses.append(Use(text: "in use as swap", advice: "Run swapoff on it first."))
+        }
+        for loop in loops where loop.backing == .file(file) {
+            uses.append(use(byLoop: loop, depth: 0))
+        }
+        return uses
+    }
+
+    private func usesFromAbove(_ device: KernelDevice, depth: Int) -> [Use] {
+        var uses = directUses(of: device.number, depth: depth)
+        for partition in partitions(of: device) {
+            uses += directUses(of: partition.number, depth: depth)
+                .map { Use(subject: .partition(partition.name), text: $0.text, advice: $0.advice) }
+        }
+        return uses
+    }
+
+    private func directUses(of number: UInt64, depth: Int) -> [Use] {
+        // Devices stacked higher than this do not exist; a loop in a broken tree would.
+        guard depth < 16 else { return [] }
+        var uses: [Use] = []
+        if let use = useByMounts(number) { uses.append(use) }
+        if swapDevices.contains(number) {
+            uses.append(Use(text: "in use as swap", advice: "Run swapoff on it first."))
+        }
+        for holder in self[number]?.holders ?? [] {
+            uses.append(use(byHolder: holder, depth: depth))
+        }
+        for loop in loops where loop.backing == .device(number) {
+            uses.append(use(byLoop: loop, depth: depth))
+        }
+        return uses
+    }
+
+    private func useByMounts(_ number: UInt64) -> Use? {
+        var points: [String] = []
+        for mount in mounts where devices(of: mount).contains(number) {
+            let point = printable(mount.point)
+            if !points.contains(point) { points.append(point) }
+        }
+        guard let first = points.first else { return nil }
+        let shown = points.prefix(3).joined(separator: ", ")
+        let more = points.count > 3 ? " and \(points.count - 3) other places" : ""
+        return Use(text: "mounted on \(shown)\(more)", advice: "Unmount it first: umount \(first)")
+    }
+
+    private func use(byHolder name: String, depth: Int) -> Use {
+        let holder = self[name]
+        let kind = name.hasPrefix("dm-") ? "device-mapper device " : ""
+        let beyond = holder.map { usesFromAbove($0, depth: depth + 1) } ?? []
+        let advice: String
+        if let mapped = holder?.mapperName {
+            advice =
+                holder?.mapperUUID?.hasPrefix("LVM-") == true
+                ? "Deactivate it first: lvchange -an /dev/mapper/\(mapped)"
+                : "Remove it first: dmsetup remove \(mapped)"
+        } else if name.hasPrefix("md") {
+            advice = "Stop the array first: mdadm --stop /dev/\(name)"
+        } else {
+            advice = "Stop \(name) first."
+        }
+        return Use(
+            text: "held by \(kind)\(holder?.displayName ?? name)" + Self.andWhatFor(beyond),
+            advice: beyond.first?.advice ?? advice)
+    }
+
+    private func use(byLoop loop: LoopBacking, depth: Int) -> Use {
+        let beyond = usesFromAbove(loop.loop, depth: depth + 1)
+        return Use(
+            text: "behind loop device \(loop.loop.path)" + Self.andWhatFor(beyond),
+            advice: beyond.first?.advice ?? "Detach it first: losetup -d \(loop.loop.path)")
+    }
+
+    private static func andWhatFor(_ uses: [Use]) -> String {
+        uses.isEmpty ? "" : " (\(uses.map(\.note).joined(separator: ", ")))"
+    }
+}

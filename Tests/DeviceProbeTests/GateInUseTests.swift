@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import DeviceProbe
+import LinuxIO
+import TestSupport
+import Testing
+
+/// Mounts are read-only here: what a file system writes on its own would look like the gate's doing.
+@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(2)))
+struct GateInUseTests {
+    @Test func aMountedTargetIsRefusedWithItsMountPoint() throws {
+        let loop = try LoopDevice(size: 32 * MiB)
+        try makeExt4(loop.path, uuid: freshUUID())
+        let mounted = try Mounted(loop.path, name: "a place", options: "ro")
+        let no = try refusal(
+            loop.path, source: facts(size: 32 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(no.cause == .inUse)
+        #expect(no.reason == "it is mounted on \(mounted.point)")
+        #expect(no.advice == "Unmount it first: umount \(mounted.point)")
+    }
+
+    @Test func swapIsRefused() throws {
+        let loop = try LoopDevice(size: 16 * MiB)
+        let swap = try Swap(loop.path)
+        defer { withExtendedLifetime(swap) {} }
+        let no = try refusal(
+            loop.path, source: facts(size: 16 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(no.cause == .inUse)
+        #expect(no.reason == "it is in use as swap")
+    }
+
+    @Test func aSwapFileIsRefused() throws {
+        let scratch = try ScratchDirectory()
+        let file = scratch.file("swap")
+        try must("dd", "if=/dev/zero", "of=\(file)", "bs=1M", "count=4", "status=none")
+        try must("chmod", "600", file)
+        let swap = try Swap(file)
+        defer { withExtendedLifetime(swap) {} }
+        let no = try refusal(
+            file, source: facts(size: 4 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(no.cause == .inUse)
+        #expect(no.reason == "it is in use as swap")
+    }
+
+    @Test func aDiskIsRefusedForItsMountedPartition() throws {
+        let disk = try PartitionedDisk()
+        try makeExt4(disk.second, uuid: freshUUID())
+        let mounted = try Mounted(disk.second, options: "ro")
+        let no = try refusal(
+            disk.path, source: facts(size: 64 * MiB), policy: GatePolicy(overwrite: true))
+        let name = disk.second.dropFirst("/dev/".count)
+        #expect(no.cause == .inUse)
+        #expect(no.reason == "its partition \(name) is mounted on \(mounted.point)")
+    }
+
+    @Test func aPartitionIsRefusedForItsMountedDisk() throws {
+        let disk = try PartitionedDisk()
+        // A file system over the table; the kernel keeps its partitions.
+        try makeExt4(disk.path, uuid: freshUUID())
+        let mounted = try Mounted(disk.path, options: "ro")
+        let no = try refusal(
+            disk.first, source: facts(size: 16 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(no.cause == .inUse)
+        #expect(
+            no.reason.contains("its disk \(disk.path.dropFirst(5)) is mounted on \(mounted.point)"))
+    }
+
+    @Test func aPartitionBesideAMountedOneIsAdmitted() throws {
+        let disk = try PartitionedDisk()
+        try makeExt4(disk.second, uuid: freshUUID())
+        let mounted = try Mounted(disk.second, options: "ro")
+        defer { withExtendedLifetime(mounted) {} }
+        let target = try SafetyGate.admit(
+            disk.first, source: facts(size: 16 * MiB), policy: GatePolicy())
+        #expect(target.device.geometry.size == 16 * MiB)
+    }
+
+    @Test func everyMemberOfABtrfsIsRefused() throws {
+        let first = try LoopDevice(size: 128 * MiB)
+        let second = try LoopDevice(size: 128 * MiB)
+        try must("mkfs.btrfs", "-q", "-f", first.path, second.path)
+        let mounted = try Mounted(first.path, options: "ro")
+        for member in [first, second] {
+            let no = try refusal(
+                member.path, source: facts(size: 128 * MiB), policy: GatePolicy(overwrite: true))
+            #expect(no.reason == "it is mounted on \(mounted.point)")
+        }
+    }
+
+    @Test func aDeviceBehindALoopDeviceIsRefusedThoughNobodyClaimsIt() throws {
+        let below = try LoopDevice(size: 16 * MiB)
+        let above = try LoopDevice(backingFile: below.path)
+        let no = try refusal(below.path, source: facts(size: 16 * MiB))
+        #expect(no.cause == .inUse)
+        #expect(no.reason == "it is behind loop device \(above.path)")
+        #expect(no.advice == "Detach it first: losetup -d \(above.path)")
+    }
+
+    @Test func aPartitionBehindALoopDeviceKeepsTheDisk() throws {
+        let disk = try PartitionedDisk()
+        let above = try LoopDevice(backingFile: disk.first)
+        let no = try refusal(
+            disk.path, source: facts(size: 64 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(no.cause == .inUse)
+        #expect(no.reason.contains("behind loop device \(above.path)"))
+    }
+
+    @Test func anImageBehindALoopDeviceIsRefusedWithWhatItIsMountedOn() throws {
+        let loop = try LoopDevice(size: 32 * MiB)
+        try makeExt4(loop.path, uuid: freshUUID())
+        let mounted = try Mounted(loop.path, options: "ro")
+        let no = try refusal(
+            loop.backingFile, source: facts(size: 32 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(no.cause == .inUse)
+        #expect(
+            no.reason
+                == "it is behind loop device \(loop.path) (mounted on \(mounted.point))")
+    }
+
+    @Test func aLockedImageIsRefusedWithTheProcess() throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: MiB)
+        let locker = try Locker(image, scratch: scratch)
+        defer { withExtendedLifetime(locker) {} }
+        let no = try refusal(image, source: facts(size: MiB))
+        #expect(no.cause == .locked)
+        #expect(no.reason.hasPrefix("it is locked by process "))
+        #expect(no.reason.contains("python"))
+    }
+
+    @Test func anAdmittedTargetIsHeldAgainstASecondRun() throws {
+        let loop = try LoopDevice(size: MiB)
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: MiB)
+        for (path, cause) in [(loop.path, Refusal.Cause.inUse), (image, .locked)] {
+            let target = try SafetyGate.admit(
+                path, source: facts(size: MiB), policy: GatePolicy())
+            #expect(try refusal(path, source: facts(size: MiB)).cause == cause)
+            withExtendedLifetime(target) {}
+        }
+    }
+
+    @Test func aDeviceThatAnotherProgramHasClaimedIsRefusedWithTheProcess() throws {
+        let loop = try LoopDevice(size: MiB)
+        let scratch = try ScratchDirectory()
+        let ready = scratch.file("ready")
+        let program = try RunningProgram([
+            "python3", "-c",
+            """
+            import os, sys, time
+            os.open(sys.argv[1], os.O_RDWR | os.O_EXCL)
+            open(sys.argv[2], 'w').close()
+            time.sleep(60)
+            """, loop.path, ready,
+        ])
+        try waitForFile(ready)
+        let no = try refusal(loop.path, source: facts(size: MiB))
+        #expect(no.cause == .inUse)
+        #expect(no.reason == "it is claimed by process \(program.processID) (python3)")
+    }
+
+    @Test func aMountThatOnlyAContainerSeesIsFound() throws {
+        let loop = try LoopDevice(size: 16 * MiB)
+        try makeExt4(loop.path, uuid: freshUUID())
+        let scratch = try ScratchDirectory()
+        try must("mkdir", scratch.file("inside"))
+        let program = try RunningProgram([
+            "unshare", "-m", "sh", "-c",
+            "mount -o ro $0 $1/inside && touch $1/ready && exec sleep 60", loop.path, scratch.path,
+        ])
+        try waitForFile(scratch.file("ready"))
+        let no = try refusal(
+            loop.path, source: facts(size: 16 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(
+            no.reason == "it is claimed by a mount on \(scratch.file("inside")) "
+                + "that process \(program.processID) (sleep) sees")
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import DeviceProbe
+import Foundation
+import Glibc
+import LinuxIO
+import TestSupport
+import Testing
+
+let MiB = 1 << 20
+
+/// A mount that is undone with this object.
+final class Mounted {
+    let point: String
+    private let scratch: ScratchDirectory
+
+    init(_ device: String, name: String = "mnt", options: String = "rw") throws {
+        scratch = try ScratchDirectory()
+        point = scratch.file(name)
+        try must("mkdir", point)
+        try must("mount", "-o", options, device, point)
+    }
+
+    deinit { _ = try? run("umount", point) }
+}
+
+/// Swap space that is switched off with this object.
+final class Swap {
+    private let path: String
+
+    init(_ path: String) throws {
+        self.path = path
+        try must("mkswap", "-q", path)
+        try must("swapon", path)
+    }
+
+    deinit { _ = try? run("swapoff", path) }
+}
+
+/// A loop device with two partitions that the kernel knows.
+///
+/// This kernel reads no partition tables (CONFIG_EFI_PARTITION and the like are off), so partx(8)
+/// tells it (BLKPG).
+final class PartitionedDisk {
+    let loop: LoopDevice
+    var path: String { loop.path }
+    var first: String { "\(path)p1" }
+    var second: String { "\(path)p2" }
+
+    init(size: Int = 64 * MiB, sectorSize: Int = 512) throws {
+        loop = try LoopDevice(size: size, sectorSize: sectorSize, partitions: true)
+        try must(
+            "sgdisk", "-n", "1:0:+16M", "-c", "1:first", "-n", "2:0:+16M", "-c", "2:second part",
+            loop.path)
+        try must("partx", "-a", loop.path)
+    }
+
+    deinit { _ = try? run("partx", "-d", path) }
+}
+
+/// A program that holds an exclusive lock on a file.
+final class Locker {
+    private let program: RunningProgram
+
+    init(_ path: String, scratch: ScratchDirectory) throws {
+        let ready = scratch.file("ready-\(UInt32.random(in: 0 ... .max))")
+        program = try RunningProgram([
+            "python3", "-c",
+            """
+            import fcntl, struct, sys, time
+            f = open(sys.argv[1], 'r+b')
+            fcntl.fcntl(f, 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0))
+            open(sys.argv[2], 'w').close()
+            time.sleep(60)
+            """, path, ready,
+        ])
+        try waitForFile(ready)
+    }
+}
+
+/// Waits until another program has made a file.
+func waitForFile(_ path: String) throws {
+    for _ in 0..<500 {
+        if FileManager.default.fileExists(atPath: path) { return }
+        usleep(20_000)
+    }
+    Issue.record("no \(path) after 10 s")
+}
+
+func facts(
+    size: Int, content: Content = .empty, identity: DeviceIdentity? = nil, sector: Int? = 512
+) -> SourceFacts {
+    SourceFacts(
+        name: "SOURCE", size: size, content: content, logicalSector: sector, identity: identity)
+}
+
+/// What the gate says no with; the target must not have changed for it.
+func refusal(
+    _ target: String, source: SourceFacts, policy: GatePolicy = GatePolicy(),
+    view: SystemView = SystemView(), sourceLocation: SourceLocation = #_sourceLocation
+) throws -> Refusal {
+    let before = fingerprint(target)
+    defer { #expect(fingerprint(target) == before, sourceLocation: sourceLocation) }
+    do throws(ProbeError) {
+        _ = try SafetyGate.admit(target, source: source, policy: policy, view: view)
+    } catch .refused(let refusal) {
+        #expect(!refusal.reason.contains("\n"), sourceLocation: sourceLocation)
+        return refusal
+    } catch {
+        Issue.record("\(error)", sourceLocation: sourceLocation)
+        throw error
+    }
+    Issue.record("admitted", sourceLocation: sourceLocation)
+    throw CancellationError()
+}
+
+/// Existence, size and content of what a path leads to.
+func fingerprint(_ path: String) -> String {
+    guard let status = try? FileStatus(path: path) else { return "missing" }
+    guard status.kind == .regular || status.kind == .blockDevice else { return "other" }
+    return "\(status.size) " + ((try? must("sha256sum", path)) ?? "unreadable")
+}
+
+/// A UUID that nothing on this machine has.
+func freshUUID() -> String { UUID().uuidString.lowercased() }
+
+func makeExt4(_ path: String, uuid: String, label: String = "") throws {
+    try must("mkfs.ext4", "-q", "-F", "-U", uuid, "-L", label, path)
+}

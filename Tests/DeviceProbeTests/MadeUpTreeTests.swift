@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import DeviceProbe
+import Foundation
+import LinuxIO
+import TestSupport
+import Testing
+
+/// A machine with device-mapper and md devices, which this kernel lacks: a tree of files in the
+/// form of /sys, /proc and /dev.
+private final class MadeUpTree {
+    let scratch: ScratchDirectory
+    var view: SystemView {
+        SystemView(
+            sys: scratch.file("sys"), proc: scratch.file("proc"), dev: scratch.file("dev"))
+    }
+
+    init(mounts: String = "", swaps: String = "") throws {
+        scratch = try ScratchDirectory()
+        for directory in ["sys/class/block", "sys/devices", "proc/self", "dev/mapper"] {
+            try must("mkdir", "-p", scratch.file(directory))
+        }
+        try write("proc/self/mountinfo", mounts)
+        try write("proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n" + swaps)
+    }
+
+    func add(
+        _ name: String, number: String, on parent: String = "", sectors: Int = 2048,
+        holders: [String] = [], slaves: [String] = [], attributes: [String: String] = [:]
+    ) throws {
+        let directory = "sys/devices/\(parent.isEmpty ? "" : parent + "/")\(name)"
+        var attributes = attributes
+        attributes["dev"] = number
+        attributes["size"] = "\(sectors)"
+        for (file, text) in attributes { try write("\(directory)/\(file)", text + "\n") }
+        for (kind, names) in [("holders", holders), ("slaves", slaves)] {
+            try must("mkdir", "-p", scratch.file("\(directory)/\(kind)"))
+            for other in names { try write("\(directory)/\(kind)/\(other)", "") }
+        }
+        try must(
+            "ln", "-s", scratch.file(directory), scratch.file("sys/class/block/\(name)"))
+    }
+
+    /// Gives a real device a place in the tree.
+    func add(
+        real device: LoopDevice, holders: [String] = [], slaves: [String] = [],
+        attributes: [String: String] = [:]
+    ) throws {
+        let name = String(device.path.dropFirst("/dev/".count))
+        let directory = "/sys/class/block/\(name)"
+        let number = readSmallFile("\(directory)/dev") ?? ""
+        let sectors = readSmallFile("\(directory)/size").flatMap { Int($0) } ?? 0
+        try add(
+            name, number: number, sectors: sectors, holders: holders, slaves: slaves,
+            attributes: attributes)
+        try must("cp", "-a", device.path, scratch.file("dev/\(name)"))
+    }
+
+    private func write(_ path: String, _ text: String) throws {
+        let full = scratch.file(path)
+        try FileManager.default.createDirectory(
+            atPath: (full as NSString).deletingLastPathComponent,
+            withIntermediateDirectories: true)
+        try text.write(toFile: full, atomically: false, encoding: .utf8)
+    }
+}
+
+@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(2)))
+struct MadeUpTreeTests {
+    private static let lvm = [
+        "dm/name": "vg0-root",
+        "dm/uuid": "LVM-" + String(repeating: "V", count: 32)
+            + "abcdefGHIJklmnOPQRstuvWXYZ012345",
+    ]
+
+    @Test func aDeviceHeldByALogicalVolumeIsRefusedWithWhereThatIsMounted() throws {
+        let loop = try LoopDevice(size: MiB)
+        let tree = try MadeUpTree(
+            mounts: "30 1 252:0 / /a\\040place rw - ext4 /dev/mapper/vg0-root rw\n")
+        try tree.add(real: loop, holders: ["dm-0"])
+        try tree.add("dm-0", number: "252:0", attributes: Self.lvm)
+        let no = try refusal(loop.path, source: facts(size: MiB), view: tree.view)
+        #expect(no.cause == .inUse)
+        #expect(
+            no.reason
+                == "it is held by device-mapper device vg0-root (dm-0) (mounted on /a place)")
+        #expect(no.advice == "Unmount it first: umount /a place")
+    }
+
+    @Test func swapOnAVolumeOnAnArrayIsFoundThroughBoth() throws {
+        let loop = try LoopDevice(size: MiB)
+        let tree = try MadeUpTree(swaps: "/dev/dm-0\tpartition\t1\t0\t-2\n")
+        try tree.add(real: loop, holders: ["md0"])
+        try tree.add("md0", number: "9:0", holders: ["dm-0"])
+        try tree.add("dm-0", number: "252:0", attributes: Self.lvm)
+        let no = try refusal(loop.path, source: facts(size: MiB), view: tree.view)
+        #expect(
+            no.reason
+                == "it is held by md0 (held by device-mapper device vg0-root (dm-0) "
+                + "(in use as swap))")
+    }
+
+    @Test func anArrayAndItsMembersOverlapBothWays() throws {
+        let loop = try LoopDevice(size: MiB)
+        let name = String(loop.path.dropFirst("/dev/".count))
+        let tree = try MadeUpTree()
+        // The real device is the array's member in one case, the array in the other.
+        try tree.add(real: loop)
+        try tree.add("md0", number: "9:0", slaves: [name])
+        let array = DeviceIdentity.device(UInt64(9) << 8)
+        let no = try refusal(
+            loop.path, source: facts(size: MiB, identity: array), view: tree.view)
+        #expect(no.cause == .overlap)
+
+        let other = try MadeUpTree()
+        try other.add(real: loop, slaves: ["dm-1"])
+        try other.add("dm-1", number: "252:1", slaves: ["sdz"])
+        try other.add("sdz", number: "65:0")
+        let member = DeviceIdentity.device(UInt64(65) << 8)
+        let back = try refusal(
+            loop.path, source: facts(size: MiB, identity: member), view: other.view)
+        #expect(back.cause == .overlap)
+    }
+
+    @Test func twoVolumesOfOneGroupDoNotOverlap() throws {
+        let loop = try LoopDevice(size: MiB)
+        let tree = try MadeUpTree()
+        try tree.add(real: loop, slaves: ["sdz"])
+        try tree.add("dm-1", number: "252:1", slaves: ["sdz"])
+        try tree.add("sdz", number: "65:0")
+        let sibling = DeviceIdentity.device(UInt64(252) << 8 | 1)
+        _ = try SafetyGate.admit(
+            loop.path, source: facts(size: MiB, identity: sibling), policy: GatePolicy(),
+            view: tree.view)
+    }
+
+    @Test func aVolumeIsFoundByItsUUIDWithAndWithoutDashes() throws {
+        let tree = try MadeUpTree()
+        try tree.add("dm-0", number: "252:0", attributes: Self.lvm)
+        let dashed = "abcdef-GHIJ-klmn-OPQR-stuv-WXYZ-012345"
+        #expect(try inventory(view: tree.view).map(\.lvUUID) == [dashed])
+        for text in [dashed, "abcdefGHIJklmnOPQRstuvWXYZ012345"] {
+            do throws(ProbeError) {
+                _ = try resolve(Selector("LVUUID=\(text)"), view: tree.view)
+                Issue.record("resolved")
+            } catch {
+                // Found, though its device file is not there.
+                #expect(error.description.contains("on /dev/dm-0, but there is no such device"))
+            }
+        }
+    }
+
+    @Test func aDeviceIsRotationalWhenADiskBeneathIs() throws {
+        let loop = try LoopDevice(size: MiB)
+        for (rotational, expected) in [("1", true), ("0", false)] {
+            let tree = try MadeUpTree()
+            try tree.add(real: loop, slaves: ["sdz1"])
+            try tree.add("sdz", number: "65:0", attributes: ["queue/rotational": rotational])
+            try tree.add(
+                "sdz1", number: "65:1", on: "sdz", attributes: ["partition": "1", "start": "0"])
+            let source = try openSource(loop.path, view: tree.view)
+            #expect(source.isRotational == expected)
+        }
+    }
+
+    @Test func namesWithASlashAreRestored() throws {
+        let tree = try MadeUpTree()
+        try tree.add("cciss!c0d0", number: "104:0")
+        try tree.add("loop10", number: "7:10")
+        try tree.add("loop2", number: "7:2")
+        let paths = try inventory(view: tree.view).map(\.path)
+        #expect(paths == ["/dev/cciss/c0d0", "/dev/loop2", "/dev/loop10"])
+    }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import CLinuxBlock
+import DeviceProbe
+import Glibc
+import LinuxIO
+import SystemPackage
+import TestSupport
+import Testing
+
+@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(2)))
+struct SourceTests {
+    @Test func aMissingSourceFailsWithENOENT() throws {
+        do throws(ProbeError) {
+            _ = try openSource("/nowhere/at all")
+            Issue.record("opened")
+        } catch {
+            guard case .failed(let failure) = error else { throw error }
+            #expect(failure.errno == .noSuchFileOrDirectory)
+        }
+    }
+
+    @Test func anImageLockedByAWriterIsOpenedWithAWarning() throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: MiB)
+        #expect(try openSource(image).warnings.isEmpty)
+        let locker = try Locker(image, scratch: scratch)
+        #expect(try openSource(image).warnings.count == 1)
+        withExtendedLifetime(locker) {}
+    }
+
+    @Test func bothSidesOfAComparisonMayBeTheSameImage() throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: MiB)
+        let one = try openSource(image)
+        let two = try openSource(image)
+        #expect(one.warnings + two.warnings == [])
+        withExtendedLifetime(one) {}
+    }
+
+    @Test func aMountedSourceIsOpenedWithAWarning() throws {
+        let loop = try LoopDevice(size: 16 * MiB)
+        try makeExt4(loop.path, uuid: freshUUID())
+        let mounted = try Mounted(loop.path)
+        let warnings = try openSource(loop.path).warnings
+        #expect(warnings == ["\(loop.path): it is mounted on \(mounted.point) and may change"])
+    }
+
+    @Test func whatWasCachedIsWrittenBackSoThatReadingWritesNothing() throws {
+        let loop = try LoopDevice(size: 16 * MiB)
+        try must("dd", "if=/dev/urandom", "of=\(loop.path)", "bs=1M", "count=8", "status=none")
+        let source = try openSource(loop.path)
+        let before = source.device.contentStamp()
+        let buffer = AlignedBuffer(count: 8 * MiB)
+        try source.device.read(into: buffer.bytes, at: 0)
+        try must("sync", "-f", loop.backingFile)
+        #expect(source.device.contentStamp() == before)
+    }
+
+    @Test func aSourceWhoseStartCannotBeReadIsStillOpened() throws {
+        let loop = try LoopDevice(size: 4 * MiB)
+        try must("truncate", "-s", "0", loop.backingFile)
+        let source = try openSource(loop.path)
+        guard case .unreadable = source.facts.content else {
+            Issue.record("\(source.facts.content)")
+            return
+        }
+    }
+
+    @Test(
+        .enabled(
+            if: readSmallFile("/sys/block/vda/queue/rotational") == "1",
+            "needs a machine on a virtio disk that says that it rotates"))
+    func virtioDisksAreNotBelievedToBeRotational() throws {
+        let loop = try LoopDevice(size: MiB)
+        #expect(try !openSource(loop.path).isRotational)
+        #expect(try !openSource(loop.backingFile).isRotational)
+    }
+
+    @Test(arguments: [true, false])
+    func probingLeavesThePageCacheAsItWas(ofDevice: Bool) throws {
+        let loop = try LoopDevice(size: 64 * MiB)
+        let scratch = try ScratchDirectory()
+        let copy = scratch.file("image")
+        try makeExt4(loop.path, uuid: freshUUID())
+        try must("cp", loop.path, copy)
+        let path = ofDevice ? loop.path : copy
+        let held = try OwnedDescriptor.open(path, flags: O_RDWR)
+        try held.synchronizeData()
+        held.dropCachedPages()
+        let empty = try cachedPages(held)
+        guard let empty else { return }  // a kernel before 6.5
+        #expect(empty == 0)
+        _ = try openSource(path)
+        #expect(try cachedPages(held) == 0)
+
+        // Some pages of the head, of the tail and of the middle are somebody else's.
+        let buffer = AlignedBuffer(count: 4096)
+        for offset in [0, 1 << 20, 32 << 20, 63 << 20] {
+            _ = try held.readOnce(into: buffer.bytes, at: offset)
+        }
+        let some = try cachedPages(held)
+        _ = try openSource(path)
+        let target = try SafetyGate.admit(
+            path, source: facts(size: 64 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(try cachedPages(held) == some)
+        withExtendedLifetime(target) {}
+    }
+}
+
+/// Pages of the whole file that are cached; `nil` where the kernel cannot tell.
+private func cachedPages(_ file: borrowing OwnedDescriptor) throws -> UInt64? {
+    var pages: UInt64 = 0
+    return clb_cached_pages(file.rawValue, 0, 0, &pages) == 0 ? pages : nil
+}
