@@ -14,6 +14,7 @@ let settings: [SwiftSetting] = [
 
 let package = Package(
     name: "blkferry",
+    products: [.executable(name: "blkferry", targets: ["blkferry"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
@@ -53,6 +54,16 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
+        .target(
+            name: "Commands",
+            dependencies: [
+                "LinuxIO", "BlockDevices", "DeviceProbe", "SyncEngine",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .executableTarget(name: "blkferry", dependencies: ["Commands"], swiftSettings: settings),
+
         .target(name: "CTestSupport", path: "Tests/CTestSupport"),
         .target(
             name: "TestSupport",
@@ -92,6 +103,10 @@ let package = Package(
                 "LinuxIO", "BlockDevices", "SyncEngine", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "CommandsTests",
+            dependencies: ["Commands", "blkferry", "TestSupport"],
             swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]

@@ -22,7 +22,7 @@ package struct BlockLayout: Hashable, Sendable {
     /// Eight workers' pairs of buffers of this size fit the level 3 cache, so that what was read is
     /// compared while still there; halving it costs more in system calls than it gains
     /// (`tools/bench local`).
-    private static let windowAim = 512 << 10
+    private static let windowAim = 1024 << 10
     private static let regionAim = 64 << 10
 
     /// Derives regions and windows from the block size.

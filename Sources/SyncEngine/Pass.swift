@@ -73,8 +73,11 @@ final class Pass: Sendable {
     /// - Parameter concurrency: how many threads.
     /// - Returns: what was found and done.
     func run(concurrency: Int) -> Result {
-        Threads.start(count: concurrency) { _ in
-            var worker = Worker(self)
+        // One piece of memory for all, so that it can consist of huge pages.
+        let memory = AlignedBuffer(count: concurrency * Worker.memory(for: layout))
+        let bytes = UncheckedBytes(memory.bytes)
+        Threads.start(count: concurrency) { index in
+            var worker = Worker(self, memory: bytes.part(index, of: concurrency))
             worker.run()
             let tally = worker.tally
             self.result.withLock { $0.tally.merge(tally) }
@@ -113,5 +116,18 @@ final class Pass: Sendable {
     func fail(_ error: IOError) {
         isStopped.store(true, ordering: .relaxed)
         result.withLock { if $0.failure == nil { $0.failure = error } }
+    }
+}
+
+/// Memory that several threads use, each its own part.
+private struct UncheckedBytes: @unchecked Sendable {
+    private let bytes: UnsafeMutableRawBufferPointer
+
+    init(_ bytes: UnsafeMutableRawBufferPointer) { self.bytes = bytes }
+
+    /// One of so many parts of equal size.
+    func part(_ index: Int, of count: Int) -> UnsafeMutableRawBufferPointer {
+        let size = bytes.count / count
+        return UnsafeMutableRawBufferPointer(rebasing: bytes[index * size..<(index + 1) * size])
     }
 }

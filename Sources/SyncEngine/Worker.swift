@@ -9,15 +9,24 @@ struct Worker: ~Copyable {
     private(set) var tally = Tally()
     private let pass: Pass
     private let comparison: BlockComparison
-    private let sourceBuffer: AlignedBuffer
-    private let targetBuffer: AlignedBuffer
+    private let sourceBuffer: UnsafeMutableRawBufferPointer
+    private let targetBuffer: UnsafeMutableRawBufferPointer
     private var extents: [Extent] = []
 
-    init(_ pass: Pass) {
+    /// Bytes that a worker needs: a window of either side.
+    static func memory(for layout: BlockLayout) -> Int { 2 * layout.window }
+
+    /// Prepares a worker.
+    ///
+    /// - Parameters:
+    ///   - pass: what it works for.
+    ///   - memory: its buffers, which live longer than it and are aligned for both devices.
+    init(_ pass: Pass, memory: UnsafeMutableRawBufferPointer) {
         self.pass = pass
         comparison = BlockComparison(layout: pass.layout)
-        sourceBuffer = AlignedBuffer(count: pass.layout.window)
-        targetBuffer = AlignedBuffer(count: pass.layout.window)
+        let window = pass.layout.window
+        sourceBuffer = UnsafeMutableRawBufferPointer(rebasing: memory[..<window])
+        targetBuffer = UnsafeMutableRawBufferPointer(rebasing: memory[window..<2 * window])
     }
 
     /// Works until no window is left.
@@ -175,8 +184,8 @@ struct Worker: ~Copyable {
     }
 
     private func slice(
-        _ buffer: borrowing AlignedBuffer, _ length: Int
+        _ buffer: UnsafeMutableRawBufferPointer, _ length: Int
     ) -> UnsafeMutableRawBufferPointer {
-        UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<length])
+        UnsafeMutableRawBufferPointer(rebasing: buffer[..<length])
     }
 }

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import ArgumentParser
+
+/// A number of bytes as a person writes it: `4096`, `64K`, `1MiB`, `1.5 GB`; the units are binary.
+struct ByteSize: Hashable, Sendable {
+    var bytes: Int
+
+    /// Reads a size.
+    ///
+    /// - Parameter text: a number and, with or without a space, a unit: `B`, or one of `KMGTP`
+    ///   alone or followed by `B` or `iB`, in either case.
+    /// - Returns: `nil` for anything else, for fractions of a byte and for more than 2^63 - 1 bytes.
+    init?(_ text: String) {
+        let number = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
+        let unit = text.dropFirst(number.count).drop { $0 == " " }.lowercased()
+        guard let factor = Self.factor(of: unit) else { return nil }
+        let parts = number.split(separator: ".", omittingEmptySubsequences: false)
+        guard let first = parts.first, let whole = Int(first), parts.count <= 2 else { return nil }
+        var (bytes, isTooLarge) = whole.multipliedReportingOverflow(by: factor)
+        if isTooLarge { return nil }
+        if parts.count == 2 {
+            guard let fraction = Double("0." + parts[1]) else { return nil }
+            (bytes, isTooLarge) = bytes.addingReportingOverflow(Int(fraction * Double(factor)))
+            if isTooLarge || (factor == 1 && fraction != 0) { return nil }
+        }
+        self.bytes = bytes
+    }
+
+    private static func factor(of unit: String) -> Int? {
+        if unit.isEmpty || unit == "b" { return 1 }
+        guard let first = unit.first, let power = Array("kmgtp").firstIndex(of: first) else {
+            return nil
+        }
+        guard ["", "b", "ib"].contains(unit.dropFirst()) else { return nil }
+        return 1 << (10 * (power + 1))
+    }
+}
+
+extension ByteSize: ExpressibleByArgument {
+    init?(argument: String) { self.init(argument) }
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import ArgumentParser
+internal import BlockDevices
+internal import DeviceProbe
+internal import Glibc
+internal import SyncEngine
+
+/// What `sync` and `verify` have in common.
+struct ComparisonOptions: ParsableArguments {
+    @Option(
+        name: [.customShort("b"), .long],
+        help: ArgumentHelp(
+            "Unit of comparison and transfer, a multiple of 512 bytes.", valueName: "size"))
+    var blockSize: ByteSize?
+
+    @Option(
+        name: [.customShort("c"), .long],
+        help: ArgumentHelp(
+            "Worker threads (default: four a processor; two for a rotational disk).",
+            valueName: "n"))
+    var concurrency: Int?
+
+    @Option(help: "Progress on standard error: auto, bar, json or none.")
+    var progress = ProgressStyle.auto
+
+    @Flag(help: "Print the result as one JSON object.")
+    var json = false
+
+    @Flag(name: .shortAndLong, help: "Tell more.")
+    var verbose = false
+
+    @Flag(name: .shortAndLong, help: "Print errors and warnings only.")
+    var quiet = false
+
+    @Argument(help: "What is read.")
+    var source: String
+
+    @Argument(help: "What is made equal to it, or compared with it.")
+    var target: String
+
+    func validate() throws {
+        if let size = blockSize?.bytes {
+            guard BlockLayout.blockSizes.contains(size), size % 512 == 0 else {
+                throw ValidationError(
+                    "block size \(size): must be a multiple of 512 from 512 to 16 MiB")
+            }
+        }
+        if let concurrency, !(1...256).contains(concurrency) {
+            throw ValidationError("concurrency \(concurrency): must be from 1 to 256")
+        }
+        for location in [source, target] where location.contains("://") {
+            throw ValidationError("\(location): this version has no network locations")
+        }
+        for location in [source, target] where location.isEmpty {
+            throw ValidationError("a location is empty")
+        }
+    }
+
+    var console: Console { Console(isVerbose: verbose, isQuiet: quiet) }
+
+    /// The block size asked for, raised where a device cannot transfer so little.
+    ///
+    /// - Parameter geometries: of the devices that take part.
+    func layout(for geometries: [Geometry]) -> BlockLayout {
+        let wanted = blockSize?.bytes ?? BlockLayout.defaultBlock
+        let block = geometries.reduce(wanted) { leastCommonMultiple($0, $1.alignment) }
+        if block != wanted {
+            console.note(
+                "blocks of \(Wording.bytes(block)), not \(Wording.bytes(wanted)): "
+                    + "a device transfers in units of \(geometries.map(\.alignment))")
+        }
+        return BlockLayout(block: block)
+    }
+
+    /// How many threads: as asked, or what was measured to be best.
+    ///
+    /// Blocking reads need several threads a processor to keep it and the disk busy
+    /// (`tools/bench local`); a rotational disk only seeks more. Their buffers bound the memory.
+    ///
+    /// - Parameters:
+    ///   - layout: the buffers' size.
+    ///   - isRotational: one of the devices is.
+    func threads(layout: BlockLayout, isRotational: Bool) -> Int {
+        if let concurrency { return concurrency }
+        if isRotational { return 2 }
+        let processors = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+        let affordable = Self.bufferMemory / (2 * layout.window)
+        return max(1, min(4 * processors, 32, affordable))
+    }
+
+    /// Bytes that all buffers together take at most, unless the user asks for more threads.
+    private static let bufferMemory = 40 << 20
+}
+
+private func leastCommonMultiple(_ first: Int, _ second: Int) -> Int {
+    var (a, b) = (first, second)
+    while b != 0 { (a, b) = (b, a % b) }
+    return first / a * second
+}
+
+extension BlockDevice {
+    /// How the device is accessed, for `-v`.
+    var accessNote: String {
+        let way = (self as? ImageFile)?.isDirect == false ? "buffered (no direct I/O)" : "direct"
+        return "\(name): \(Wording.exactBytes(geometry.size)), \(way) I/O, "
+            + "units of \(geometry.alignment) bytes"
+    }
+}

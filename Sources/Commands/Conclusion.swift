@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import LinuxIO
+internal import SyncEngine
+
+/// What a run comes to: its exit status and all that must be said about it.
+struct Conclusion {
+    private(set) var status = ExitStatus.done
+    private(set) var errors: [CommandFailure] = []
+    private(set) var warnings: [String] = []
+
+    /// Judges a run.
+    ///
+    /// - Parameters:
+    ///   - outcome: what the run came to.
+    ///   - kind: what was asked for.
+    ///   - source: what the user calls the source.
+    ///   - target: what the user calls the target.
+    init(_ outcome: RunOutcome, kind: RunPrinter.Kind, source: String, _ target: String) {
+        let report = outcome.report
+        if report.sourceChanged {
+            warnings.append(
+                "\(source): changed while it was read: \(target) may hold a mixture of old and new")
+        }
+        if report.tally.rewritten > 0 {
+            warnings.append(
+                "\(target): \(Wording.exactBytes(report.tally.rewritten)) could not be read "
+                    + "and were written anew")
+        }
+        let hasDifferences = report.tally.different > 0 || outcome.sizesDiffer
+        if report.tally.unreadable > 0 { status = .unreadable }
+        if kind == .verify || outcome.endsWithDifferent, hasDifferences { status = .different }
+        if let verification = report.verification, verification.different > 0 {
+            status = .different
+            fail(
+                CommandFailure(
+                    .different,
+                    "\(target): verify: \(Wording.exactBytes(verification.different)) "
+                        + "read back differently after the flush",
+                    advice: report.sourceChanged
+                        ? "The source is in use; sync from a snapshot of it."
+                        : "Run it again; if it repeats, the device does not keep what is written."))
+        }
+        if report.wasInterrupted {
+            fail(
+                CommandFailure(
+                    .interrupted, "\(target): \(kind.rawValue): interrupted, incomplete",
+                    advice: kind == .sync ? "A second run finishes the job." : nil))
+        }
+        for error in report.tally.writeErrors { fail(CommandFailure(error)) }
+        if report.tally.writeErrorCount > report.tally.writeErrors.count {
+            fail(
+                CommandFailure(
+                    .deviceError,
+                    "\(target): write: \(report.tally.writeErrorCount) extents failed in all"))
+        }
+        if let error = report.flushError { fail(CommandFailure(error)) }
+        if let error = report.failure {
+            var failure = CommandFailure(error)
+            if failure.advice == nil, error.isMediumError, kind != .verify {
+                failure.advice = "--skip-unreadable copies the rest of a failing source."
+            }
+            fail(failure)
+        }
+    }
+
+    /// The last one counts: they come in the order of their weight.
+    private mutating func fail(_ failure: CommandFailure) {
+        errors.append(failure)
+        status = failure.status
+    }
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import DeviceProbe
+internal import LinuxIO
+
+/// What the process ends with; scripts rely on it (docs/exit-statuses.md).
+enum ExitStatus: Int32 {
+    case done = 0
+    /// A comparison found differences.
+    case different = 1
+    /// The safety gate or the size policy refused; nothing was written.
+    case refused = 2
+    /// An I/O error on a device.
+    case deviceError = 3
+    /// Finished, but unreadable blocks of the source were left out.
+    case unreadable = 6
+    /// Wrong usage (`EX_USAGE` of sysexits.h).
+    case usage = 64
+    /// Ended by a signal.
+    case interrupted = 130
+}
+
+/// Why a command could not do its work: one line, a status, and what to do about it.
+struct CommandFailure: Error {
+    var status: ExitStatus
+    /// Object, operation and reason.
+    var message: String
+    var advice: String?
+
+    init(_ status: ExitStatus, _ message: String, advice: String? = nil) {
+        self.status = status
+        self.message = message
+        self.advice = advice
+    }
+
+    init(_ error: IOError) {
+        self.init(.deviceError, error.description, advice: error.advice)
+    }
+
+    init(_ error: ProbeError) {
+        switch error {
+        case .refused(let refusal):
+            self.init(.refused, refusal.description, advice: refusal.advice)
+        case .failed(let error):
+            self.init(error)
+        }
+    }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Glibc
+internal import LinuxIO
+internal import SyncEngine
+
+/// Watches over a run from a thread of its own: shows its progress and turns signals into an
+/// orderly end.
+///
+/// The first of SIGINT, SIGTERM and SIGHUP ends the run at a window's boundary, the second ends the
+/// program at once.
+enum RunWatcher {
+    /// Tells the watcher that the run is over.
+    private static let wakeUp = SIGUSR2
+
+    /// Blocks the signals in this thread and all that it starts.
+    ///
+    /// A signal that is ignored, as nohup(1) has SIGHUP, stays ignored.
+    static func blockSignals() {
+        var blocked = waitedFor()
+        pthread_sigmask(SIG_BLOCK, &blocked, nil)
+        // A reader that went away makes write(2) fail; it must not end a run.
+        signal(SIGPIPE, SIG_IGN)
+    }
+
+    /// Does work under watch.
+    ///
+    /// - Parameters:
+    ///   - control: of the run; cancelled on a signal.
+    ///   - progress: shows how far the run is.
+    ///   - console: told of the signal.
+    ///   - work: the run.
+    /// - Returns: what the work returned.
+    static func watch<Result>(
+        _ control: RunControl, _ progress: ProgressDisplay, _ console: Console,
+        _ work: () -> Result
+    ) -> Result {
+        let watcher = Threads.start(count: 1) { _ in
+            wait(control, progress, console)
+        }
+        let result = work()
+        // To the process: it is blocked everywhere, so it waits for the watcher to take it.
+        kill(getpid(), wakeUp)
+        watcher.wait()
+        return result
+    }
+
+    private static func wait(
+        _ control: RunControl, _ progress: ProgressDisplay, _ console: Console
+    ) {
+        var display = progress
+        var signals = waitedFor()
+        while true {
+            var timeout = timespec(tv_sec: 0, tv_nsec: 200_000_000)
+            let signal =
+                display.isShown
+                ? sigtimedwait(&signals, nil, &timeout) : sigwaitinfo(&signals, nil)
+            if signal == wakeUp { break }
+            if signal < 0 {
+                if errno == EAGAIN { display.show(control.progress) }
+                continue
+            }
+            if control.isCancelled {
+                display.finish(control.progress)
+                console.error("interrupted twice: target: flush: not waited for")
+                exit(ExitStatus.interrupted.rawValue)
+            }
+            control.cancel()
+            display.clear()
+            console.status("blkferry: interrupted, finishing the windows in work\n")
+        }
+        display.finish(control.progress)
+    }
+
+    private static func waitedFor() -> sigset_t {
+        var set = sigset_t()
+        sigemptyset(&set)
+        for number in [SIGINT, SIGTERM, SIGHUP] {
+            var action = sigaction()
+            sigaction(number, nil, &action)
+            if unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self) != 1 {
+                sigaddset(&set, number)
+            }
+        }
+        sigaddset(&set, wakeUp)
+        return set
+    }
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import ArgumentParser
+internal import BlockDevices
+internal import DeviceProbe
+internal import SyncEngine
+
+/// `blkferry verify`: compares and writes nothing.
+struct Verify: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Compare SOURCE and TARGET; end with 1 when they differ.")
+
+    @OptionGroup var common: ComparisonOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "With prefix, a TARGET that is larger than SOURCE may be equal.", valueName: "policy"))
+    var sizePolicy: SizePolicy?
+
+    func run() throws {
+        try RunPrinter(common, kind: .verify).run { clock throws(CommandFailure) in
+            let source: OpenedSource
+            let target: OpenedSource
+            do throws(ProbeError) {
+                source = try openSource(common.source)
+                target = try openSource(common.target)
+            } catch {
+                throw CommandFailure(error)
+            }
+            let devices = [source.device, target.device]
+            for device in devices { common.console.note(device.accessNote) }
+            let layout = common.layout(for: devices.map(\.geometry))
+            let options = SyncOptions(
+                layout: layout,
+                concurrency: common.threads(
+                    layout: layout, isRotational: source.isRotational || target.isRotational))
+            clock.isOpen()
+            let report = clock.watch { control in
+                compare(
+                    source: source.device, target: target.device, options: options,
+                    control: control)
+            }
+            let (size, targetSize) = (source.facts.size, target.facts.size)
+            return RunOutcome(
+                report: report, sourceSize: size, targetSize: targetSize,
+                sizesDiffer: sizePolicy == .prefix ? targetSize < size : targetSize != size)
+        }
+    }
+}

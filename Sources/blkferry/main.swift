@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Commands
+
+Blkferry.start()

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import Testing
+
+@testable import Commands
+
+@Suite struct ByteSizeTests {
+    @Test(arguments: [
+        ("0", 0), ("4096", 4096), ("512B", 512), ("64K", 65536), ("64k", 65536), ("5K", 5120),
+        ("1KiB", 1024), ("1kb", 1024), ("1MiB", 1 << 20), ("2G", 2 << 30), ("3T", 3 << 40),
+        ("1P", 1 << 50), ("1.5 GB", 3 << 29), ("0.5K", 512), ("1 MiB", 1 << 20),
+    ])
+    func `sizes are read as people write them, in binary units`(text: String, bytes: Int) {
+        #expect(ByteSize(text)?.bytes == bytes)
+    }
+
+    @Test(arguments: [
+        "", "K", "x", "-1", "1X", "1KK", "1.2.3K", "1.5", "9223372036854775808", "9999999P", "1e3",
+        "0x10", "١", "1 000",
+    ])
+    func `what is no size is refused`(text: String) {
+        #expect(ByteSize(text) == nil)
+    }
+}
+
+@Suite struct WordingTests {
+    @Test(arguments: [
+        (0, "0 B"), (999, "999 B"), (1000, "0.98 KiB"), (1024, "1.00 KiB"), (1_048_576, "1.00 MiB"),
+        (10_735_616, "10.2 MiB"), (1 << 40, "1.00 TiB"), (Int.max, "8.00 EiB"),
+    ])
+    func `bytes have three significant digits`(count: Int, text: String) {
+        #expect(Wording.bytes(count) == text)
+    }
+
+    @Test func `a share that is not all and not nothing never looks like it`() {
+        #expect(Wording.percent(1) == "100 %")
+        #expect(Wording.percent(0.9999999) == "99.99 %")
+        #expect(Wording.percent(0.0000001) == "0.01 %")
+        #expect(Wording.percent(0) == "0 %")
+        #expect(Wording.percent(0.12345) == "12.35 %" || Wording.percent(0.12345) == "12.34 %")
+    }
+
+    @Test func `durations are short and readable`() {
+        #expect(Wording.seconds(0.184) == "0.18 s")
+        #expect(Wording.seconds(75.21) == "75.2 s")
+        #expect(Wording.seconds(3723) == "1:02:03")
+        #expect(Wording.clock(7) == "0:07")
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import Foundation
+import TestSupport
+import Testing
+
+/// Runs that do not come to their end. Small blocks and one thread make them long enough.
+@Suite(.enabled(if: isRoot, "loop devices need root")) struct InterruptionTests {
+    private let size = 192 << 20
+    private let source: LoopDevice
+    private let target: LoopDevice
+
+    init() throws {
+        source = try LoopDevice(size: size)
+        target = try LoopDevice(size: size)
+        try must("dd", "if=/dev/urandom", "of=\(source.path)", "bs=1M", "oflag=direct", "count=192")
+    }
+
+    private func start() throws -> RunningProgram {
+        let sync = try RunningProgram(
+            [program, "-c", "1", "-b", "512", "--progress", "json", source.path, target.path])
+        // Until it writes; then it also has its signals blocked.
+        let block = { try [UInt8](contentsOf: source.path, count: 4096) }
+        let wanted = try block()
+        while try sync.isRunning && [UInt8](contentsOf: target.path, count: 4096) != wanted {
+            usleep(2_000)
+        }
+        return sync
+    }
+
+    @Test(arguments: [SIGINT, SIGTERM, SIGHUP])
+    func `a signal ends the run in order, and a second run finishes the job`(signal: Int32) throws {
+        let sync = try start()
+        sync.signal(signal)
+        let result = try sync.wait()
+        #expect(result.status == 130, "\(result)")
+        #expect(result.output.contains("incomplete"))
+        #expect(result.errors.contains("interrupted"))
+        #expect(try !areEqual(source.path, target.path))
+
+        let (second, json) = try blkferryJSON(source.path, target.path)
+        #expect(second.status == 0)
+        #expect(try #require(json.int("written")) < size)
+        #expect(try areEqual(source.path, target.path))
+    }
+
+    @Test func `after SIGKILL a second run finishes the job`() throws {
+        for milliseconds in [0, 20, 80] {
+            let sync = try start()
+            usleep(UInt32(milliseconds) * 1000)
+            sync.signal(SIGKILL)
+            _ = try sync.wait()
+        }
+        #expect(try blkferry("--verify", source.path, target.path).status == 0)
+        #expect(try areEqual(source.path, target.path))
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import TestSupport
+import Testing
+
+/// What every subcommand obeys.
+@Suite struct LawTests {
+    /// A subcommand, and operands that it could work with.
+    struct Subcommand: Sendable, CustomTestStringConvertible {
+        let name: [String]
+        let operandCount: Int
+        var testDescription: String { name.first ?? "(default)" }
+
+        func run(_ arguments: String...) throws -> ProgramResult {
+            try RunningProgram([program] + name + arguments).wait()
+        }
+    }
+
+    static let all = [
+        Subcommand(name: [], operandCount: 2), Subcommand(name: ["sync"], operandCount: 2),
+        Subcommand(name: ["verify"], operandCount: 2), Subcommand(name: ["list"], operandCount: 0),
+    ]
+    static let withOperands = all.filter { $0.operandCount == 2 }
+
+    /// One line that starts with the program's name, and at most one that says what to do.
+    private func expectOneMessage(
+        _ result: ProgramResult, status: Int, _ text: String,
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) {
+        let lines = result.errors.split(separator: "\n", omittingEmptySubsequences: false)
+        #expect(result.status == status, "\(result)", sourceLocation: sourceLocation)
+        #expect(lines.count == 2 || lines.count == 3, "\(lines)", sourceLocation: sourceLocation)
+        #expect(
+            lines.first?.hasPrefix("blkferry: ") == true, "\(lines)",
+            sourceLocation: sourceLocation)
+        #expect(result.errors.contains(text), "\(lines)", sourceLocation: sourceLocation)
+        #expect(result.output.isEmpty, sourceLocation: sourceLocation)
+    }
+
+    @Test(arguments: all, ["--help", "-h"])
+    func `help goes to standard output and is success`(subcommand: Subcommand, option: String)
+        throws
+    {
+        let result = try subcommand.run(option)
+        #expect(result.status == 0)
+        #expect(result.output.contains("USAGE: blkferry"))
+        #expect(result.errors.isEmpty)
+    }
+
+    @Test(arguments: all)
+    func `the version is told, and is success`(subcommand: Subcommand) throws {
+        let result = try subcommand.run("--version")
+        #expect(result.status == 0)
+        #expect(result.output.wholeMatch(of: /\d+\.\d+\.\d+\n/) != nil)
+    }
+
+    @Test(arguments: all)
+    func `an option that does not exist is wrong usage`(subcommand: Subcommand) throws {
+        let operands = ["/a", "/b"].prefix(subcommand.operandCount)
+        let result = try RunningProgram(
+            [program] + subcommand.name + operands + ["--no-such-option"]
+        ).wait()
+        expectOneMessage(result, status: 64, "--no-such-option")
+    }
+
+    @Test(arguments: all)
+    func `an operand too many is wrong usage`(subcommand: Subcommand) throws {
+        expectOneMessage(try subcommand.run("/a", "/b", "/c"), status: 64, "nexpected argument")
+    }
+
+    @Test(arguments: withOperands)
+    func `a missing operand is wrong usage`(subcommand: Subcommand) throws {
+        expectOneMessage(try subcommand.run("/dev/null"), status: 64, "<target>")
+    }
+
+    @Test(arguments: withOperands)
+    func `an empty operand is wrong usage`(subcommand: Subcommand) throws {
+        expectOneMessage(try subcommand.run("", "/b"), status: 64, "empty")
+    }
+
+    @Test(arguments: withOperands, ["0", "100", "5x", "-1", "4097", "1G", "99999999999999999999"])
+    func `a block size that cannot be is wrong usage`(subcommand: Subcommand, size: String) throws {
+        expectOneMessage(
+            try subcommand.run("--block-size=\(size)", "/a", "/b"), status: 64, "")
+    }
+
+    @Test(arguments: withOperands)
+    func `a location on the network is refused by name`(subcommand: Subcommand) throws {
+        expectOneMessage(
+            try subcommand.run("http://localhost/a", "/b"), status: 64, "http://localhost/a")
+    }
+
+    @Test(arguments: withOperands)
+    func `a missing source is named`(subcommand: Subcommand) throws {
+        let scratch = try ScratchDirectory()
+        let target = try scratch.sparseFile("target", size: 4096)
+        expectOneMessage(
+            try subcommand.run(scratch.file("none"), target), status: 3,
+            "\(scratch.file("none")): open: No such file or directory")
+    }
+
+    @Test(arguments: withOperands)
+    func `a device that no tag leads to is named`(subcommand: Subcommand) throws {
+        let scratch = try ScratchDirectory()
+        let target = try scratch.sparseFile("target", size: 4096)
+        expectOneMessage(
+            try subcommand.run("UUID=00000000-dead-beef", target), status: 3,
+            "UUID=00000000-dead-beef")
+    }
+
+    @Test(arguments: withOperands)
+    func `a directory is refused, as source and as target`(subcommand: Subcommand) throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: 4096)
+        expectOneMessage(try subcommand.run(scratch.path, image), status: 2, scratch.path)
+        expectOneMessage(try subcommand.run(image, scratch.path), status: 2, scratch.path)
+    }
+
+    @Test(arguments: withOperands)
+    func `a character device is refused`(subcommand: Subcommand) throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: 4096)
+        expectOneMessage(try subcommand.run("/dev/zero", image), status: 2, "/dev/zero")
+        expectOneMessage(try subcommand.run(image, "/dev/null"), status: 2, "/dev/null")
+    }
+
+    @Test func `no arguments at all print help and are not success`() throws {
+        let result = try blkferry()
+        #expect(result.status == 64)
+        #expect(result.errors.contains("USAGE: blkferry"))
+    }
+
+    @Test(arguments: withOperands)
+    func `a failure with --json is one JSON object as well`(subcommand: Subcommand) throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: 4096)
+        let result = try subcommand.run("--json", scratch.file("none"), image)
+        #expect(result.status == 3)
+        #expect(result.output.contains("\"exitStatus\":3"))
+        #expect(result.output.split(separator: "\n").count == 1)
+    }
+}
