@@ -10,8 +10,10 @@ package struct Geometry: Hashable, Sendable {
     package var size: Int
     /// The smallest unit the device addresses (`BLKSSZGET`); 512 for an image.
     package var logicalSector: Int
-    /// Transfers start at multiples of this, and so does their memory. Their length should be one as
-    /// well, but for the end of the source: what is left over goes through the page cache.
+    /// What the start of a transfer, and of its memory, is a multiple of.
+    ///
+    /// Its length should be one as well, but for the end of the source: what is left over goes
+    /// through the page cache.
     package var alignment: Int
 
     package init(size: Int, logicalSector: Int, alignment: Int) {

@@ -7,11 +7,10 @@ internal import ArgumentParser
 struct ByteSize: Hashable, Sendable {
     var bytes: Int
 
-    /// Reads a size.
+    /// Reads a size; fails for what is none, for fractions of a byte and for 2^63 bytes and more.
     ///
     /// - Parameter text: a number and, with or without a space, a unit: `B`, or one of `KMGTP`
     ///   alone or followed by `B` or `iB`, in either case.
-    /// - Returns: `nil` for anything else, for fractions of a byte and for more than 2^63 - 1 bytes.
     init?(_ text: String) {
         let number = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
         let unit = text.dropFirst(number.count).drop { $0 == " " }.lowercased()

@@ -63,6 +63,7 @@ struct ComparisonOptions: ParsableArguments {
     /// The block size asked for, raised where a device cannot transfer so little.
     ///
     /// - Parameter geometries: of the devices that take part.
+    /// - Returns: the layout of all windows.
     func layout(for geometries: [Geometry]) -> BlockLayout {
         let wanted = blockSize?.bytes ?? BlockLayout.defaultBlock
         let block = geometries.reduce(wanted) { leastCommonMultiple($0, $1.alignment) }
@@ -82,6 +83,7 @@ struct ComparisonOptions: ParsableArguments {
     /// - Parameters:
     ///   - layout: the buffers' size.
     ///   - isRotational: one of the devices is.
+    /// - Returns: at least 1.
     func threads(layout: BlockLayout, isRotational: Bool) -> Int {
         if let concurrency { return concurrency }
         if isRotational { return 2 }

@@ -28,7 +28,8 @@ struct Conclusion {
                 "\(target): \(Wording.exactBytes(report.tally.rewritten)) could not be read "
                     + "and were written anew")
         }
-        let hasDifferences = report.tally.different > 0 || outcome.sizesDiffer
+        let hasDifferences =
+            report.tally.different > 0 || outcome.sizesDiffer || outcome.wouldResize
         if report.tally.unreadable > 0 { status = .unreadable }
         if kind == .verify || outcome.endsWithDifferent, hasDifferences { status = .different }
         if let verification = report.verification, verification.different > 0 {

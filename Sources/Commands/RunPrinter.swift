@@ -15,6 +15,8 @@ struct RunOutcome {
     var wasCreated = false
     /// What was said before the run.
     var warnings: [String] = []
+    /// A dry run found that the target has another size, or is yet to be created.
+    var wouldResize = false
     /// The two cannot be equal, whatever their content.
     var sizesDiffer = false
     /// Differences are what the user asked about.

@@ -67,6 +67,9 @@ struct Summary {
         case .verify:
             return report.tally.different == 0 ? "identical" : "different"
         case .dryRun:
+            if outcome.wouldResize {
+                return "would be resized from \(outcome.targetSize) bytes and synced"
+            }
             return report.tally.different == 0 ? "nothing to do" : "would be synced"
         case .sync:
             if !report.isFlushed { return "not flushed" }

@@ -71,7 +71,6 @@ struct Sync: ParsableCommand {
                 concurrency: common.threads(
                     layout: layout, isRotational: source.isRotational || target.isRotational),
                 resizeTo: dryRun ? nil : target.resizeTo)
-            let targetSize = target.device.geometry.size
             clock.isOpen()
             let report = clock.watch { control in
                 synchronize(
@@ -85,8 +84,9 @@ struct Sync: ParsableCommand {
                 }
             }
             return RunOutcome(
-                report: report, sourceSize: source.facts.size, targetSize: targetSize,
+                report: report, sourceSize: source.facts.size, targetSize: target.sizeBefore,
                 resizedTo: target.resizeTo, wasCreated: target.wasCreated, warnings: warnings,
+                wouldResize: dryRun && target.resizeTo != nil,
                 endsWithDifferent: exitCode)
         }
     }

@@ -28,6 +28,8 @@ struct Verify: ParsableCommand {
             } catch {
                 throw CommandFailure(error)
             }
+            let warnings = source.warnings + target.warnings
+            for warning in warnings { common.console.warning(warning) }
             let devices = [source.device, target.device]
             for device in devices { common.console.note(device.accessNote) }
             let layout = common.layout(for: devices.map(\.geometry))
@@ -43,7 +45,7 @@ struct Verify: ParsableCommand {
             }
             let (size, targetSize) = (source.facts.size, target.facts.size)
             return RunOutcome(
-                report: report, sourceSize: size, targetSize: targetSize,
+                report: report, sourceSize: size, targetSize: targetSize, warnings: warnings,
                 sizesDiffer: sizePolicy == .prefix ? targetSize < size : targetSize != size)
         }
     }

@@ -18,7 +18,7 @@ extension Entrance {
         let size = verdict.resizeTo ?? image.geometry.size
         return AdmittedTarget(
             device: policy.isDryRun ? untouchable(image, size: size) : image, kind: .image,
-            resizeTo: verdict.resizeTo, wasCreated: false,
+            sizeBefore: image.geometry.size, resizeTo: verdict.resizeTo, wasCreated: false,
             warnings: verdict.warnings,
             isRotational: host.isRotational(Footprint(identity, on: host)))
     }
@@ -63,7 +63,7 @@ extension Entrance {
         return AdmittedTarget(
             device: policy.isDryRun
                 ? untouchable(nil, size: source.size) : try createImage(in: directory.path),
-            kind: .image, resizeTo: source.size, wasCreated: true, warnings: [],
+            kind: .image, sizeBefore: 0, resizeTo: source.size, wasCreated: true, warnings: [],
             isRotational: host.isRotational(Footprint(identity, on: host)))
     }
 

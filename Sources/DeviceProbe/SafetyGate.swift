@@ -16,6 +16,8 @@ package struct AdmittedTarget: Sendable {
     /// In a dry run it refuses to be written to, and has the size that the target would get.
     package var device: any BlockDevice
     package var kind: Kind
+    /// Bytes, as the gate found it; 0 for an image that was not there.
+    package var sizeBefore: Int
     /// Bytes that the target has to be resized to; `nil` when its size stays.
     ///
     /// It is to be extended before the first write, or cut at the end. In a dry run this is only
@@ -150,8 +152,8 @@ extension Entrance {
         let verdict = try verdict(.blockDevice, identity, device.geometry)
         return AdmittedTarget(
             device: policy.isDryRun ? untouchable(device, size: device.geometry.size) : device,
-            kind: .blockDevice, resizeTo: verdict.resizeTo, wasCreated: false,
-            warnings: verdict.warnings,
+            kind: .blockDevice, sizeBefore: device.geometry.size, resizeTo: verdict.resizeTo,
+            wasCreated: false, warnings: verdict.warnings,
             isRotational: host.isRotational(Footprint(identity, on: host)))
     }
 

@@ -19,10 +19,10 @@ package struct BlockLayout: Hashable, Sendable {
     /// sector, and small enough for two windows of each worker to fit in memory.
     package static let blockSizes = 512...(16 << 20)
 
-    /// Eight workers' pairs of buffers of this size fit the level 3 cache, so that what was read is
-    /// compared while still there; halving it costs more in system calls than it gains
-    /// (`tools/bench local`).
-    private static let windowAim = 1024 << 10
+    /// With eight workers on two processors the fastest of 256 KiB to 2 MiB, two loop devices in
+    /// memory compared (`tools/bench local`): less costs system calls, more leaves the cache before
+    /// it is compared.
+    private static let windowAim = 1 << 20
     private static let regionAim = 64 << 10
 
     /// Derives regions and windows from the block size.

@@ -5,7 +5,7 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Runs that do not come to their end. Small blocks and one thread make them long enough.
+/// Runs that do not come to their end; small blocks and one thread make them long enough.
 @Suite(.enabled(if: isRoot, "loop devices need root")) struct InterruptionTests {
     private let size = 192 << 20
     private let source: LoopDevice

@@ -76,6 +76,17 @@ import Testing
             #expect(json.int("resizedTo") == size)
             #expect(json.int("different") == size)
             #expect(try [UInt8](contentsOf: target).count == old)
+            #expect(json.int("targetSize") == old)
+        }
+    }
+
+    @Test func `a size alone is a difference to a dry run`() throws {
+        let zeros = try scratch.sparseFile("zeros", size: 1 << 20)
+        for (target, old) in [("larger", 2 << 20), ("smaller", 1 << 19)] {
+            let target = try scratch.sparseFile(target, size: old)
+            let result = try blkferry("-n", "--exit-code", zeros, target)
+            #expect(result.status == 1)
+            #expect(result.output.contains("would be resized from \(old) bytes"))
         }
     }
 
