@@ -11,6 +11,11 @@ package struct Blkferry: ParsableCommand {
     package static let configuration = CommandConfiguration(
         commandName: "blkferry",
         abstract: "Makes one block device the exact replica of another, moving only what differs.",
+        usage: """
+            blkferry [sync] [<options>] <source> <target>
+            blkferry verify [<options>] <source> <target>
+            blkferry list [--json]
+            """,
         discussion: """
             SOURCE and TARGET are devices or disk images: a path, or UUID=, LABEL=, PARTUUID=, \
             PARTLABEL= or LVUUID= and a value. Nothing is written to a target that is in use or \
@@ -24,7 +29,6 @@ package struct Blkferry: ParsableCommand {
 
     /// Runs the program and ends it.
     package static func start() -> Never {
-        RunWatcher.blockSignals()
         let arguments = Array(CommandLine.arguments.dropFirst())
         guard !arguments.isEmpty else {
             // Help, but not success: a script whose variables are empty has synced nothing.

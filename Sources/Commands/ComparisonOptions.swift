@@ -56,21 +56,36 @@ struct ComparisonOptions: ParsableArguments {
         for location in [source, target] where location.isEmpty {
             throw ValidationError("a location is empty")
         }
+        // `blkferry -q verify A`, or a command of another version: never a file of that name.
+        for location in [source, target] where Self.commandNames.contains(location) {
+            throw ValidationError("\(location): commands come first; a file is ./\(location)")
+        }
     }
+
+    private static let commandNames: Set = [
+        "sync", "verify", "list", "serve", "benchmark", "refresh", "token", "help",
+    ]
 
     var console: Console { Console(isVerbose: verbose, isQuiet: quiet) }
 
     /// The block size asked for, raised where a device cannot transfer so little.
     ///
-    /// - Parameter geometries: of the devices that take part.
+    /// - Parameter devices: those that take part.
     /// - Returns: the layout of all windows.
-    func layout(for geometries: [Geometry]) -> BlockLayout {
+    /// - Throws: wrong usage, when no block size in bounds fits the devices.
+    func layout(for devices: [any BlockDevice]) throws(CommandFailure) -> BlockLayout {
         let wanted = blockSize?.bytes ?? BlockLayout.defaultBlock
-        let block = geometries.reduce(wanted) { leastCommonMultiple($0, $1.alignment) }
+        let block = devices.reduce(wanted) { leastCommonMultiple($0, $1.geometry.alignment) }
+        guard BlockLayout.blockSizes.contains(block) else {
+            throw CommandFailure(
+                .usage,
+                "block size \(wanted): does not fit the devices: transfers are multiples of "
+                    + devices.map { "\($0.geometry.alignment) bytes on \($0.name)" }
+                    .joined(separator: " and "))
+        }
         if block != wanted {
             console.note(
-                "blocks of \(Wording.bytes(block)), not \(Wording.bytes(wanted)): "
-                    + "a device transfers in units of \(geometries.map(\.alignment))")
+                "blocks of \(block) bytes instead of \(wanted), to fit the devices' transfers")
         }
         return BlockLayout(block: block)
     }

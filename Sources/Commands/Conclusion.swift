@@ -3,6 +3,7 @@
 
 internal import LinuxIO
 internal import SyncEngine
+internal import SystemPackage
 
 /// What a run comes to: its exit status and all that must be said about it.
 struct Conclusion {
@@ -21,8 +22,11 @@ struct Conclusion {
         let report = outcome.report
         if report.sourceChanged {
             warnings.append(
-                "\(source): changed while it was read: \(target) may hold a mixture of old and new")
+                kind == .sync
+                    ? "\(source): changed while it was read: \(target) may hold a mixture of old and new"
+                    : "\(source): changed while it was read")
         }
+        if report.targetChanged { warnings.append("\(target): changed while it was read") }
         if report.tally.rewritten > 0 {
             warnings.append(
                 "\(target): \(Wording.exactBytes(report.tally.rewritten)) could not be read "
@@ -49,17 +53,20 @@ struct Conclusion {
                     .interrupted, "\(target): \(kind.rawValue): interrupted, incomplete",
                     advice: kind == .sync ? "A second run finishes the job." : nil))
         }
-        for error in report.tally.writeErrors { fail(CommandFailure(error)) }
-        if report.tally.writeErrorCount > report.tally.writeErrors.count {
-            fail(
-                CommandFailure(
-                    .deviceError,
-                    "\(target): write: \(report.tally.writeErrorCount) extents failed in all"))
+        if let error = report.tally.writeErrors.first {
+            var failure = CommandFailure(error)
+            let count = report.tally.writeErrorCount
+            if count > 1 { failure.message += " (and \(Wording.count(count - 1, "more extent")))" }
+            failure.advice =
+                error.errno == .noSpace
+                ? "The rest is written; make room and run it again."
+                : "The rest is written; run it again to try once more."
+            fail(failure)
         }
         if let error = report.flushError { fail(CommandFailure(error)) }
         if let error = report.failure {
             var failure = CommandFailure(error)
-            if failure.advice == nil, error.isMediumError, kind != .verify {
+            if error.isMediumError, error.object == source, kind != .verify {
                 failure.advice = "--skip-unreadable copies the rest of a failing source."
             }
             fail(failure)

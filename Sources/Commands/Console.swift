@@ -2,6 +2,8 @@
 // Copyright 2026 the blkferry authors
 
 internal import Glibc
+internal import LinuxIO
+internal import SystemPackage
 
 /// The only printer: results to standard output, all else to standard error.
 struct Console: Sendable {
@@ -9,7 +11,15 @@ struct Console: Sendable {
     var isQuiet = false
 
     /// Results: what a script reads.
-    func result(_ text: String) { write(text + "\n", to: STDOUT_FILENO) }
+    ///
+    /// - Returns: whether it could be written; if not, that has been said.
+    @discardableResult
+    func result(_ text: String) -> Bool {
+        if write(text + "\n", to: STDOUT_FILENO) { return true }
+        let reason = currentErrno()
+        if reason != .brokenPipe { error("standard output: write: \(reason)") }
+        return false
+    }
 
     /// An error: one line, and one that says what to do.
     func error(_ message: String, advice: String? = nil) {
@@ -30,16 +40,18 @@ struct Console: Sendable {
     /// Whether a person watches standard error.
     var isTerminal: Bool { isatty(STDERR_FILENO) == 1 }
 
-    private func write(_ text: String, to descriptor: Int32) {
+    @discardableResult
+    private func write(_ text: String, to descriptor: Int32) -> Bool {
         var text = text
-        text.withUTF8 { bytes in
+        return text.withUTF8 { bytes in
             var rest = UnsafeRawBufferPointer(bytes)
             while !rest.isEmpty {
                 let count = Glibc.write(descriptor, rest.baseAddress, rest.count)
                 // A reader that went away is no reason to leave a target unflushed.
-                if count < 0 && errno != EINTR { return }
+                if count < 0 && errno != EINTR { return false }
                 rest = UnsafeRawBufferPointer(rebasing: rest[max(0, count)...])
             }
+            return true
         }
     }
 }

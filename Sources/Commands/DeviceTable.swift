@@ -76,6 +76,7 @@ struct DeviceRecord: Encodable {
         var usage: String
         var type: String
         var uuid: String?
+        var subUUID: String?
         var label: String?
         var partitions: [PartitionRecord]?
 
@@ -83,6 +84,7 @@ struct DeviceRecord: Encodable {
             usage = signature.usage.rawValue
             type = signature.type
             uuid = signature.uuid
+            subUUID = signature.subUUID
             label = signature.label
             partitions =
                 signature.usage == .partitionTable

@@ -27,6 +27,8 @@ struct CommandFailure: Error {
     /// Object, operation and reason.
     var message: String
     var advice: String?
+    /// Why, for programs: of a refusal.
+    var cause: String?
 
     init(_ status: ExitStatus, _ message: String, advice: String? = nil) {
         self.status = status
@@ -42,6 +44,7 @@ struct CommandFailure: Error {
         switch error {
         case .refused(let refusal):
             self.init(.refused, refusal.description, advice: refusal.advice)
+            cause = refusal.cause.rawValue
         case .failed(let error):
             self.init(error)
         }

@@ -14,21 +14,21 @@ struct List: ParsableCommand {
 
     func run() throws {
         let console = Console()
-        do throws(ProbeError) {
-            let entries = try inventory()
-            if json {
-                console.result(JSON.line(DeviceList(devices: entries.map { DeviceRecord($0) })))
-            } else {
-                console.result(DeviceTable(entries).text)
-                for entry in entries {
-                    if let reason = entry.unreadable { console.warning("\(entry.path): \(reason)") }
-                }
-            }
-        } catch {
+        let entries: [InventoryEntry]
+        do throws(ProbeError) { entries = try inventory() } catch {
             let failure = CommandFailure(error)
             console.error(failure.message, advice: failure.advice)
             if json { console.result(JSON.line(FailureRecord(failure, command: "list"))) }
             throw CommandEnd(status: failure.status)
+        }
+        let text =
+            json
+            ? JSON.line(DeviceList(devices: entries.map { DeviceRecord($0) }))
+            : DeviceTable(entries).text
+        guard console.result(text) else { throw CommandEnd(status: .deviceError) }
+        if json { return }
+        for entry in entries {
+            if let reason = entry.unreadable { console.warning("\(entry.path): \(reason)") }
         }
     }
 }

@@ -17,32 +17,23 @@ enum ProgressStyle: String, CaseIterable, ExpressibleByArgument {
 struct ProgressDisplay: Sendable {
     private let style: ProgressStyle
     private let console: Console
-    private let clock = ContinuousClock()
-    private var phase: RunControl.Phase?
-    private var phaseStart: ContinuousClock.Instant
     private var isLineOpen = false
 
     init(_ style: ProgressStyle, _ console: Console) {
         let isWatched = console.isTerminal && !console.isQuiet
         self.style = style == .auto ? (isWatched ? .bar : .none) : style
         self.console = console
-        phaseStart = clock.now
     }
 
     var isShown: Bool { style != .none }
 
     mutating func show(_ progress: RunControl.Progress) {
-        if progress.phase != phase {
-            phase = progress.phase
-            phaseStart = clock.now
-        }
-        let seconds = (clock.now - phaseStart) / .seconds(1)
         switch style {
         case .bar:
-            console.status("\r\(line(progress, seconds))\u{1B}[K")
+            console.status("\r\(line(progress))\u{1B}[K")
             isLineOpen = true
         case .json:
-            console.status(json(progress, seconds) + "\n")
+            console.status(json(progress) + "\n")
         case .auto, .none:
             break
         }
@@ -60,32 +51,33 @@ struct ProgressDisplay: Sendable {
         clear()
     }
 
-    private func line(_ progress: RunControl.Progress, _ seconds: Double) -> String {
+    private func line(_ progress: RunControl.Progress) -> String {
         let name = "\(progress.phase)"
-        guard progress.total > 0 else { return name }
+        guard progress.total > 0, progress.phase != .flush else { return name }
         let share = Double(progress.done) / Double(progress.total)
         var parts = [
             name, "\(Wording.fixed(share * 100, 1)) %",
             "\(Wording.bytes(progress.done)) of \(Wording.bytes(progress.total))",
-            Wording.rate(progress.done, seconds),
+            Wording.rate(progress.done, progress.seconds),
         ]
-        if let left = secondsLeft(progress, seconds) { parts.append("\(Wording.clock(left)) left") }
+        if let left = secondsLeft(progress) { parts.append("\(Wording.clock(left)) left") }
         parts.append("\(Wording.bytes(progress.different)) differ")
         return parts.joined(separator: "  ")
     }
 
-    private func json(_ progress: RunControl.Progress, _ seconds: Double) -> String {
+    private func json(_ progress: RunControl.Progress) -> String {
         JSON.line(
             ProgressEvent(
                 phase: "\(progress.phase)", done: progress.done, total: progress.total,
-                different: progress.different, seconds: seconds,
-                secondsLeft: secondsLeft(progress, seconds)))
+                different: progress.different, seconds: progress.seconds,
+                secondsLeft: secondsLeft(progress)))
     }
 
     /// At the pace so far.
-    private func secondsLeft(_ progress: RunControl.Progress, _ seconds: Double) -> Double? {
-        guard progress.done > 0, seconds > 0 else { return nil }
-        return Double(progress.total - progress.done) * seconds / Double(progress.done)
+    private func secondsLeft(_ progress: RunControl.Progress) -> Double? {
+        guard progress.done > 0, progress.phase != .flush else { return nil }
+        let share = Double(progress.total - progress.done) / Double(progress.done)
+        return share * progress.seconds
     }
 }
 

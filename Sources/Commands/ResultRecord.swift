@@ -18,7 +18,7 @@ struct ResultRecord: Encodable {
     private var compared: Int
     private var different: Int
     private var differentBlocks: Int
-    private var similarity: Double
+    private var similarity: Double?
     private var written: Int
     private var zeroed: Int
     private var extents: Int
@@ -27,6 +27,7 @@ struct ResultRecord: Encodable {
     private var writeErrors: Int
     private var interrupted: Bool
     private var sourceChanged: Bool
+    private var targetChanged: Bool
     private var flushed: Bool
     private var verified: Bool?
     private var seconds: Seconds
@@ -79,7 +80,7 @@ struct ResultRecord: Encodable {
         compared = tally.compared
         different = tally.different
         differentBlocks = tally.differentBlocks
-        similarity = report.similarity * 100
+        similarity = report.similarity.map { $0 * 100 }
         written = tally.written
         zeroed = tally.zeroed
         extents = tally.extents
@@ -90,8 +91,11 @@ struct ResultRecord: Encodable {
         writeErrors = tally.writeErrorCount
         interrupted = report.wasInterrupted
         sourceChanged = report.sourceChanged
+        targetChanged = report.targetChanged
         flushed = report.isFlushed
-        verified = report.verification.map { $0.different == 0 && $0.compared == report.size }
+        verified = report.verification.map {
+            $0.different == 0 && $0.compared == report.size && tally.unreadable == 0
+        }
         let times = report.seconds
         seconds = Seconds(
             open: openSeconds, sync: times.sync, flush: times.flush, verify: times.verify,
@@ -109,11 +113,13 @@ struct FailureRecord: Encodable {
     private var exitStatus: Int32
     private var errors: [String]
     private var advice: String?
+    private var cause: String?
 
     init(_ failure: CommandFailure, command: String) {
         self.command = command
         exitStatus = failure.status.rawValue
         errors = [failure.message]
         advice = failure.advice
+        cause = failure.cause
     }
 }

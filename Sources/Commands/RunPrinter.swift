@@ -58,7 +58,9 @@ struct RunPrinter {
         func watch(_ work: (RunControl) -> SyncReport) -> SyncReport {
             let control = RunControl()
             let display = ProgressDisplay(options.progress, options.console)
-            return RunWatcher.watch(control, display, options.console) { work(control) }
+            return RunWatcher.watch(control, display, target: options.target, options.console) {
+                work(control)
+            }
         }
     }
 
@@ -80,15 +82,19 @@ struct RunPrinter {
         let conclusion = Conclusion(outcome, kind: kind, source: options.source, options.target)
         for warning in conclusion.warnings { console.warning(warning) }
         for error in conclusion.errors { console.error(error.message, advice: error.advice) }
+        var text: String?
         if options.json {
             let record = ResultRecord(
                 outcome, kind: kind, options: options, conclusion: conclusion,
                 openSeconds: clock.openSeconds)
-            console.result(JSON.line(record))
+            text = JSON.line(record)
         } else if !options.quiet {
-            let summary = Summary(
-                outcome, kind: kind, source: options.source, target: options.target)
-            console.result(summary.text)
+            text =
+                Summary(outcome, kind: kind, source: options.source, target: options.target).text
+        }
+        // The replica is on the medium, whether or not somebody reads about it.
+        if let text, !console.result(text), conclusion.status == .done, kind != .sync {
+            throw CommandEnd(status: .deviceError)
         }
         throw CommandEnd(status: conclusion.status)
     }

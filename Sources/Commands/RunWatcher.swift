@@ -14,30 +14,28 @@ enum RunWatcher {
     /// Tells the watcher that the run is over.
     private static let wakeUp = SIGUSR2
 
-    /// Blocks the signals in this thread and all that it starts.
-    ///
-    /// A signal that is ignored, as nohup(1) has SIGHUP, stays ignored.
-    static func blockSignals() {
-        var blocked = waitedFor()
-        pthread_sigmask(SIG_BLOCK, &blocked, nil)
-        // A reader that went away makes write(2) fail; it must not end a run.
-        signal(SIGPIPE, SIG_IGN)
-    }
-
     /// Does work under watch.
+    ///
+    /// From now on the signals are blocked in this thread and all that it starts. One that is
+    /// ignored, as nohup(1) has SIGHUP, stays ignored.
     ///
     /// - Parameters:
     ///   - control: of the run; cancelled on a signal.
     ///   - progress: shows how far the run is.
+    ///   - target: what the user calls it.
     ///   - console: told of the signal.
     ///   - work: the run.
     /// - Returns: what the work returned.
     static func watch<Result>(
-        _ control: RunControl, _ progress: ProgressDisplay, _ console: Console,
+        _ control: RunControl, _ progress: ProgressDisplay, target: String, _ console: Console,
         _ work: () -> Result
     ) -> Result {
+        var blocked = waitedFor()
+        pthread_sigmask(SIG_BLOCK, &blocked, nil)
+        // A reader that went away makes write(2) fail; it must not end a run.
+        signal(SIGPIPE, SIG_IGN)
         let watcher = Threads.start(count: 1) { _ in
-            wait(control, progress, console)
+            wait(control, progress, target, console)
         }
         let result = work()
         // To the process: it is blocked everywhere, so it waits for the watcher to take it.
@@ -47,7 +45,7 @@ enum RunWatcher {
     }
 
     private static func wait(
-        _ control: RunControl, _ progress: ProgressDisplay, _ console: Console
+        _ control: RunControl, _ progress: ProgressDisplay, _ target: String, _ console: Console
     ) {
         var display = progress
         var signals = waitedFor()
@@ -63,7 +61,9 @@ enum RunWatcher {
             }
             if control.isCancelled {
                 display.finish(control.progress)
-                console.error("interrupted twice: target: flush: not waited for")
+                console.error(
+                    "\(target): flush: not waited for, interrupted twice",
+                    advice: "What was written may be lost; run it again.")
                 exit(ExitStatus.interrupted.rawValue)
             }
             control.cancel()

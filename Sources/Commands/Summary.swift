@@ -27,7 +27,7 @@ struct Summary {
             "different   \(Wording.exactBytes(tally.different)) in "
                 + "\(Wording.count(tally.differentBlocks, "block")) of "
                 + "\(Wording.bytes(report.blockSize)), similarity "
-                + Wording.percent(report.similarity))
+                + (report.similarity.map(Wording.percent) ?? "unknown"))
         switch kind {
         case .sync:
             lines.append(
@@ -46,7 +46,7 @@ struct Summary {
         }
         lines.append(
             "time        \(Wording.seconds(report.seconds.total)), "
-                + Wording.rate(tally.compared, report.seconds.sync))
+                + Wording.rate(tally.compared, report.seconds.total))
         lines += list("not read, left as it was on the target", report.unreadableRanges)
         if kind == .verify { lines += list("first differences", report.firstDifferences) }
         if let verification = report.verification {

@@ -62,9 +62,9 @@ struct Sync: ParsableCommand {
             }
             let warnings = source.warnings + target.warnings
             for warning in warnings { common.console.warning(warning) }
-            let devices = [source.device, target.device]
+            let devices: [any BlockDevice] = [source.device, target.device]
             for device in devices { common.console.note(device.accessNote) }
-            let layout = common.layout(for: devices.map(\.geometry))
+            let layout = try common.layout(for: devices)
             let options = SyncOptions(
                 layout: layout, wholeFile: wholeFile, isDryRun: dryRun,
                 skipsUnreadable: skipUnreadable, verifies: verify,

@@ -18,6 +18,12 @@ struct Verify: ParsableCommand {
             "With prefix, a TARGET that is larger than SOURCE may be equal.", valueName: "policy"))
     var sizePolicy: SizePolicy?
 
+    func validate() throws {
+        if sizePolicy == .resize {
+            throw ValidationError("--size-policy resize: verify writes nothing")
+        }
+    }
+
     func run() throws {
         try RunPrinter(common, kind: .verify).run { clock throws(CommandFailure) in
             let source: OpenedSource
@@ -30,9 +36,9 @@ struct Verify: ParsableCommand {
             }
             let warnings = source.warnings + target.warnings
             for warning in warnings { common.console.warning(warning) }
-            let devices = [source.device, target.device]
+            let devices: [any BlockDevice] = [source.device, target.device]
             for device in devices { common.console.note(device.accessNote) }
-            let layout = common.layout(for: devices.map(\.geometry))
+            let layout = try common.layout(for: devices)
             let options = SyncOptions(
                 layout: layout,
                 concurrency: common.threads(

@@ -70,7 +70,7 @@ private func openDeviceAsSource(
 ) throws(ProbeError) -> OpenedSource {
     let device = try asProbeError { () throws(IOError) in
         let device = try BlockSpecialFile(path: path, name: name, access: .read)
-        try device.requireMedium()
+        try device.requireContent()
         try device.writeBackCache()
         return device
     }
@@ -93,6 +93,7 @@ private func openImageAsSource(
     var warnings: [String] = []
     let (image, file) = try asProbeError { () throws(IOError) in
         let image = try ImageFile(path: path, name: name, access: .read)
+        try image.requireContent()
         return (image, FileIdentity(try image.status()))
     }
     // A file system without locks has nobody who could hold one.
@@ -138,14 +139,16 @@ extension HostState {
     }
 }
 
-extension BlockSpecialFile {
-    /// Makes sure that there is something to copy from or to.
+extension BlockDevice {
+    /// Makes sure that there is something to copy from or to: a source that is empty by mistake
+    /// would empty the target.
     ///
     /// - Throws: when the size is 0.
-    func requireMedium() throws(IOError) {
+    func requireContent() throws(IOError) {
         guard geometry.size > 0 else {
             throw IOError(
-                name, "open", reason: "its size is 0: no medium, or nothing attached to it")
+                name, "open", reason: "its size is 0: it is empty, has no medium or is not attached"
+            )
         }
     }
 }

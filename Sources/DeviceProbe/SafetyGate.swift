@@ -33,7 +33,7 @@ package struct AdmittedTarget: Sendable {
 
 /// The one place that every write of blkferry goes through, local or on a server.
 ///
-/// See "The safety gate" in docs/design.md. Nothing has been written, and nothing created, when it
+/// See "The safety gate" in docs/safety-gate.md. Nothing has been written, and nothing created, when it
 /// says no.
 package enum SafetyGate {
     /// Opens and claims a target, if it may be written to.
@@ -142,7 +142,7 @@ extension Entrance {
         let host = HostState(view)
         let identity = DeviceIdentity.device(device.number)
         let isReadOnly = try asProbeError { () throws(IOError) in
-            try device.requireMedium()
+            try device.requireContent()
             return try device.isReadOnly()
         }
         if isReadOnly { throw refusal(.readOnly, "it is read-only") }

@@ -6,11 +6,12 @@ internal import Synchronization
 /// What the one who started a run shares with it while it is under way: a way to end it, and how
 /// far it is.
 ///
-/// All of it is atomic; each figure is right by itself, they need not belong to one instant.
+/// Each figure is right by itself; they need not belong to one instant.
 package final class RunControl: Sendable {
     /// What a run is doing.
     package enum Phase: Int, Sendable {
         case sync
+        case compare
         case flush
         case verify
     }
@@ -24,12 +25,19 @@ package final class RunControl: Sendable {
         package var total: Int
         /// Bytes found to differ so far.
         package var different: Int
+        /// Since the phase began.
+        package var seconds: Double
+    }
+
+    private struct Stage {
+        var phase = Phase.sync
+        var total = 0
+        var start = ContinuousClock().now
     }
 
     private let cancelled = Atomic(false)
-    private let phase = Atomic(Phase.sync.rawValue)
+    private let stage = Mutex(Stage())
     private let done = Atomic(0)
-    private let total = Atomic(0)
     private let different = Atomic(0)
 
     package init() {}
@@ -40,17 +48,23 @@ package final class RunControl: Sendable {
     package var isCancelled: Bool { cancelled.load(ordering: .relaxed) }
 
     package var progress: Progress {
-        Progress(
-            phase: Phase(rawValue: phase.load(ordering: .relaxed)) ?? .sync,
-            done: done.load(ordering: .relaxed), total: total.load(ordering: .relaxed),
-            different: different.load(ordering: .relaxed))
+        let stage = stage.withLock { $0 }
+        return Progress(
+            phase: stage.phase, done: done.load(ordering: .relaxed), total: stage.total,
+            different: different.load(ordering: .relaxed),
+            seconds: (ContinuousClock().now - stage.start) / .seconds(1))
     }
 
-    func begin(_ newPhase: Phase, total bytes: Int) {
-        phase.store(newPhase.rawValue, ordering: .relaxed)
+    /// Starts a phase that goes through so many bytes.
+    func begin(_ phase: Phase, total: Int) {
+        stage.withLock { $0 = Stage(phase: phase, total: total) }
         done.store(0, ordering: .relaxed)
-        total.store(bytes, ordering: .relaxed)
         different.store(0, ordering: .relaxed)
+    }
+
+    /// Starts the phase that only waits; what was done stays to be seen.
+    func beginFlush() {
+        stage.withLock { $0 = Stage(phase: .flush, total: $0.total) }
     }
 
     func advance(done bytes: Int, different differing: Int) {

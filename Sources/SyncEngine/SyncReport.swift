@@ -56,6 +56,8 @@ package struct SyncReport: Sendable {
     package var wasInterrupted = false
     /// Somebody wrote to the source while it was read.
     package var sourceChanged = false
+    /// Somebody wrote to the target while it was only compared.
+    package var targetChanged = false
     package var seconds = Seconds()
 
     /// What reading both sides again after the flush found.
@@ -79,8 +81,8 @@ package struct SyncReport: Sendable {
         self.blockSize = blockSize
     }
 
-    /// How much of what was compared is the same on both sides, 0 to 1.
-    package var similarity: Double {
-        tally.compared == 0 ? 1 : 1 - Double(tally.different) / Double(tally.compared)
+    /// How much of what was compared is the same on both sides, 0 to 1; `nil` when nothing was.
+    package var similarity: Double? {
+        tally.compared == 0 ? nil : 1 - Double(tally.different) / Double(tally.compared)
     }
 }

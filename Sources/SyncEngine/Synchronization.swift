@@ -27,7 +27,9 @@ package func synchronize(
             try target.resize(to: size)
         }
         precondition(target.geometry.size >= source.geometry.size)
-        try transfer(source: source, target: target, options: options, control, &report)
+        try transfer(
+            source: source, target: target, options: options,
+            phase: options.isDryRun ? .compare : .sync, control, &report)
         if let size = options.resizeTo, size < target.geometry.size, !options.isDryRun,
             report.isComplete
         {
@@ -59,25 +61,27 @@ package func compare(
 ) -> SyncReport {
     let length = min(source.geometry.size, target.geometry.size)
     var report = SyncReport(size: length, blockSize: options.layout.block)
-    let stamp = source.contentStamp()
+    let (stamp, targetStamp) = (source.contentStamp(), target.contentStamp())
     var comparing = options
     comparing.isDryRun = true
     do throws(IOError) {
-        try transfer(source: source, target: target, options: comparing, control, &report)
+        try transfer(
+            source: source, target: target, options: comparing, phase: .verify, control, &report)
     } catch {
         report.failure = error
     }
     report.sourceChanged = stamp != source.contentStamp()
+    report.targetChanged = targetStamp != target.contentStamp()
     return report
 }
 
 private func transfer(
-    source: any BlockDevice, target: any BlockDevice, options: SyncOptions, _ control: RunControl,
-    _ report: inout SyncReport
+    source: any BlockDevice, target: any BlockDevice, options: SyncOptions,
+    phase: RunControl.Phase, _ control: RunControl, _ report: inout SyncReport
 ) throws(IOError) {
     let clock = ContinuousClock()
     let start = clock.now
-    control.begin(.sync, total: report.size)
+    control.begin(phase, total: report.size)
     let mode: Pass.Mode =
         options.isDryRun ? .compare : options.wholeFile ? .replace : .update
     let result = Pass(
@@ -97,7 +101,7 @@ private func transfer(
 private func flush(_ target: any BlockDevice, _ control: RunControl, _ report: inout SyncReport) {
     let clock = ContinuousClock()
     let start = clock.now
-    control.begin(.flush, total: 0)
+    control.beginFlush()
     do throws(IOError) {
         try target.flush()
         report.isFlushed = true

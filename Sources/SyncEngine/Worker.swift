@@ -45,6 +45,7 @@ struct Worker: ~Copyable {
         let range = window.range
         var source: UnsafeMutableRawBufferPointer?
         var leftOut: [ByteRange] = []
+        var mended: [ByteRange] = []
         if !window.sourceIsHole {
             let bytes = slice(sourceBuffer, range.length)
             leftOut = try readSource(range, into: bytes)
@@ -61,7 +62,7 @@ struct Worker: ~Copyable {
             var target: UnsafeMutableRawBufferPointer?
             if !window.targetIsHole {
                 let bytes = slice(targetBuffer, range.length)
-                try readTarget(range, into: bytes, source: source)
+                mended = try readTarget(range, into: bytes, source: source)
                 target = bytes
             }
             if let source { fill(leftOut, of: range, in: source) { target?[$0] ?? 0 } }
@@ -79,15 +80,21 @@ struct Worker: ~Copyable {
             tally.differentBlocks += pass.layout.blocks(in: extent.range)
         }
         for range in leftOut { tally.unreadable += range.length }
-        if pass.mode != .compare { apply(source, at: range) }
+        if pass.mode != .compare { apply(source, at: range, mending: mended) }
         pass.control.advance(done: range.length, different: different)
     }
 
     /// Writes the extents that differ; one that cannot be written does not keep others from it.
-    private mutating func apply(_ source: UnsafeMutableRawBufferPointer?, at window: ByteRange) {
+    ///
+    /// - Parameters:
+    ///   - source: the source's bytes of the window; `nil` where it has only zeros.
+    ///   - window: where the window lies.
+    ///   - bad: what of the target could not be read.
+    private mutating func apply(
+        _ source: UnsafeMutableRawBufferPointer?, at window: ByteRange, mending bad: [ByteRange]
+    ) {
         for extent in extents {
             let range = extent.range
-            tally.extents += 1
             do throws(IOError) {
                 if extent.kind == .data, let source {
                     let start = range.offset - window.offset
@@ -98,6 +105,10 @@ struct Worker: ~Copyable {
                 } else {
                     try pass.target.zero(range)
                     tally.zeroed += range.length
+                }
+                tally.extents += 1
+                for bad in bad {
+                    tally.rewritten += bad.intersection(range)?.length ?? 0
                 }
             } catch {
                 tally.addWriteError(error)
@@ -124,19 +135,21 @@ struct Worker: ~Copyable {
 
     /// Reads a window of the target; what cannot be read is made to differ from the source, so that
     /// it is written: that is how a disk gets rid of a bad sector.
-    private mutating func readTarget(
+    ///
+    /// - Returns: what cannot be read.
+    private func readTarget(
         _ range: ByteRange, into bytes: UnsafeMutableRawBufferPointer,
         source: UnsafeMutableRawBufferPointer?
-    ) throws(IOError) {
+    ) throws(IOError) -> [ByteRange] {
         do throws(IOError) {
             try pass.target.read(into: bytes, at: range.offset)
-            return
+            return []
         } catch {
             guard error.isMediumError && pass.mode != .compare else { throw error }
         }
         let bad = try readAround(range, of: pass.target, into: bytes)
         fill(bad, of: range, in: bytes) { ~(source?[$0] ?? 0) }
-        for range in bad { tally.rewritten += range.length }
+        return bad
     }
 
     /// Reads what can be read of a range, by halving it around the bad sectors.

@@ -64,6 +64,15 @@ import Testing
         #expect(bench.calls.withLock { $0 } == ["punch", "punch"])
     }
 
+    @Test func `what cannot be read back is left to be written, and the method in use`() throws {
+        let bench = Bench()
+        let ladder = ZeroingLadder([bench.method("punch")]) { _ throws(IOError) in
+            throw IOError("disk", "read", .ioError)
+        }
+        for _ in 0..<2 { #expect(try !ladder.zero(range, name: "disk")) }
+        #expect(bench.calls.withLock { $0 } == ["punch", "punch"])
+    }
+
     @Test func `a full device is an error`() {
         let bench = Bench()
         let ladder = bench.ladder([bench.method("punch", error: .noSpace)])

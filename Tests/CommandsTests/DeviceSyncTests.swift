@@ -35,6 +35,16 @@ import Testing
         #expect(try areEqual(source.path, target.path))
     }
 
+    @Test func `a block size that cannot fit the devices is wrong usage`() throws {
+        let source = try LoopDevice(size: size, sectorSize: 4096)
+        let target = try LoopDevice(size: size, sectorSize: 4096)
+        try fill(source.path, seed: 1, size: 4096)
+        let result = try blkferry("-b", "\((16 << 20) - 512)", source.path, target.path)
+        #expect(result.status == 64)
+        #expect(result.errors.contains("4096 bytes on \(target.path)"))
+        #expect(try [UInt8](contentsOf: target.path).allSatisfy { $0 == 0 })
+    }
+
     @Test func `device to image and back`() throws {
         let scratch = try ScratchDirectory()
         let device = try LoopDevice(size: size)
@@ -133,6 +143,7 @@ import Testing
         #expect(result.status == 3)
         #expect(result.errors.contains("No space left on device"))
         #expect(result.errors.contains("write at offset"))
+        #expect(result.errors.split(separator: "\n").count == 2, "one line, and what to do")
         #expect(result.output.contains("incomplete"))
     }
 

@@ -91,6 +91,23 @@ import Testing
             try subcommand.run("http://localhost/a", "/b"), status: 64, "http://localhost/a")
     }
 
+    @Test(arguments: withOperands, ["sync", "verify", "list", "serve"])
+    func `a command's name is never taken for a file`(subcommand: Subcommand, name: String) throws {
+        expectOneMessage(try subcommand.run("./a", name), status: 64, "commands come first")
+    }
+
+    @Test(arguments: withOperands)
+    func `an empty source is an error, and the target stays as it is`(
+        subcommand: Subcommand
+    ) throws {
+        let scratch = try ScratchDirectory()
+        let empty = try scratch.sparseFile("empty", size: 0)
+        let target = try scratch.sparseFile("target", size: 4096)
+        try overwrite(target, [1], at: 0)
+        expectOneMessage(try subcommand.run(empty, target), status: 3, "its size is 0")
+        #expect(try [UInt8](contentsOf: target).count == 4096)
+    }
+
     @Test(arguments: withOperands)
     func `a missing source is named`(subcommand: Subcommand) throws {
         let scratch = try ScratchDirectory()
@@ -125,6 +142,17 @@ import Testing
         expectOneMessage(try subcommand.run(image, "/dev/null"), status: 2, "/dev/null")
     }
 
+    @Test(arguments: [["list"], ["list", "--json"], ["verify", "@", "@"]])
+    func `a result that cannot be written is not success`(arguments: [String]) throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: 4096)
+        let words = arguments.map { $0 == "@" ? image : $0 }
+        let command = ([program] + words).joined(separator: " ") + " > /dev/full"
+        let result = try run("sh", "-c", command)
+        #expect(result.status == 3)
+        #expect(result.errors.contains("No space left on device"))
+    }
+
     @Test func `no arguments at all print help and are not success`() throws {
         let result = try blkferry()
         #expect(result.status == 64)
@@ -138,6 +166,8 @@ import Testing
         let result = try subcommand.run("--json", scratch.file("none"), image)
         #expect(result.status == 3)
         #expect(result.output.contains("\"exitStatus\":3"))
+        let refused = try subcommand.run("--json", scratch.path, image)
+        #expect(refused.output.contains("\"cause\":\"wrong-kind\""))
         #expect(result.output.split(separator: "\n").count == 1)
     }
 }

@@ -167,6 +167,8 @@ import Testing
             let object = try JSONSerialization.jsonObject(with: Data(line.utf8))
             #expect((object as? [String: Any])?["phase"] != nil)
         }
+        #expect(lines.last?.contains("\"done\":\(size)") == true)
+        #expect(lines.last?.contains("\"total\":\(size)") == true)
         #expect(try blkferry(source, target).errors.isEmpty, "nothing on a pipe by default")
     }
 
