@@ -68,6 +68,15 @@ package final class BlockSpecialFile: BlockDevice {
             ], readsAsZeros: file.readsAsZeros)
     }
 
+    /// Locks the device file against others that lock, as virtual machine monitors do.
+    ///
+    /// O_EXCL keeps only those out that claim a device in the same way; a running virtual machine
+    /// does not, but holds locks. The corresponding C function is `fcntl` with `F_OFD_SETLK`.
+    ///
+    /// - Returns: `false` when another process holds a lock.
+    /// - Throws: where the device file cannot be locked at all.
+    package func lock() throws(IOError) -> Bool { try file.lock(exclusive: true) }
+
     /// Whether the kernel refuses writes to the device (`BLKROGET`).
     ///
     /// - Throws: what ioctl(2) says.

@@ -85,6 +85,20 @@ final class DirectFile: Sendable {
         return 4096
     }
 
+    /// Locks the whole file for as long as it is open.
+    ///
+    /// - Returns: `false` when another process holds a lock that does not go together with it.
+    func lock(exclusive: Bool) throws(IOError) -> Bool {
+        do throws(Errno) {
+            _ = try retryingInterrupts { clb_lock(main.rawValue, exclusive) }
+            return true
+        } catch .resourceTemporarilyUnavailable, .permissionDenied {
+            return false
+        } catch {
+            throw IOError(name, "lock", error)
+        }
+    }
+
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
         let aligned = alignedLength(buffer.count)
         try transfer("read", ByteRange(offset: offset, length: aligned)) { done throws(Errno) in

@@ -76,14 +76,7 @@ package final class ImageFile: BlockDevice {
     /// - Returns: `false` when another process holds a lock that does not go together with it.
     /// - Throws: where the file system has no locks.
     package func lock(exclusive: Bool) throws(IOError) -> Bool {
-        do throws(Errno) {
-            _ = try retryingInterrupts { clb_lock(file.main.rawValue, exclusive) }
-            return true
-        } catch .resourceTemporarilyUnavailable, .permissionDenied {
-            return false
-        } catch {
-            throw IOError(name, "lock", error)
-        }
+        try file.lock(exclusive: exclusive)
     }
 
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {

@@ -149,6 +149,13 @@ extension Entrance {
         if let no = refusalForOverlap(identity, host) { throw no }
         // Not every use is a claim: a loop device on a device does not keep others out.
         if let no = refusal(for: host.uses(of: device.number)) { throw no }
+        // Nor is a lock a claim, but a virtual machine on the device holds one.
+        let isLocked = try asProbeError { () throws(IOError) in try device.lock() }
+        if !isLocked {
+            let owners = Claimants(host: host).ofDevice(device.number)
+            let who = owners.isEmpty ? "another program" : owners.joined(separator: ", ")
+            throw refusal(.locked, "it is locked by \(who)", advice: "Stop that program first.")
+        }
         let verdict = try verdict(.blockDevice, identity, device.geometry)
         return AdmittedTarget(
             device: policy.isDryRun ? untouchable(device, size: device.geometry.size) : device,

@@ -3,6 +3,7 @@
 
 import BlockDevices
 import DeviceProbe
+import Glibc
 import LinuxIO
 import TestSupport
 import Testing
@@ -128,6 +129,22 @@ struct GateInUseTests {
         #expect(no.cause == .locked)
         #expect(no.reason.hasPrefix("it is locked by process "))
         #expect(no.reason.contains("python"))
+    }
+
+    @Test func aDeviceOfARunningQEMUIsRefusedThoughNobodyClaimsIt() throws {
+        let loop = try LoopDevice(size: MiB)
+        // The program that QEMU is made of, holding the device as a virtual machine does.
+        let qemu = try RunningProgram([
+            "qemu-io", "-f", "raw", "-c", "write -P 1 0 512", "-c", "sleep 60000", loop.path,
+        ])
+        defer { qemu.signal(SIGKILL) }
+        // What it writes tells that it has taken its locks.
+        while try qemu.isRunning && [UInt8](contentsOf: loop.path, count: 1) != [1] {
+            usleep(20_000)
+        }
+        let no = try refusal(loop.path, source: facts(size: MiB))
+        #expect(no.cause == .locked)
+        #expect(no.reason == "it is locked by process \(qemu.processID) (qemu-io)")
     }
 
     @Test func anAdmittedTargetIsHeldAgainstASecondRun() throws {
