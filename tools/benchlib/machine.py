@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+"""Where the measuring happens: files, loop devices, processes, and what machine it is."""
+
+import fcntl
+import mmap
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+CHUNK = 1 << 20
+BLKFLSBUF = 0x1261  # linux/fs.h
+
+
+class Failure(Exception):
+    """What ends the benchmark with one line."""
+
+
+def parse_size(text):
+    """Reads a size such as 64M or 1G, a multiple of 1 MiB."""
+    match = re.fullmatch(r"(\d+)([KMGT]?)", text, re.IGNORECASE)
+    size = int(match[1]) << (10 * " KMGT".index(match[2].upper() or " ")) if match else 0
+    if size <= 0 or size % CHUNK != 0:
+        raise ValueError(text)
+    return size
+
+
+class Workplace:
+    """A directory and loop devices that are gone in the end, and the helper program."""
+
+    def __init__(self, parent, helper_source):
+        self.parent = parent
+        self.helper_source = helper_source
+        self.loops = []
+
+    def __enter__(self):
+        self.directory = Path(tempfile.mkdtemp(prefix="blkferry-bench.", dir=self.parent))
+        try:
+            self.helper = str(self.directory / "bench-helper")
+            subprocess.run(["cc", "-O2", "-pthread", "-o", self.helper, self.helper_source],
+                           check=True)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for loop in self.loops:
+            subprocess.run(["losetup", "--detach", loop])
+        shutil.rmtree(self.directory)
+
+    def need(self, size):
+        """Ends the benchmark when so many bytes do not fit."""
+        free = shutil.disk_usage(self.directory).free
+        if free < size:
+            raise Failure(f"{self.parent}: {free >> 20} MiB free, {size >> 20} needed; "
+                          "choose another --directory")
+
+    def loop(self, name, size):
+        """Makes a loop device over a new file; returns its path."""
+        file = self.directory / name
+        with open(file, "wb") as stream:
+            stream.truncate(size)
+        path = subprocess.run(["losetup", "--find", "--show", file], check=True,
+                              capture_output=True, text=True).stdout.strip()
+        self.loops.append(path)
+        return path
+
+    def run(self, command, statuses=(0,)):
+        """Runs a command; returns wall seconds and peak resident KiB."""
+        done = subprocess.run([self.helper, "run", *command], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True)
+        figures = done.stdout.split()
+        if done.returncode != 0 or int(figures[2]) not in statuses:
+            raise Failure(f"{' '.join(command)}: status {figures[2:]} {done.stderr.strip()}")
+        return float(figures[0]), int(figures[1])
+
+
+class Device:
+    """A device or image, read and written past the page cache."""
+
+    def __init__(self, path, size):
+        self.path = path
+        self.size = size
+        self.descriptor = os.open(path, os.O_RDWR | os.O_DIRECT)
+        self.buffer = mmap.mmap(-1, CHUNK)  # page-aligned, as O_DIRECT wants it
+
+    def close(self):
+        os.close(self.descriptor)
+
+    def read(self, offset, length):
+        with memoryview(self.buffer) as view, view[:length] as part:
+            if os.preadv(self.descriptor, [part], offset) != length:
+                raise Failure(f"{self.path}: short read at {offset}")
+            return bytes(part)
+
+    def write(self, offset, data):
+        self.buffer[:len(data)] = data
+        with memoryview(self.buffer) as view, view[:len(data)] as part:
+            if os.pwritev(self.descriptor, [part], offset) != len(data):
+                raise Failure(f"{self.path}: short write at {offset}")
+
+    def flush(self):
+        """Writes back and forgets what the page cache holds of the device."""
+        os.fsync(self.descriptor)
+        fcntl.ioctl(self.descriptor, BLKFLSBUF)
+
+
+def first_difference(one, other):
+    """The offset of the first chunk that differs, or None."""
+    for offset in range(0, one.size, CHUNK):
+        if one.read(offset, CHUNK) != other.read(offset, CHUNK):
+            return offset
+    return None
+
+
+def summary(runs):
+    """Median, least and greatest of the seconds, and the greatest peak memory."""
+    seconds = [run[0] for run in runs]
+    return {
+        "median": statistics.median(seconds), "min": min(seconds), "max": max(seconds),
+        "peakMemory": max(run[1] for run in runs) * 1024, "seconds": seconds,
+    }
+
+
+def first_line(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    return (done.stdout.splitlines() or [""])[0]
+
+
+def description(binary):
+    """The machine and the versions of what was measured."""
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo")
+                if line.startswith("model name")), platform.machine())
+    system = dict(line.strip().split("=", 1) for line in open("/etc/os-release") if "=" in line)
+    return {
+        "cpu": cpu, "processors": os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": platform.release(), "system": system.get("PRETTY_NAME", "").strip('"'),
+        "blkferry": first_line(binary, "--version"), "dd": first_line("dd", "--version"),
+        "qemu-img": first_line("qemu-img", "--version"), "rsync": first_line("rsync", "--version"),
+    }
