@@ -49,7 +49,8 @@ extension KernelDevice {
     /// Reads one entry of /sys/class/block.
     ///
     /// `nil` for what has no device number, such as the hidden paths of NVMe multipath, or has just
-    /// gone.
+    /// gone. What a kind of device cannot have is not looked for: machines with thousands of devices
+    /// are read twice in each run.
     ///
     /// - Parameters:
     ///   - entry: its name there, `!` for `/`.
@@ -59,28 +60,32 @@ extension KernelDevice {
         func text(_ file: String) -> String? { readSmallFile("\(directory)/\(file)") }
         guard let number = text("dev").flatMap({ deviceNumber($0) }) else { return nil }
         let link = symbolicLinkTarget(directory) ?? ""
-        let partition = text("partition").flatMap { Int($0) }
-        let parent = link.split(separator: "/").dropLast().last.map(String.init)
-        let disk = partition == nil ? nil : parent
-        // A partition has no queue of its own.
-        let queue = disk == nil ? "queue" : "../queue"
         let event = Self.fields(of: text("uevent") ?? "")
+        let isPartition = event["DEVTYPE"] == "partition"
+        let isMapped = entry.hasPrefix("dm-")
+        let parent = link.split(separator: "/").dropLast().last.map(String.init)
+        let disk = isPartition ? parent : nil
+        // A partition has no queue of its own.
+        let queue = isPartition ? "../queue" : "queue"
 
         self.number = number
         name = Self.deviceName(entry)
         size = (text("size").flatMap { Int($0) } ?? 0) * 512
-        isReadOnly = text("ro") == "1"
-        logicalSector = text("\(queue)/logical_block_size").flatMap { Int($0) } ?? 512
-        isRotational = text("\(queue)/rotational") == "1"
+        let isAttached = size > 0
+        isReadOnly = isAttached && text("ro") == "1"
+        logicalSector =
+            isAttached ? text("\(queue)/logical_block_size").flatMap { Int($0) } ?? 512 : 512
+        isRotational = isAttached && text("\(queue)/rotational") == "1"
         isVirtio = link.contains("/virtio")
         self.disk = disk.map(Self.deviceName)
-        partitionNumber = partition
-        start = (text("start").flatMap { Int($0) } ?? 0) * 512
+        partitionNumber = isPartition ? text("partition").flatMap { Int($0) } : nil
+        start = isPartition ? (text("start").flatMap { Int($0) } ?? 0) * 512 : 0
         holders = namesInDirectory("\(directory)/holders").map(Self.deviceName)
-        slaves = namesInDirectory("\(directory)/slaves").map(Self.deviceName)
-        mapperName = text("dm/name")
-        mapperUUID = text("dm/uuid")
-        backingPath = text("loop/backing_file")
+        slaves =
+            isPartition ? [] : namesInDirectory("\(directory)/slaves").map(Self.deviceName)
+        mapperName = isMapped ? text("dm/name") : nil
+        mapperUUID = isMapped ? text("dm/uuid") : nil
+        backingPath = entry.hasPrefix("loop") ? text("loop/backing_file") : nil
         partUUID = event["PARTUUID"]
         partLabel = event["PARTNAME"]
 

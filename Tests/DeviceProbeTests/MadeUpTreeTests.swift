@@ -159,7 +159,10 @@ struct MadeUpTreeTests {
             try tree.add(real: loop, slaves: ["sdz1"])
             try tree.add("sdz", number: "65:0", attributes: ["queue/rotational": rotational])
             try tree.add(
-                "sdz1", number: "65:1", on: "sdz", attributes: ["partition": "1", "start": "0"])
+                "sdz1", number: "65:1", on: "sdz",
+                attributes: [
+                    "uevent": "DEVNAME=sdz1\nDEVTYPE=partition\n", "partition": "1", "start": "0",
+                ])
             let source = try openSource(loop.path, view: tree.view)
             #expect(source.isRotational == expected)
         }
