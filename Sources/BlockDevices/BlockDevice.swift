@@ -73,6 +73,11 @@ package protocol BlockDevice: AnyObject, Sendable {
     /// - Throws: when a byte written since the last flush may be lost.
     func flush() throws(IOError)
 
+    /// Makes sure that the device still has the size it had when it was opened.
+    ///
+    /// - Throws: when it was cut or has grown since, so that what was read is not all of it.
+    func checkSize() throws(IOError)
+
     /// The stamp of this moment; `nil` where the device has none.
     func contentStamp() -> ContentStamp?
 }
@@ -85,6 +90,8 @@ extension BlockDevice {
     package func resize(to size: Int) throws(IOError) {
         throw IOError(name, "resize to \(size) bytes", .notSupported)
     }
+
+    package func checkSize() throws(IOError) {}
 
     package func contentStamp() -> ContentStamp? { nil }
 }

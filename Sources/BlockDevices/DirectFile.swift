@@ -91,7 +91,14 @@ final class DirectFile: Sendable {
     func lock(exclusive: Bool) throws(IOError) -> Bool {
         do throws(Errno) {
             _ = try retryingInterrupts { clb_lock(main.rawValue, exclusive) }
-            return true
+            // flock(2) knows nothing of that lock, and is what systemd and others use. udev holds
+            // it for a moment while it looks at a device that was just written.
+            for _ in 0..<10
+            where flock(main.rawValue, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0 {
+                guard currentErrno() == .resourceTemporarilyUnavailable else { return true }
+                usleep(50_000)
+            }
+            return flock(main.rawValue, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0
         } catch .resourceTemporarilyUnavailable, .permissionDenied {
             return false
         } catch {

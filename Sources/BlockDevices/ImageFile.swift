@@ -100,7 +100,8 @@ package final class ImageFile: BlockDevice {
             let end = try retryingInterrupts { lseek(descriptor, start, clb_SEEK_HOLE) }
             return start < size ? ByteRange(Int(start), to: min(Int(end), size)) : nil
         } catch .noSuchAddressOrDevice {
-            // lseek(2): no data from here to the end.
+            // lseek(2): no data from here to the end. Or no file here any more.
+            try checkSize()
             return nil
         } catch .invalidArgument {
             // The file system does not know its holes.
@@ -120,6 +121,13 @@ package final class ImageFile: BlockDevice {
     }
 
     package func flush() throws(IOError) { try file.synchronize() }
+
+    package func checkSize() throws(IOError) {
+        let (now, before) = (try status().size, geometry.size)
+        guard now != before else { return }
+        throw IOError(
+            name, "read", reason: "its size has changed from \(before) to \(now) bytes meanwhile")
+    }
 
     package func contentStamp() -> ContentStamp? {
         guard let status = try? file.main.status() else { return nil }

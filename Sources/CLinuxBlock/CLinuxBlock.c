@@ -8,7 +8,6 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
-#include <linux/openat2.h>
 #include <linux/stat.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -20,15 +19,8 @@ const int clb_O_DIRECT = O_DIRECT;
 const int clb_O_PATH = O_PATH;
 const int clb_SEEK_DATA = SEEK_DATA;
 const int clb_SEEK_HOLE = SEEK_HOLE;
-const uint64_t clb_RESOLVE_BENEATH = RESOLVE_BENEATH;
-const uint64_t clb_RESOLVE_NO_SYMLINKS = RESOLVE_NO_SYMLINKS;
 
 int clb_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
-
-int clb_openat2(int directory, const char *path, int flags, mode_t mode, uint64_t resolve) {
-    struct open_how how = {.flags = (uint64_t)flags, .mode = mode, .resolve = resolve};
-    return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
-}
 
 int clb_punch_hole(int fd, int64_t offset, int64_t length) {
     return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
@@ -41,10 +33,6 @@ int clb_zero_range(int fd, int64_t offset, int64_t length) {
 int clb_get_size(int fd, uint64_t *bytes) { return ioctl(fd, BLKGETSIZE64, bytes); }
 
 int clb_get_logical_sector_size(int fd, int *bytes) { return ioctl(fd, BLKSSZGET, bytes); }
-
-int clb_get_physical_sector_size(int fd, unsigned int *bytes) {
-    return ioctl(fd, BLKPBSZGET, bytes);
-}
 
 int clb_get_read_only(int fd, int *read_only) { return ioctl(fd, BLKROGET, read_only); }
 
@@ -108,12 +96,6 @@ int clb_cached_pages(int fd, uint64_t offset, uint64_t length, uint64_t *pages) 
     int result = (int)syscall(CLB_SYS_CACHESTAT, fd, &range, &answer, 0);
     *pages = answer.cached;
     return result;
-}
-
-int clb_write_back(int fd, int64_t offset, int64_t length) {
-    return sync_file_range(fd, offset, length,
-                           SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                               SYNC_FILE_RANGE_WAIT_AFTER);
 }
 
 unsigned int clb_major(uint64_t device) { return major(device); }

@@ -29,7 +29,14 @@ package struct Blkferry: ParsableCommand {
 
     /// Runs the program and ends it.
     package static func start() -> Never {
-        let arguments = Array(CommandLine.arguments.dropFirst())
+        occupyStandardDescriptors()
+        endInOrderOnSignals()
+        guard let arguments = readArguments() else {
+            Console().error(
+                "arguments: read: one is not UTF-8",
+                advice: "Name the file by a symbolic link to it.")
+            Glibc.exit(ExitStatus.usage.rawValue)
+        }
         guard !arguments.isEmpty else {
             // Help, but not success: a script whose variables are empty has synced nothing.
             Console().status(helpMessage() + "\n")
@@ -42,6 +49,37 @@ package struct Blkferry: ParsableCommand {
         } catch {
             Glibc.exit(report(error).rawValue)
         }
+    }
+
+    /// Opens /dev/null where the caller has closed standard input, output or error: else a device
+    /// would get that number, and a message would be written into it.
+    private static func occupyStandardDescriptors() {
+        for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) == -1 {
+            // open(2) takes the lowest number that is free.
+            _ = Glibc.open("/dev/null", O_RDWR)
+        }
+    }
+
+    /// Until a run watches over signals there is nothing to finish; they only get their status.
+    private static func endInOrderOnSignals() {
+        for number in [SIGINT, SIGTERM, SIGHUP] {
+            let before = signal(number) { _ in _exit(ExitStatus.interrupted.rawValue) }
+            if before.map({ unsafeBitCast($0, to: Int.self) }) == 1 { signal(number, SIG_IGN) }
+        }
+        // Over a limit of file size write(2) then fails, as on a full disk.
+        signal(SIGXFSZ, SIG_IGN)
+    }
+
+    /// The arguments; `nil` when they cannot be told exactly: repaired, they would name another
+    /// file.
+    private static func readArguments() -> [String]? {
+        var arguments: [String] = []
+        for index in 1..<max(1, Int(CommandLine.argc)) {
+            guard let raw = CommandLine.unsafeArgv[index], let text = String(validatingCString: raw)
+            else { return nil }
+            arguments.append(text)
+        }
+        return arguments
     }
 
     /// Prints what ended the program.

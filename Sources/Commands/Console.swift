@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
 internal import SystemPackage
@@ -23,11 +24,15 @@ struct Console: Sendable {
 
     /// An error: one line, and one that says what to do.
     func error(_ message: String, advice: String? = nil) {
-        write("blkferry: \(message)\n" + (advice.map { "  \($0)\n" } ?? ""), to: STDERR_FILENO)
+        write(
+            "blkferry: \(printable(message))\n" + (advice.map { "  \(printable($0))\n" } ?? ""),
+            to: STDERR_FILENO)
     }
 
     /// Something that the user should know, though the work went on.
-    func warning(_ message: String) { write("blkferry: warning: \(message)\n", to: STDERR_FILENO) }
+    func warning(_ message: String) {
+        write("blkferry: warning: \(printable(message))\n", to: STDERR_FILENO)
+    }
 
     /// What is only told with `-v`.
     func note(_ message: String) {

@@ -44,13 +44,6 @@ struct DeviceTable {
             (entry.inUseBy + (entry.isReadOnly ? ["read-only"] : [])).joined(separator: ", "),
         ]
     }
-
-    /// A label is whatever somebody wrote to a disk; control characters must not reach a terminal.
-    private func printable(_ text: String) -> String {
-        String(
-            String.UnicodeScalarView(
-                text.unicodeScalars.map { $0.properties.generalCategory == .control ? "?" : $0 }))
-    }
 }
 
 /// What `list --json` prints; sizes in bytes.

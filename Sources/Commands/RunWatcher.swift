@@ -4,6 +4,7 @@
 internal import Glibc
 internal import LinuxIO
 internal import SyncEngine
+internal import Synchronization
 
 /// Watches over a run from a thread of its own: shows its progress and turns signals into an
 /// orderly end.
@@ -11,6 +12,11 @@ internal import SyncEngine
 /// The first of SIGINT, SIGTERM and SIGHUP ends the run at a window's boundary, the second ends the
 /// program at once.
 enum RunWatcher {
+    /// Set before the watcher is woken, so that nobody else's signal ends the watch.
+    private final class Flag: Sendable {
+        let value = Atomic(false)
+    }
+
     /// Tells the watcher that the run is over.
     private static let wakeUp = SIGUSR2
 
@@ -34,10 +40,18 @@ enum RunWatcher {
         pthread_sigmask(SIG_BLOCK, &blocked, nil)
         // A reader that went away makes write(2) fail; it must not end a run.
         signal(SIGPIPE, SIG_IGN)
-        let watcher = Threads.start(count: 1) { _ in
-            wait(control, progress, target, console)
+        let isOver = Flag()
+        let watcher = Threads.start(count: 1, orInline: false) { _ in
+            wait(control, progress, target, console, isOver)
+        }
+        guard !watcher.isEmpty else {
+            // No thread is to be had: without a watch a signal ends the program at once.
+            pthread_sigmask(SIG_UNBLOCK, &blocked, nil)
+            watcher.wait()
+            return work()
         }
         let result = work()
+        isOver.value.store(true, ordering: .releasing)
         // To the process: it is blocked everywhere, so it waits for the watcher to take it.
         kill(getpid(), wakeUp)
         watcher.wait()
@@ -45,7 +59,8 @@ enum RunWatcher {
     }
 
     private static func wait(
-        _ control: RunControl, _ progress: ProgressDisplay, _ target: String, _ console: Console
+        _ control: RunControl, _ progress: ProgressDisplay, _ target: String, _ console: Console,
+        _ isOver: Flag
     ) {
         var display = progress
         var signals = waitedFor()
@@ -54,7 +69,10 @@ enum RunWatcher {
             let signal =
                 display.isShown
                 ? sigtimedwait(&signals, nil, &timeout) : sigwaitinfo(&signals, nil)
-            if signal == wakeUp { break }
+            if signal == wakeUp {
+                if isOver.value.load(ordering: .acquiring) { break }
+                continue
+            }
             if signal < 0 {
                 if errno == EAGAIN { display.show(control.progress) }
                 continue

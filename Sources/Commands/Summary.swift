@@ -67,6 +67,7 @@ struct Summary {
         case .verify:
             return report.tally.different == 0 ? "identical" : "different"
         case .dryRun:
+            if outcome.wasCreated { return "would be created" }
             if outcome.wouldResize {
                 return "would be resized from \(outcome.targetSize) bytes and synced"
             }

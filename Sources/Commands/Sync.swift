@@ -77,6 +77,9 @@ struct Sync: ParsableCommand {
                     source: source.device, target: target.device, options: options,
                     control: control)
             }
+            for relative in target.relatives where !dryRun {
+                BlockSpecialFile.flushCache(of: relative)
+            }
             if let device = target.device as? BlockSpecialFile, report.tally.extents > 0 {
                 // The kernel still has the partitions of what was there before.
                 if device.rereadPartitions() {

@@ -64,6 +64,16 @@ struct Footprint: Sendable {
         return nil
     }
 
+    /// Whether the two are in part the very same bytes, as far as that is known exactly.
+    func isExactlyShared(with other: Footprint) -> Bool {
+        pieces.contains { piece in
+            other.pieces.contains {
+                piece.isExact && $0.isExact && piece.base == $0.base
+                    && piece.range.overlaps($0.range)
+            }
+        }
+    }
+
     private mutating func add(
         _ base: Base, _ range: ByteRange, isExact: Bool, path: String?, _ host: HostState
     ) {

@@ -17,6 +17,9 @@ struct HostState: Sendable {
     /// The files that the kernel swaps to.
     let swapFiles: Set<FileIdentity>
 
+    /// What of the machine cannot be seen, so that who uses a device is not known; else `nil`.
+    let blindness: IOError?
+
     private let indexByNumber: [UInt64: Int]
     private let indexByName: [String: Int]
     /// For each mounted btrfs: the numbers of all its devices.
@@ -29,6 +32,16 @@ struct HostState: Sendable {
             .compactMap { KernelDevice(entry: $0, view: view) }
             .sorted { naturallyPrecedes($0.name, $1.name) }
         self.devices = devices
+        let advice = "Mount /sys and /proc, so that it can be seen who uses what."
+        if devices.isEmpty && !FileStatus.exists("\(view.sys)/class/block") {
+            blindness = IOError(
+                "\(view.sys)/class/block", "list devices", .noSuchFileOrDirectory, advice: advice)
+        } else if readSmallFile("\(view.proc)/self/mountinfo") == nil {
+            blindness = IOError(
+                "\(view.proc)/self/mountinfo", "read", .noSuchFileOrDirectory, advice: advice)
+        } else {
+            blindness = nil
+        }
         indexByNumber = Dictionary(
             devices.indices.map { (devices[$0].number, $0) },
             uniquingKeysWith: { first, _ in first })
@@ -69,6 +82,14 @@ struct HostState: Sendable {
 
     func partitions(of disk: KernelDevice) -> [KernelDevice] {
         devices.filter { $0.disk == disk.name }
+    }
+
+    /// Paths of the devices that cache the same bytes: partitions of a disk, the disk of a
+    /// partition.
+    func relatives(of number: UInt64) -> [String] {
+        guard let device = self[number] else { return [] }
+        let disk = device.disk.flatMap { self[$0] }
+        return (partitions(of: device) + (disk.map { [$0] } ?? [])).map { view.devicePath($0.path) }
     }
 
     /// The devices that a mounted file system is on.

@@ -41,13 +41,10 @@ package struct InventoryEntry: Hashable, Sendable {
 ///
 /// - Parameter view: where the machine tells about its devices.
 /// - Returns: disks, partitions, logical volumes, md and loop devices alike.
-/// - Throws: when sysfs is not there.
+/// - Throws: when sysfs or procfs is not there.
 package func inventory(view: SystemView = SystemView()) throws(ProbeError) -> [InventoryEntry] {
     let host = HostState(view)
-    guard !host.devices.isEmpty || FileStatus.exists("\(view.sys)/class/block") else {
-        throw .failed(
-            IOError("\(view.sys)/class/block", "list devices", .noSuchFileOrDirectory))
-    }
+    if let error = host.blindness { throw .failed(error) }
     return inventory(host, probing: true)
 }
 

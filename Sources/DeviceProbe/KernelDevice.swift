@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockDevices
 internal import Glibc
 internal import LinuxIO
 
@@ -38,7 +39,8 @@ struct KernelDevice: Hashable, Sendable {
     let mapperName: String?
     /// For a device-mapper device: `LVM-…`, `CRYPT-…`.
     let mapperUUID: String?
-    /// For an attached loop device: the path of what it stands on, when it was attached.
+    /// For an attached loop device: the path of what it stands on, when it was attached; empty
+    /// where sysfs cannot tell, such as for a path longer than a page.
     let backingPath: String?
     /// Where the kernel itself has read the partition table: the partition's UUID and name.
     let partUUID: String?
@@ -85,7 +87,9 @@ extension KernelDevice {
             isPartition ? [] : namesInDirectory("\(directory)/slaves").map(Self.deviceName)
         mapperName = isMapped ? text("dm/name") : nil
         mapperUUID = isMapped ? text("dm/uuid") : nil
-        backingPath = entry.hasPrefix("loop") ? text("loop/backing_file") : nil
+        let isLoop =
+            entry.hasPrefix("loop") && !isPartition && FileStatus.exists("\(directory)/loop")
+        backingPath = isLoop ? text("loop/backing_file") ?? "" : nil
         partUUID = event["PARTUUID"]
         partLabel = event["PARTNAME"]
 
@@ -107,6 +111,13 @@ extension KernelDevice {
             fields[String(line[..<equals])] = String(line[line.index(after: equals)...])
         }
         return fields
+    }
+
+    /// What a partition table says of it.
+    var asPartition: Partition {
+        Partition(
+            number: partitionNumber ?? 0, range: ByteRange(offset: start, length: size), type: "",
+            name: partLabel, uuid: partUUID)
     }
 
     /// For messages: what people call it.

@@ -75,6 +75,8 @@ private func openDeviceAsSource(
         return device
     }
     let host = HostState(view)
+    // Their dirty pages are as much a part of the disk as its own.
+    for relative in host.relatives(of: device.number) { BlockSpecialFile.flushCache(of: relative) }
     let identity = DeviceIdentity.device(device.number)
     let size = device.geometry.size
     let sector = device.geometry.logicalSector
@@ -133,9 +135,16 @@ private func contentOfOpened(
 extension HostState {
     /// Why a device that is read may change meanwhile; `nil` when nothing is known to write to it.
     fileprivate func reasonToChange(_ number: UInt64) -> String? {
-        let mount = mounts.first { !$0.isReadOnly && devices(of: $0).contains(number) }
-        if let mount { return "it is mounted on \(printable(mount.point)) and may change" }
-        return swapDevices.contains(number) ? "it is in use as swap and will change" : nil
+        let parts = self[number].map { partitions(of: $0).map(\.number) } ?? []
+        for part in [number] + parts {
+            let subject = part == number ? "it" : "its partition \(displayName(part))"
+            let mount = mounts.first { !$0.isReadOnly && devices(of: $0).contains(part) }
+            if let mount {
+                return "\(subject) is mounted on \(printable(mount.point)) and may change"
+            }
+            if swapDevices.contains(part) { return "\(subject) is in use as swap and will change" }
+        }
+        return nil
     }
 }
 

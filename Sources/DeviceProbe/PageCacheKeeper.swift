@@ -51,7 +51,10 @@ struct PageCacheKeeper: ~Copyable {
     /// The head and the tail of a range, in whole pages.
     private static func ends(of range: ByteRange) -> [ByteRange] {
         let start = range.offset / pageSize * pageSize
-        let end = (range.end + pageSize - 1) / pageSize * pageSize
+        // Whole pages; at the very end of what a file can be the last one is left out.
+        let end =
+            min(range.end, .max - pageSize) / pageSize * pageSize
+            + (range.end % pageSize > 0 ? pageSize : 0)
         guard end - start > 2 * watched else { return [ByteRange(start, to: end)] }
         return [
             ByteRange(offset: start, length: watched), ByteRange(end - watched, to: end),

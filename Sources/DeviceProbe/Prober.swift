@@ -44,13 +44,23 @@ struct Prober: ~Copyable {
 
     /// Probes the device.
     ///
-    /// - Parameter lookingIntoPartitions: also find out what each partition holds.
+    /// - Parameters:
+    ///   - lookingIntoPartitions: also find out what each partition holds.
+    ///   - knownPartitions: those that the kernel knows: where the table that they were read from
+    ///     is no longer found, they are what it has to be taken for.
     /// - Returns: what is on it.
-    func content(lookingIntoPartitions: Bool = false) -> Content {
+    func content(
+        lookingIntoPartitions: Bool = false, knownPartitions: [Partition] = []
+    ) -> Content {
         guard size > 0 else { return .empty }
         let whole = ByteRange(0, to: size)
         let keeper = PageCacheKeeper(file.rawValue, probing: whole)
         var content = probeWhole()
+        if !knownPartitions.isEmpty && content.partitionTable == nil {
+            let table = Signature(
+                usage: .partitionTable, type: "damaged", partitions: knownPartitions)
+            content = .ambiguous([table] + content.found)
+        }
         if lookingIntoPartitions { content = content.map { lookingInto($0) } }
         keeper.restore()
         return content

@@ -10,10 +10,14 @@ internal import SystemPackage
 extension Entrance {
     func admitImage() throws(ProbeError) -> AdmittedTarget {
         let (image, file) = try openImage()
-        let host = HostState(view)
+        if let status = try? FileStatus(path: path), isAmongDeviceFiles(status) {
+            throw refusal(.wrongKind, "it is a file of the kernel's, not an image")
+        }
+        let host = try seeingHost()
         let identity = DeviceIdentity.image(file, path: path)
         try claim(image, file, host)
         if let no = refusal(for: host.uses(of: file)) { throw no }
+        if let no = refusalForUnknownLoop(size: image.geometry.size, host) { throw no }
         let verdict = try verdict(.image, identity, image.geometry)
         let size = verdict.resizeTo ?? image.geometry.size
         return AdmittedTarget(
@@ -21,6 +25,17 @@ extension Entrance {
             sizeBefore: image.geometry.size, resizeTo: verdict.resizeTo, wasCreated: false,
             warnings: verdict.warnings,
             isRotational: host.isRotational(Footprint(identity, on: host)))
+    }
+
+    /// A loop device of which nobody can tell what it stands on may stand on the image.
+    private func refusalForUnknownLoop(size: Int, _ host: HostState) -> ProbeError? {
+        let suspect = host.loops.first {
+            $0.backing == .unknown && $0.offset <= size - min(size, $0.loop.size)
+        }
+        guard let suspect else { return nil }
+        return refusal(
+            .inUse, "loop device \(suspect.loop.path) may stand on it, which cannot be told",
+            advice: "Run it as root, or detach it first: losetup -d \(suspect.loop.path)")
     }
 
     private func openImage() throws(ProbeError) -> (ImageFile, FileIdentity) {
@@ -56,7 +71,7 @@ extension Entrance {
     /// Creates the image once nothing speaks against it.
     func admitNewImage() throws(ProbeError) -> AdmittedTarget {
         let directory = try directoryOfNewImage()
-        let host = HostState(view)
+        let host = try seeingHost()
         let identity = DeviceIdentity.newImage(
             fileSystem: directory.status.fileSystem, directory: directory.path)
         if let no = refusalForOverlap(identity, host) { throw no }
@@ -105,10 +120,9 @@ extension Entrance {
         _ directory: String, _ status: FileStatus
     ) -> ProbeError? {
         let devices = (try? canonicalPath(view.dev)) ?? view.dev
-        let isDevtmpfs = Mount.all(in: view).contains {
-            $0.type == "devtmpfs" && $0.device == status.fileSystem
-        }
-        guard isDevtmpfs || directory == devices || directory.hasPrefix(devices + "/") else {
+        guard
+            isAmongDeviceFiles(status) || directory == devices || directory.hasPrefix(devices + "/")
+        else {
             return nil
         }
         return refusal(
@@ -116,14 +130,25 @@ extension Entrance {
             advice: "blkferry list shows the devices of this machine.")
     }
 
+    /// Whether a file is in one of the kernel's own file systems: no image ever is.
+    private func isAmongDeviceFiles(_ status: FileStatus) -> Bool {
+        Mount.all(in: view).contains {
+            ["devtmpfs", "proc", "sysfs"].contains($0.type) && $0.device == status.fileSystem
+        }
+    }
+
     private func createImage(in directory: String) throws(ProbeError) -> ImageFile {
         let created: FileIdentity
         do throws(Errno) {
+            let parent = try OwnedDescriptor.open(directory, flags: O_RDONLY | O_DIRECTORY)
             let file = try OwnedDescriptor.open(
                 path, flags: O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600)
             created = FileIdentity(try file.status())
             // fsync(2): a file's own fsync does not make its name durable; its directory's does.
-            try OwnedDescriptor.open(directory, flags: O_RDONLY | O_DIRECTORY).synchronize()
+            do throws(Errno) { try parent.synchronize() } catch {
+                unlink(path)
+                throw error
+            }
         } catch .fileExists {
             throw refusal(.inUse, "somebody else has just created it")
         } catch {

@@ -23,6 +23,10 @@ package struct AdmittedTarget: Sendable {
     /// It is to be extended before the first write, or cut at the end. In a dry run this is only
     /// told: `device` already looks like it.
     package var resizeTo: Int?
+    /// Paths of the block devices that cache the same bytes: partitions, or the disk of a partition.
+    ///
+    /// What the kernel has cached of them is to be dropped when the target is written.
+    package var relatives: [String] = []
     /// Whether the gate has created it; in a dry run, whether it would have.
     package var wasCreated: Bool
     /// What the user should know, one line each.
@@ -79,6 +83,13 @@ struct Entrance: Sendable {
     let policy: GatePolicy
     let view: SystemView
 
+    /// The state of the machine, all of it: a gate that cannot see who uses a device stays shut.
+    func seeingHost() throws(ProbeError) -> HostState {
+        let host = HostState(view)
+        if let error = host.blindness { throw .failed(error) }
+        return host
+    }
+
     var rules: TargetRules { TargetRules(source: source, policy: policy) }
 
     func refusal(_ cause: Refusal.Cause, _ reason: String, advice: String? = nil) -> ProbeError {
@@ -119,14 +130,16 @@ struct Entrance: Sendable {
 
     /// Applies the rules about content and size.
     func verdict(
-        _ kind: AdmittedTarget.Kind, _ identity: DeviceIdentity, _ geometry: Geometry
+        _ kind: AdmittedTarget.Kind, _ identity: DeviceIdentity, _ geometry: Geometry,
+        knownPartitions: [Partition] = []
     ) throws(ProbeError) -> TargetRules.Verdict {
         let sector = kind == .image ? nil : geometry.logicalSector
         let content: Content
         do throws(Errno) {
             let prober = try Prober(
                 path: path, identity: identity, size: geometry.size, logicalSector: sector)
-            content = prober.content(lookingIntoPartitions: true)
+            content = prober.content(
+                lookingIntoPartitions: true, knownPartitions: knownPartitions)
         } catch {
             throw .failed(IOError(name, "open", error))
         }
@@ -139,7 +152,7 @@ struct Entrance: Sendable {
 extension Entrance {
     func admitDevice() throws(ProbeError) -> AdmittedTarget {
         let device = try claimDevice()
-        let host = HostState(view)
+        let host = try seeingHost()
         let identity = DeviceIdentity.device(device.number)
         let isReadOnly = try asProbeError { () throws(IOError) in
             try device.requireContent()
@@ -149,6 +162,7 @@ extension Entrance {
         if let no = refusalForOverlap(identity, host) { throw no }
         // Not every use is a claim: a loop device on a device does not keep others out.
         if let no = refusal(for: host.uses(of: device.number)) { throw no }
+        if let no = refusal(for: host.usesOfSharedBytes(with: device.number)) { throw no }
         // Nor is a lock a claim, but a virtual machine on the device holds one.
         let isLocked = try asProbeError { () throws(IOError) in try device.lock() }
         if !isLocked {
@@ -156,11 +170,17 @@ extension Entrance {
             let who = owners.isEmpty ? "another program" : owners.joined(separator: ", ")
             throw refusal(.locked, "it is locked by \(who)", advice: "Stop that program first.")
         }
-        let verdict = try verdict(.blockDevice, identity, device.geometry)
+        let partitions = host[device.number].map { host.partitions(of: $0) } ?? []
+        let verdict = try verdict(
+            .blockDevice, identity, device.geometry,
+            knownPartitions: partitions.map { $0.asPartition })
+        // What is cached of them and not yet written would be written over the replica.
+        let relatives = host.relatives(of: device.number)
+        for relative in relatives { BlockSpecialFile.flushCache(of: relative) }
         return AdmittedTarget(
             device: policy.isDryRun ? untouchable(device, size: device.geometry.size) : device,
             kind: .blockDevice, sizeBefore: device.geometry.size, resizeTo: verdict.resizeTo,
-            wasCreated: false, warnings: verdict.warnings,
+            relatives: relatives, wasCreated: false, warnings: verdict.warnings,
             isRotational: host.isRotational(Footprint(identity, on: host)))
     }
 

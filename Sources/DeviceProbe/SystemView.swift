@@ -86,7 +86,7 @@ func lastComponent(_ path: String) -> String {
 }
 
 /// Text that somebody else chose, fit for one line of a terminal: no control characters.
-func printable(_ text: String) -> String {
+package func printable(_ text: String) -> String {
     let safe = text.unicodeScalars.map { scalar in
         scalar.value < 0x20 || (0x7F..<0xA0).contains(scalar.value) ? "?" : String(scalar)
     }

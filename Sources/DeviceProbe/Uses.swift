@@ -10,6 +10,8 @@ struct Use: Hashable, Sendable {
         case itself
         case partition(String)
         case disk(String)
+        /// A device that stands on the same bytes.
+        case other(String)
     }
 
     var subject = Subject.itself
@@ -24,6 +26,7 @@ struct Use: Hashable, Sendable {
         case .itself: "it is \(text)"
         case .partition(let name): "its partition \(name) is \(text)"
         case .disk(let name): "its disk \(name) is \(text)"
+        case .other(let name): "it shares its bytes with \(name), which is \(text)"
         }
     }
 
@@ -33,6 +36,7 @@ struct Use: Hashable, Sendable {
         case .itself: text
         case .partition(let name): "partition \(name) \(text)"
         case .disk(let name): "disk \(name) \(text)"
+        case .other(let name): "\(name) \(text)"
         }
     }
 }
@@ -50,6 +54,21 @@ extension HostState {
                 .map { Use(subject: .disk(disk.name), text: $0.text, advice: $0.advice) }
         }
         return uses
+    }
+
+    /// Uses of other devices that stand, byte for byte, on what a device stands on: a second loop
+    /// device on a file, the device behind a loop device.
+    ///
+    /// Device-mapper and md devices are left out: many share what they stand on without harm.
+    func usesOfSharedBytes(with number: UInt64) -> [Use] {
+        let mine = Footprint(.device(number), on: self)
+        return devices.filter { other in
+            other.number != number && other.size > 0
+                && Footprint(.device(other.number), on: self).isExactlyShared(with: mine)
+        }.flatMap { other in
+            directUses(of: other.number, depth: 0, besides: number)
+                .map { Use(subject: .other(other.path), text: $0.text, advice: $0.advice) }
+        }
     }
 
     /// Uses of an image: loop devices and swap.
@@ -73,7 +92,9 @@ extension HostState {
         return uses
     }
 
-    private func directUses(of number: UInt64, depth: Int) -> [Use] {
+    private func directUses(
+        of number: UInt64, depth: Int, besides loopNumber: UInt64? = nil
+    ) -> [Use] {
         // Devices stacked higher than this do not exist; a loop in a broken tree would.
         guard depth < 16 else { return [] }
         var uses: [Use] = []
@@ -84,7 +105,8 @@ extension HostState {
         for holder in self[number]?.holders ?? [] {
             uses.append(use(byHolder: holder, depth: depth))
         }
-        for loop in loops where loop.backing == .device(number) {
+        for loop in loops
+        where loop.backing == .device(number) && loop.loop.number != loopNumber {
             uses.append(use(byLoop: loop, depth: depth))
         }
         return uses

@@ -25,7 +25,8 @@ package struct FileStatus: Hashable, Sendable {
     package var size: Int
     /// Bytes that the file occupies on its file system.
     package var allocated: Int
-    /// Time of the last change of content, nanoseconds since 1970.
+    /// Time of the last change of content, nanoseconds since 1970; it wraps around in 2262 and is
+    /// only good to be compared.
     package var modified: Int
 
     init(_ status: stat) {
@@ -40,7 +41,7 @@ package struct FileStatus: Hashable, Sendable {
         device = UInt64(status.st_rdev)
         size = Int(status.st_size)
         allocated = Int(status.st_blocks) * 512
-        modified = Int(status.st_mtim.tv_sec) * 1_000_000_000 + Int(status.st_mtim.tv_nsec)
+        modified = Int(status.st_mtim.tv_sec) &* 1_000_000_000 &+ Int(status.st_mtim.tv_nsec)
     }
 
     /// Looks a path up, following symbolic links.

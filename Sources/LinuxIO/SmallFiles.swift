@@ -7,8 +7,8 @@ internal import SystemPackage
 /// Reads a file of /proc or /sys, or another that is surely small.
 ///
 /// - Parameter path: the file's path.
-/// - Returns: its content, without the newline at the end; `nil` when it cannot be read or is no
-///   UTF-8.
+/// - Returns: its content, without the newline at the end, bytes that are no UTF-8 replaced; `nil`
+///   when it cannot be read.
 package func readSmallFile(_ path: String) -> String? {
     guard let file = try? OwnedDescriptor.open(path, flags: O_RDONLY) else { return nil }
     var content: [UInt8] = []
@@ -22,5 +22,5 @@ package func readSmallFile(_ path: String) -> String? {
         content.append(contentsOf: chunk[..<count])
     }
     if content.last == UInt8(ascii: "\n") { content.removeLast() }
-    return String(validating: content, as: UTF8.self)
+    return String(decoding: content, as: UTF8.self)
 }

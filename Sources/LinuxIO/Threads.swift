@@ -12,12 +12,12 @@ package enum Threads {
     ///
     /// - Parameters:
     ///   - count: how many.
+    ///   - orInline: do the work in this thread where the system refuses to start any.
     ///   - body: what each does; it gets its number, from 0. It must not rely on all of them
-    ///     running: where the system refuses more threads, fewer are started, and the caller's own
-    ///     does the work where there are none.
+    ///     running: where the system refuses more threads, fewer are started.
     /// - Returns: a handle whose `wait()` returns when all of them have ended.
     package static func start(
-        count: Int, _ body: @escaping @Sendable (_ index: Int) -> Void
+        count: Int, orInline: Bool = true, _ body: @escaping @Sendable (_ index: Int) -> Void
     ) -> Running {
         var threads: [pthread_t] = []
         threads.reserveCapacity(count)
@@ -34,7 +34,7 @@ package enum Threads {
             guard result == 0 else {
                 // The limit of threads is reached: fewer do all the work as well, only slower.
                 box.release()
-                if threads.isEmpty { body(index) }
+                if threads.isEmpty && orInline { body(index) }
                 break
             }
             threads.append(thread)
@@ -50,6 +50,9 @@ package enum Threads {
     /// Threads that were started and must be waited for.
     package struct Running: ~Copyable {
         fileprivate let threads: [pthread_t]
+
+        /// Whether none was started.
+        package var isEmpty: Bool { threads.isEmpty }
 
         /// Waits until every thread has ended.
         package consuming func wait() {

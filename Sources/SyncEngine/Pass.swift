@@ -77,7 +77,8 @@ final class Pass: Sendable {
         let memory = AlignedBuffer(count: concurrency * Worker.memory(for: layout))
         let bytes = UncheckedBytes(memory.bytes)
         Threads.start(count: concurrency) { index in
-            var worker = Worker(self, memory: bytes.part(index, of: concurrency))
+            var worker = Worker(
+                self, memory: bytes.part(index, size: Worker.memory(for: self.layout)))
             worker.run()
             let tally = worker.tally
             self.result.withLock { $0.tally.merge(tally) }
@@ -125,9 +126,8 @@ private struct UncheckedBytes: @unchecked Sendable {
 
     init(_ bytes: UnsafeMutableRawBufferPointer) { self.bytes = bytes }
 
-    /// One of so many parts of equal size.
-    func part(_ index: Int, of count: Int) -> UnsafeMutableRawBufferPointer {
-        let size = bytes.count / count
-        return UnsafeMutableRawBufferPointer(rebasing: bytes[index * size..<(index + 1) * size])
+    /// One of the parts of a size.
+    func part(_ index: Int, size: Int) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(rebasing: bytes[index * size..<(index + 1) * size])
     }
 }

@@ -93,6 +93,7 @@ private func transfer(
     report.firstDifferences = result.differences.ranges
     report.unreadableRanges = result.unreadable.ranges
     if let failure = result.failure { throw failure }
+    try source.checkSize()
     report.wasInterrupted = report.tally.compared < report.size
     // A pass that ends without a reason must have seen every byte.
     precondition(!report.wasInterrupted || control.isCancelled)
@@ -128,6 +129,9 @@ private func verify(
         compared: result.tally.compared, different: result.tally.different,
         firstDifferences: result.differences.ranges)
     report.failure = result.failure
+    if report.failure == nil {
+        do throws(IOError) { try source.checkSize() } catch { report.failure = error }
+    }
     report.wasInterrupted = result.failure == nil && result.tally.compared < report.size
 }
 

@@ -60,11 +60,12 @@ struct WindowCursor {
             return (nil, end - start)
         }
         position = max(position, first / windowSize * windowSize)
-        var range = ByteRange(position, to: min(position + windowSize, end))
+        var range = ByteRange(offset: position, length: min(windowSize, end - position))
         let sourceIsHole = !(sourceRun?.overlaps(range) ?? false)
         if sourceIsHole {
             let holeEnd = min(sourceRun?.offset ?? end, targetRun?.end ?? end, end)
-            let long = min(position + holeSize, holeEnd / windowSize * windowSize)
+            let long = min(
+                position + min(holeSize, end - position), holeEnd / windowSize * windowSize)
             if long > range.end { range = ByteRange(position, to: long) }
         }
         let targetIsHole = !(targetRun?.overlaps(range) ?? false)

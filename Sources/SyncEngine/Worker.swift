@@ -13,8 +13,13 @@ struct Worker: ~Copyable {
     private let targetBuffer: UnsafeMutableRawBufferPointer
     private var extents: [Extent] = []
 
-    /// Bytes that a worker needs: a window of either side.
-    static func memory(for layout: BlockLayout) -> Int { 2 * layout.window }
+    /// Bytes that a worker needs: a window of either side, each in pages of its own.
+    static func memory(for layout: BlockLayout) -> Int { 2 * room(for: layout) }
+
+    private static func room(for layout: BlockLayout) -> Int {
+        let page = AlignedBuffer.alignment
+        return (layout.window + page - 1) / page * page
+    }
 
     /// Prepares a worker.
     ///
@@ -24,9 +29,9 @@ struct Worker: ~Copyable {
     init(_ pass: Pass, memory: UnsafeMutableRawBufferPointer) {
         self.pass = pass
         comparison = BlockComparison(layout: pass.layout)
-        let window = pass.layout.window
-        sourceBuffer = UnsafeMutableRawBufferPointer(rebasing: memory[..<window])
-        targetBuffer = UnsafeMutableRawBufferPointer(rebasing: memory[window..<2 * window])
+        let room = Self.room(for: pass.layout)
+        sourceBuffer = UnsafeMutableRawBufferPointer(rebasing: memory[..<room])
+        targetBuffer = UnsafeMutableRawBufferPointer(rebasing: memory[room..<2 * room])
     }
 
     /// Works until no window is left.

@@ -93,6 +93,50 @@ import Testing
         }
     }
 
+    @Test func `the last thing done to a target is to flush it`() throws {
+        let scratch = try ScratchDirectory()
+        let source = try LoopDevice(size: size)
+        let device = try LoopDevice(size: size)
+        try fill(source.path, seed: 1, size: size)
+        for (target, wanted) in [
+            (device.path, ["pwrite64", "fdatasync", "ioctl"]),
+            (scratch.file("image"), ["pwrite64", "fdatasync"]),
+        ] {
+            let log = scratch.file("log")
+            try must(
+                "strace", "-f", "-y", "-o", log, "-e", "trace=pwrite64,fdatasync,ioctl", program,
+                "-q", source.path, target)
+            let calls = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")
+                .filter { $0.contains("<\(target)>") }
+                .filter { !$0.contains("ioctl") || $0.contains("BLKFLSBUF") }
+                .compactMap { $0.split(whereSeparator: { " (".contains($0) }).dropFirst().first }
+            #expect(calls.contains("pwrite64"))
+            #expect(calls.suffix(wanted.count).map(String.init) == wanted, "\(target)")
+        }
+    }
+
+    @Test func `dirty pages of a partition are part of the disk`() throws {
+        let disk = try LoopDevice(size: size, partitions: true)
+        let copy = try LoopDevice(size: size)
+        try must("sfdisk", "-q", disk.path, input: "label: dos\n2048,16384\n")
+        try must("partx", "--update", disk.path)
+        defer { _ = try? must("partx", "--delete", disk.path) }
+        let partition = try FileHandle(forUpdating: URL(fileURLWithPath: "\(disk.path)p1"))
+        try partition.write(contentsOf: Data(repeating: 0x5A, count: 4096))
+        #expect(try blkferry(disk.path, copy.path).status == 0)
+        let offset = 2048 * 512
+        let bytes = try [UInt8](contentsOf: copy.path, count: offset + 4096)
+        #expect(bytes[offset...].allSatisfy { $0 == 0x5A })
+
+        // And what is dirty on the target is not written over the replica afterwards.
+        try partition.seek(toOffset: 0)
+        try partition.write(contentsOf: Data(repeating: 0xA5, count: 4096))
+        #expect(try blkferry("--verify", copy.path, disk.path).status == 0)
+        try partition.synchronize()
+        try partition.close()
+        #expect(try areEqual(copy.path, disk.path))
+    }
+
     @Test func `a run leaves no page of source or target in the cache`() throws {
         let scratch = try ScratchDirectory()
         let source = try LoopDevice(size: size)

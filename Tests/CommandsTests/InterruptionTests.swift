@@ -45,6 +45,24 @@ import Testing
         #expect(try areEqual(source.path, target.path))
     }
 
+    @Test func `a stray SIGUSR2 does not end the watch over signals`() throws {
+        let sync = try start()
+        sync.signal(SIGUSR2)
+        usleep(20_000)
+        sync.signal(SIGTERM)
+        #expect(try sync.wait().status == 130)
+    }
+
+    @Test func `a bar is one line, taken away at the end`() throws {
+        let sync = try RunningProgram(
+            [program, "-c", "1", "-b", "512", "--progress", "bar", source.path, target.path])
+        let result = try sync.wait()
+        #expect(result.status == 0)
+        #expect(result.errors.contains(" % ") && result.errors.contains(" left"))
+        #expect(!result.errors.contains("\n"))
+        #expect(result.errors.hasSuffix("\r\u{1B}[K"))
+    }
+
     @Test func `after SIGKILL a second run finishes the job`() throws {
         for milliseconds in [0, 20, 80] {
             let sync = try start()

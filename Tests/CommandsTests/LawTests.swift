@@ -153,6 +153,37 @@ import Testing
         #expect(result.errors.contains("No space left on device"))
     }
 
+    @Test func `an operand that is not UTF-8 is never repaired into another name`() throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: 4096)
+        let result = try run(
+            "sh", "-c", "\(program) \(image) \(scratch.path)/$(printf 'caf\\351')")
+        #expect(result.status == 64)
+        #expect(try must("ls", scratch.path) == "image\n")
+    }
+
+    @Test func `closed standard descriptors do not become the target's`() throws {
+        let scratch = try ScratchDirectory()
+        let source = try scratch.sparseFile("source", size: 8 << 20)
+        try fill(source, seed: 1, size: 8 << 20)
+        // On a tmpfs, which would take an unaligned message even with O_DIRECT.
+        let memory = try ScratchDirectory(in: "/dev/shm")
+        let target = try memory.sparseFile("target", size: 8 << 20)
+        let command = "exec \(program) --verify --progress json \(source) \(target) <&- >&- 2>&-"
+        #expect(try run("sh", "-c", command).status == 0)
+        #expect(try areEqual(source, target))
+    }
+
+    @Test func `a limit of file size is an error like a full disk`() throws {
+        let scratch = try ScratchDirectory()
+        let source = try scratch.sparseFile("source", size: 4 << 20)
+        try fill(source, seed: 1, size: 4 << 20)
+        let result = try run(
+            "prlimit", "--fsize=1000000", program, source, scratch.file("target"))
+        #expect(result.status == 3)
+        #expect(result.errors.contains("File too large"))
+    }
+
     @Test func `no arguments at all print help and are not success`() throws {
         let result = try blkferry()
         #expect(result.status == 64)

@@ -35,6 +35,21 @@ import Testing
         #expect(second.json.double("similarity") == 100)
     }
 
+    @Test(arguments: [1, 3, 5, 6, 7])
+    func `a window that is no multiple of a page works with any number of threads`(threads: Int)
+        throws
+    {
+        let target = scratch.file("target")
+        let result = try blkferry("-b", "66048", "-c", "\(threads)", source, target)
+        #expect(result.status == 0, "\(result)")
+        #expect(try areEqual(source, target))
+    }
+
+    @Test func `a time stamp of another century is no trap`() throws {
+        try must("touch", "-d", "2400-01-01", source)
+        #expect(try blkferry(source, scratch.file("target")).status == 0)
+    }
+
     @Test(arguments: ["512", "4K", "5K", "64KiB", "1M", "1.5 MiB"])
     func `only blocks that differ are written, whatever the block size`(block: String) throws {
         let target = scratch.file("target")
@@ -244,6 +259,39 @@ import Testing
         #expect(json.int("written").map { (100 << 20)...(101 << 20) ~= $0 } == true)
         #expect(try allocated(target) <= allocated(source) + (1 << 20))
         #expect(try blkferry("verify", source, target).status == 0)
+    }
+
+    @Test func `a source that is cut while it is read fails the run, holes or not`() throws {
+        let source = try scratch.sparseFile("source", size: 400 << 20)
+        for index in 0..<200 {
+            try overwrite(source, [UInt8](repeating: 7, count: 1 << 20), at: index << 21)
+        }
+        let sync = try RunningProgram(
+            [program, "-c", "1", "-b", "512", source, scratch.file("target")])
+        while sync.isRunning,
+            ((try? allocated(scratch.file("target"))) ?? 0) < 8 << 20
+        {
+            usleep(500)
+        }
+        try must("truncate", "-s", "20M", source)
+        let result = try sync.wait()
+        #expect(result.status == 3, "\(result)")
+    }
+
+    @Test func `a run takes little memory whatever the size`() throws {
+        let sparse = try scratch.sparseFile("sparse", size: 1 << 40)
+        try fill(sparse, seed: 3, size: 1 << 20, offset: 1 << 39)
+        let dense = try scratch.sparseFile("dense", size: 64 << 20)
+        try fill(dense, seed: 4, size: 64 << 20)
+        let script = """
+            import resource, subprocess, sys
+            subprocess.run(sys.argv[1:], check=True)
+            print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+            """
+        for source in [sparse, dense] {
+            let kibibytes = try must("python3", "-c", script, program, "-q", source, source + ".2")
+            #expect(try #require(Int(kibibytes.dropLast())) <= 64 << 10)
+        }
     }
 
     @Test func `zeros in the source free the target's blocks`() throws {

@@ -3,6 +3,7 @@
 
 import BlockDevices
 import DeviceProbe
+import Foundation
 import Glibc
 import LinuxIO
 import TestSupport
@@ -129,6 +130,85 @@ struct GateInUseTests {
         #expect(no.cause == .locked)
         #expect(no.reason.hasPrefix("it is locked by process "))
         #expect(no.reason.contains("python"))
+    }
+
+    @Test func aSecondLoopDeviceOnAMountedImageIsRefused() throws {
+        let first = try LoopDevice(size: 16 * MiB)
+        try makeExt4(first.path, uuid: freshUUID())
+        let mounted = try Mounted(first.path, options: "ro")
+        let second = try LoopDevice(backingFile: first.backingFile)
+        let no = try refusal(
+            second.path, source: facts(size: 16 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(no.cause == .inUse)
+        #expect(
+            no.reason
+                == "it shares its bytes with \(first.path), which is mounted on \(mounted.point)")
+    }
+
+    @Test func aLoopDeviceOnAMountedDeviceIsRefused() throws {
+        let below = try LoopDevice(size: 16 * MiB)
+        try makeExt4(below.path, uuid: freshUUID())
+        let mounted = try Mounted(below.path, options: "ro")
+        let above = try LoopDevice(backingFile: below.path)
+        let no = try refusal(
+            above.path, source: facts(size: 16 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(no.cause == .inUse)
+        #expect(no.reason.contains("\(below.path), which is mounted on \(mounted.point)"))
+    }
+
+    @Test func aLoopDeviceOverAMountedPartitionIsRefused() throws {
+        let disk = try PartitionedDisk()
+        try makeExt4(disk.second, uuid: freshUUID())
+        let mounted = try Mounted(disk.second, options: "ro")
+        let above = try LoopDevice(backingFile: disk.path)
+        let no = try refusal(
+            above.path, source: facts(size: 64 * MiB), policy: GatePolicy(overwrite: true))
+        #expect(no.reason.contains("\(disk.second), which is mounted on \(mounted.point)"))
+    }
+
+    @Test func aFreeLoopDeviceOnAFreeDeviceIsAdmitted() throws {
+        let below = try LoopDevice(size: MiB)
+        let above = try LoopDevice(backingFile: below.path)
+        _ = try SafetyGate.admit(above.path, source: facts(size: MiB), policy: GatePolicy())
+    }
+
+    @Test func anImageBehindALoopDeviceIsFoundWhateverItsName() throws {
+        let scratch = try ScratchDirectory()
+        // A name that is no UTF-8, and another one for the same file.
+        let image = try scratch.sparseFile("image", size: MiB)
+        try must("sh", "-c", "ln \(image) \(scratch.path)/$(printf 'd\\351')")
+        let loop = try must(
+            "sh", "-c", "losetup --find --show \(scratch.path)/$(printf 'd\\351')"
+        )
+        .trimmingCharacters(in: .whitespacesAndNewlines)
+        defer { _ = try? must("losetup", "--detach", loop) }
+        let no = try refusal(image, source: facts(size: MiB), policy: GatePolicy(overwrite: true))
+        #expect(no.reason.contains("behind loop device \(loop)"))
+    }
+
+    @Test func aDiskWhoseTableIsDamagedIsNotEmpty() throws {
+        let disk = try PartitionedDisk()
+        try makeExt4(disk.first, uuid: freshUUID(), label: "precious")
+        try must(
+            "dd", "if=/dev/zero", "of=\(disk.path)", "bs=512", "count=1", "conv=notrunc,fsync",
+            "status=none")
+        try must(
+            "dd", "if=/dev/zero", "of=\(disk.path)", "bs=512", "seek=1", "count=33",
+            "conv=notrunc,fsync", "status=none")
+        let no = try refusal(disk.path, source: facts(size: 64 * MiB))
+        #expect(no.cause == .signature)
+        #expect(no.reason.contains("precious"))
+    }
+
+    @Test func aTargetLockedWithFlockIsRefused() throws {
+        let loop = try LoopDevice(size: MiB)
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: MiB)
+        for path in [loop.path, image] {
+            let holder = try OwnedDescriptor.open(path, flags: O_RDWR)
+            #expect(flock(holder.rawValue, LOCK_EX) == 0)
+            #expect(try refusal(path, source: facts(size: MiB)).cause == .locked)
+        }
     }
 
     @Test func aDeviceOfARunningQEMUIsRefusedThoughNobodyClaimsIt() throws {

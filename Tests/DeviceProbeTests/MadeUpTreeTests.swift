@@ -152,6 +152,22 @@ struct MadeUpTreeTests {
         }
     }
 
+    @Test func aGateThatCannotSeeWhoUsesADeviceStaysShut() throws {
+        let loop = try LoopDevice(size: MiB)
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: MiB)
+        for view in [SystemView(sys: "/none"), SystemView(proc: "/none")] {
+            for path in [loop.path, image, scratch.file("new")] {
+                #expect(throws: ProbeError.self) {
+                    try SafetyGate.admit(
+                        path, source: facts(size: MiB), policy: GatePolicy(overwrite: true),
+                        view: view)
+                }
+            }
+        }
+        #expect(fingerprint(scratch.file("new")) == "missing")
+    }
+
     @Test func aDeviceIsRotationalWhenADiskBeneathIs() throws {
         let loop = try LoopDevice(size: MiB)
         for (rotational, expected) in [("1", true), ("0", false)] {

@@ -75,6 +75,12 @@ package func run(
 @discardableResult
 package func must(_ arguments: String...) throws -> String { try must(arguments) }
 
+/// The same with something on standard input.
+@discardableResult
+package func must(_ arguments: String..., input: String) throws -> String {
+    try must(["sh", "-c", "printf '%s' \"$0\" | \"$@\"", input] + arguments)
+}
+
 @discardableResult
 package func must(_ arguments: [String]) throws -> String {
     let result = try RunningProgram(arguments).wait()

@@ -70,6 +70,8 @@ package final class RecordingDevice: BlockDevice {
         try base.flush()
     }
 
+    package func checkSize() throws(IOError) { try base.checkSize() }
+
     package func contentStamp() -> ContentStamp? { base.contentStamp() }
 
     private func note(_ operation: Operation) { log.withLock { $0.append(operation) } }
@@ -136,6 +138,8 @@ package final class FaultyDevice: BlockDevice {
         if let error = faults.withLock({ $0.flushError }) { throw IOError(name, "flush", error) }
         try base.flush()
     }
+
+    package func checkSize() throws(IOError) { try base.checkSize() }
 
     package func contentStamp() -> ContentStamp? { base.contentStamp() }
 

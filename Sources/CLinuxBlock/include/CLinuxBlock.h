@@ -19,11 +19,6 @@ extern const int clb_SEEK_HOLE;
 
 /// open(2)
 int clb_open(const char *path, int flags, mode_t mode);
-/// openat2(2): `resolve` is a set of the RESOLVE_ flags below
-int clb_openat2(int directory, const char *path, int flags, mode_t mode, uint64_t resolve);
-extern const uint64_t clb_RESOLVE_BENEATH;
-extern const uint64_t clb_RESOLVE_NO_SYMLINKS;
-
 /// fallocate(2) with FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 int clb_punch_hole(int fd, int64_t offset, int64_t length);
 /// fallocate(2) with FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
@@ -33,8 +28,6 @@ int clb_zero_range(int fd, int64_t offset, int64_t length);
 int clb_get_size(int fd, uint64_t *bytes);
 /// ioctl(2) BLKSSZGET: bytes
 int clb_get_logical_sector_size(int fd, int *bytes);
-/// ioctl(2) BLKPBSZGET: bytes
-int clb_get_physical_sector_size(int fd, unsigned int *bytes);
 /// ioctl(2) BLKROGET
 int clb_get_read_only(int fd, int *read_only);
 /// ioctl(2) BLKZEROOUT: bytes, both multiples of the logical sector
@@ -69,9 +62,6 @@ int clb_lock(int fd, bool exclusive);
 
 /// cachestat(2): pages of the range in the page cache (Linux 6.5 and later, else ENOSYS)
 int clb_cached_pages(int fd, uint64_t offset, uint64_t length, uint64_t *pages);
-
-/// sync_file_range(2): write the range's dirty pages and wait for them
-int clb_write_back(int fd, int64_t offset, int64_t length);
 
 unsigned int clb_major(uint64_t device);
 unsigned int clb_minor(uint64_t device);
