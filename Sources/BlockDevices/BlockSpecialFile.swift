@@ -125,16 +125,18 @@ package final class BlockSpecialFile: BlockDevice {
     /// - Returns: whether it did; a device without partitions refuses.
     package func rereadPartitions() -> Bool { clb_reread_partitions(file.main.rawValue) == 0 }
 
-    /// Writes what the kernel has cached of a device back, and drops it.
+    /// Writes back what the kernel has cached of another device, one with bytes in common.
     ///
-    /// The corresponding C functions are `fsync` and `ioctl` with `BLKFLSBUF`. Best effort: where it
-    /// cannot be opened, nobody else has it open with something cached but the superuser.
+    /// The corresponding C functions are `fsync` and `ioctl` with `BLKFLSBUF`. Best effort: a device
+    /// file that is missing or may not be opened is left out.
     ///
-    /// - Parameter path: the device file.
-    package static func flushCache(of path: String) {
+    /// - Parameters:
+    ///   - path: the device file.
+    ///   - dropping: also forget it, since it is about to be, or was, written underneath.
+    package static func writeBackCache(of path: String, dropping: Bool) {
         guard let file = try? OwnedDescriptor.open(path, flags: O_RDONLY) else { return }
         try? file.synchronize()
-        _ = clb_flush_buffers(file.rawValue)
+        if dropping { _ = clb_flush_buffers(file.rawValue) }
     }
 
     /// Writes the page cache of the device back, so that reading it directly writes nothing.

@@ -99,8 +99,17 @@ struct ComparisonOptions: ParsableArguments {
     ///   - layout: the buffers' size.
     ///   - isRotational: one of the devices is.
     /// - Returns: at least 1.
-    func threads(layout: BlockLayout, isRotational: Bool) -> Int {
-        if let concurrency { return concurrency }
+    /// - Throws: wrong usage, when the buffers of so many threads would be too large.
+    func threads(layout: BlockLayout, isRotational: Bool) throws(CommandFailure) -> Int {
+        if let concurrency {
+            guard concurrency <= Self.largestBufferMemory / (2 * layout.window) else {
+                throw CommandFailure(
+                    .usage,
+                    "concurrency \(concurrency): their buffers of \(Wording.bytes(2 * layout.window)) "
+                        + "each would be more than \(Wording.bytes(Self.largestBufferMemory))")
+            }
+            return concurrency
+        }
         if isRotational { return 2 }
         let processors = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
         let affordable = Self.bufferMemory / (2 * layout.window)
@@ -109,6 +118,9 @@ struct ComparisonOptions: ParsableArguments {
 
     /// Bytes that all buffers together take at most, unless the user asks for more threads.
     private static let bufferMemory = 40 << 20
+
+    /// Bytes that they may take if he does.
+    private static let largestBufferMemory = 2 << 30
 }
 
 private func leastCommonMultiple(_ first: Int, _ second: Int) -> Int {

@@ -68,7 +68,7 @@ struct Sync: ParsableCommand {
             let options = SyncOptions(
                 layout: layout, wholeFile: wholeFile, isDryRun: dryRun,
                 skipsUnreadable: skipUnreadable, verifies: verify,
-                concurrency: common.threads(
+                concurrency: try common.threads(
                     layout: layout, isRotational: source.isRotational || target.isRotational),
                 resizeTo: dryRun ? nil : target.resizeTo)
             clock.isOpen()
@@ -78,7 +78,7 @@ struct Sync: ParsableCommand {
                     control: control)
             }
             for relative in target.relatives where !dryRun {
-                BlockSpecialFile.flushCache(of: relative)
+                BlockSpecialFile.writeBackCache(of: relative, dropping: true)
             }
             if let device = target.device as? BlockSpecialFile, report.tally.extents > 0 {
                 // The kernel still has the partitions of what was there before.

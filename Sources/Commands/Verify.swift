@@ -41,7 +41,7 @@ struct Verify: ParsableCommand {
             let layout = try common.layout(for: devices)
             let options = SyncOptions(
                 layout: layout,
-                concurrency: common.threads(
+                concurrency: try common.threads(
                     layout: layout, isRotational: source.isRotational || target.isRotational))
             clock.isOpen()
             let report = clock.watch { control in

@@ -76,7 +76,9 @@ private func openDeviceAsSource(
     }
     let host = HostState(view)
     // Their dirty pages are as much a part of the disk as its own.
-    for relative in host.relatives(of: device.number) { BlockSpecialFile.flushCache(of: relative) }
+    for relative in host.relatives(of: device.number) {
+        BlockSpecialFile.writeBackCache(of: relative, dropping: false)
+    }
     let identity = DeviceIdentity.device(device.number)
     let size = device.geometry.size
     let sector = device.geometry.logicalSector

@@ -176,7 +176,9 @@ extension Entrance {
             knownPartitions: partitions.map { $0.asPartition })
         // What is cached of them and not yet written would be written over the replica.
         let relatives = host.relatives(of: device.number)
-        for relative in relatives { BlockSpecialFile.flushCache(of: relative) }
+        for relative in relatives {
+            BlockSpecialFile.writeBackCache(of: relative, dropping: !policy.isDryRun)
+        }
         return AdmittedTarget(
             device: policy.isDryRun ? untouchable(device, size: device.geometry.size) : device,
             kind: .blockDevice, sizeBefore: device.geometry.size, resizeTo: verdict.resizeTo,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import ArgumentParser
+import SyncEngine
 import Testing
 
 @testable import Commands
@@ -46,5 +48,27 @@ import Testing
         #expect(Wording.seconds(75.21) == "75.2 s")
         #expect(Wording.seconds(3723) == "1:02:03")
         #expect(Wording.clock(7) == "0:07")
+    }
+}
+
+@Suite struct ConcurrencyTests {
+    private func threads(_ arguments: [String], block: Int = 4096, isRotational: Bool = false)
+        throws -> Int
+    {
+        try ComparisonOptions.parse(arguments + ["/a", "/b"])
+            .threads(layout: BlockLayout(block: block), isRotational: isRotational)
+    }
+
+    @Test func `a rotational disk gets two threads, others several a processor, a user his wish`()
+        throws
+    {
+        #expect(try threads([], isRotational: true) == 2)
+        #expect(try (2...32).contains(threads([])))
+        #expect(try threads(["-c", "7"], isRotational: true) == 7)
+    }
+
+    @Test func `buffers stay small by themselves, and bounded on request`() throws {
+        #expect(try threads([], block: 16 << 20) == 1)
+        #expect(throws: CommandFailure.self) { try threads(["-c", "256"], block: 16 << 20) }
     }
 }
