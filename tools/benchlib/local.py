@@ -66,7 +66,12 @@ def fastest_floor(place, source, target):
         seconds = machine.summary([place.run(command) for _ in range(3)])["median"]
         tried.append({"threads": threads, "readSize": size, "pages": pages, "seconds": seconds,
                       "command": command})
-    best = min(tried, key=lambda entry: entry["seconds"])
+    # The best of many is mostly the luckiest, so the leaders run again, in turn.
+    leaders = sorted(tried, key=lambda entry: entry["seconds"])[:6]
+    again = [[place.run(entry["command"]) for entry in leaders] for _ in range(11)]
+    for entry, runs in zip(leaders, zip(*again)):
+        entry["seconds"] = machine.summary(list(runs))["median"]
+    best = min(leaders, key=lambda entry: entry["seconds"])
     command = best["command"]
     print(f"Floor: {best['threads']} threads reading {best['readSize'] >> 10} KiB "
           f"into {best['pages']} pages are the fastest of {len(tried)} ways")
