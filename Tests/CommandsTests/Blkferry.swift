@@ -16,6 +16,15 @@ func blkferry(_ arguments: String..., environment: [String: String] = [:]) throw
     try RunningProgram([program] + arguments, environment: environment).wait()
 }
 
+/// The program with one thread, each of whose reads takes 4 ms longer, so that there is time to
+/// disturb it; its process is the one that is started, the tracer is beside it.
+func slowly(_ arguments: String...) -> [String] {
+    [
+        "strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e",
+        "inject=pread64:delay_enter=4000", program, "-c", "1",
+    ] + arguments
+}
+
 /// Runs the program with `--json`, and reads what it prints.
 func blkferryJSON(_ arguments: String...) throws -> (result: ProgramResult, json: Record) {
     let result = try RunningProgram([program] + arguments + ["--json"]).wait()

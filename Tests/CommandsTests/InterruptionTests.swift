@@ -5,7 +5,7 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Runs that do not come to their end; small blocks and one thread make them long enough.
+/// Runs that do not come to their end.
 @Suite(.enabled(if: isRoot, "loop devices need root")) struct InterruptionTests {
     private let size = 192 << 20
     private let source: LoopDevice
@@ -19,7 +19,7 @@ import Testing
 
     private func start() throws -> RunningProgram {
         let sync = try RunningProgram(
-            [program, "-c", "1", "-b", "512", "--progress", "json", source.path, target.path])
+            slowly("--progress", "json", source.path, target.path))
         // Until it writes; then it also has its signals blocked.
         let block = { try [UInt8](contentsOf: source.path, count: 4096) }
         let wanted = try block()
@@ -55,7 +55,7 @@ import Testing
 
     @Test func `a bar is one line, taken away at the end`() throws {
         let sync = try RunningProgram(
-            [program, "-c", "1", "-b", "512", "--progress", "bar", source.path, target.path])
+            slowly("--progress", "bar", source.path, target.path))
         let result = try sync.wait()
         #expect(result.status == 0)
         #expect(result.errors.contains(" % ") && result.errors.contains(" left"))

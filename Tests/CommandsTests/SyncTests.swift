@@ -221,11 +221,10 @@ import Testing
     }
 
     @Test func `a source that changes while it is read is warned about`() throws {
-        // Long enough for the change to fall into the run.
-        let large = try scratch.sparseFile("large", size: 256 << 20)
-        try must("dd", "if=/dev/urandom", "of=\(large)", "bs=1M", "count=256", "conv=notrunc")
+        let large = try scratch.sparseFile("large", size: 64 << 20)
+        try must("dd", "if=/dev/urandom", "of=\(large)", "bs=1M", "count=64", "conv=notrunc")
         let sync = try RunningProgram(
-            [program, "-c", "1", "-b", "512", "--json", large, scratch.file("target")])
+            slowly("--json", large, scratch.file("target")))
         while sync.isRunning {
             try overwrite(large, [UInt8.random(in: 0...255)], at: 0)
             usleep(20_000)
@@ -267,7 +266,7 @@ import Testing
             try overwrite(source, [UInt8](repeating: 7, count: 1 << 20), at: index << 21)
         }
         let sync = try RunningProgram(
-            [program, "-c", "1", "-b", "512", source, scratch.file("target")])
+            slowly(source, scratch.file("target")))
         while sync.isRunning,
             ((try? allocated(scratch.file("target"))) ?? 0) < 8 << 20
         {
