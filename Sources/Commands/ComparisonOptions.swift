@@ -68,6 +68,26 @@ struct ComparisonOptions: ParsableArguments {
 
     var console: Console { Console(isVerbose: verbose, isQuiet: quiet) }
 
+    /// What the engine is asked to do as far as both commands have it in common; the user is told
+    /// what the devices are like.
+    ///
+    /// - Parameters:
+    ///   - devices: those that take part.
+    ///   - warnings: what was found when they were opened.
+    ///   - isRotational: one of them is.
+    /// - Returns: the options of a comparison.
+    /// - Throws: wrong usage, when the options do not fit the devices.
+    func options(
+        for devices: [any BlockDevice], warnings: [String], isRotational: Bool
+    ) throws(CommandFailure) -> SyncOptions {
+        for warning in warnings { console.warning(warning) }
+        for device in devices { console.note(device.accessNote) }
+        let layout = try layout(for: devices)
+        return SyncOptions(
+            layout: layout,
+            concurrency: try threads(layout: layout, isRotational: isRotational))
+    }
+
     /// The block size asked for, raised where a device cannot transfer so little.
     ///
     /// - Parameter devices: those that take part.

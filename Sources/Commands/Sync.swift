@@ -61,16 +61,14 @@ struct Sync: ParsableCommand {
                 throw CommandFailure(error)
             }
             let warnings = source.warnings + target.warnings
-            for warning in warnings { common.console.warning(warning) }
-            let devices: [any BlockDevice] = [source.device, target.device]
-            for device in devices { common.console.note(device.accessNote) }
-            let layout = try common.layout(for: devices)
-            let options = SyncOptions(
-                layout: layout, wholeFile: wholeFile, isDryRun: dryRun,
-                skipsUnreadable: skipUnreadable, verifies: verify,
-                concurrency: try common.threads(
-                    layout: layout, isRotational: source.isRotational || target.isRotational),
-                resizeTo: dryRun ? nil : target.resizeTo)
+            var options = try common.options(
+                for: [source.device, target.device], warnings: warnings,
+                isRotational: source.isRotational || target.isRotational)
+            options.wholeFile = wholeFile
+            options.isDryRun = dryRun
+            options.skipsUnreadable = skipUnreadable
+            options.verifies = verify
+            options.resizeTo = dryRun ? nil : target.resizeTo
             clock.isOpen()
             let report = clock.watch { control in
                 synchronize(

@@ -35,14 +35,9 @@ struct Verify: ParsableCommand {
                 throw CommandFailure(error)
             }
             let warnings = source.warnings + target.warnings
-            for warning in warnings { common.console.warning(warning) }
-            let devices: [any BlockDevice] = [source.device, target.device]
-            for device in devices { common.console.note(device.accessNote) }
-            let layout = try common.layout(for: devices)
-            let options = SyncOptions(
-                layout: layout,
-                concurrency: try common.threads(
-                    layout: layout, isRotational: source.isRotational || target.isRotational))
+            let options = try common.options(
+                for: [source.device, target.device], warnings: warnings,
+                isRotational: source.isRotational || target.isRotational)
             clock.isOpen()
             let report = clock.watch { control in
                 compare(
