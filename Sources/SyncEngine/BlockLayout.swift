@@ -19,9 +19,8 @@ package struct BlockLayout: Hashable, Sendable {
     /// sector, and small enough for two windows of each worker to fit in memory.
     package static let blockSizes = 512...(16 << 20)
 
-    /// With eight workers on two processors the fastest of 256 KiB to 2 MiB, two loop devices in
-    /// memory compared (`tools/bench local`): less costs system calls, more leaves the cache before
-    /// it is compared.
+    /// The fastest, or as fast as any, of 256 KiB to 2 MiB on two processors; see
+    /// docs/decisions/0007-windows-and-huge-pages.md.
     private static let windowAim = 1 << 20
     private static let regionAim = 64 << 10
 
