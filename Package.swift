@@ -17,6 +17,8 @@ let package = Package(
     products: [.executable(name: "blkferry", targets: ["blkferry"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     ],
     targets: [
@@ -25,6 +27,8 @@ let package = Package(
             name: "CBlkid", pkgConfig: "blkid", providers: [.apt(["libblkid-dev"])]),
         .systemLibrary(
             name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(
+            name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .target(
             name: "LinuxIO",
             dependencies: [
@@ -48,17 +52,44 @@ let package = Package(
         .target(
             name: "Digests", dependencies: ["COpenSSL", "BlockDevices"], swiftSettings: settings),
         .target(
+            name: "WireProtocol",
+            dependencies: [
+                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .target(
             name: "SyncEngine",
             dependencies: [
-                "LinuxIO", "BlockDevices",
+                "LinuxIO", "BlockDevices", "Digests", "WireProtocol",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .target(
+            name: "BlockClient",
+            dependencies: [
+                "CCurl", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol",
+                "SyncEngine", .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .target(
+            name: "BlockServer",
+            dependencies: [
+                "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
         .target(
             name: "Commands",
             dependencies: [
-                "LinuxIO", "BlockDevices", "DeviceProbe", "SyncEngine",
+                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol", "SyncEngine",
+                "BlockClient", "BlockServer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
@@ -101,6 +132,26 @@ let package = Package(
             name: "SyncEngineTests",
             dependencies: [
                 "LinuxIO", "BlockDevices", "SyncEngine", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "WireProtocolTests",
+            dependencies: ["BlockDevices", "WireProtocol", "TestSupport"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "BlockClientTests",
+            dependencies: [
+                "LinuxIO", "BlockDevices", "WireProtocol", "BlockClient", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "BlockServerTests",
+            dependencies: [
+                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol", "SyncEngine",
+                "BlockClient", "BlockServer", "TestSupport",
+                .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),

@@ -26,7 +26,7 @@ package struct Geometry: Hashable, Sendable {
 /// What changes when somebody writes to a device, and only then: two that differ, taken at two
 /// moments, tell of a write in between.
 package struct ContentStamp: Hashable, Sendable {
-    private let marks: [Int]
+    package let marks: [Int]
     package init(_ marks: [Int]) { self.marks = marks }
 }
 

@@ -8,6 +8,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
+#include <linux/openat2.h>
 #include <linux/stat.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -21,6 +22,14 @@ const int clb_SEEK_DATA = SEEK_DATA;
 const int clb_SEEK_HOLE = SEEK_HOLE;
 
 int clb_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
+
+int clb_open_beneath(int directory, const char *path, int flags) {
+    struct open_how how = {
+        .flags = (uint64_t)(flags | O_CLOEXEC),
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+    };
+    return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
 
 int clb_punch_hole(int fd, int64_t offset, int64_t length) {
     return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);

@@ -14,7 +14,8 @@ package struct Blkferry: ParsableCommand {
         usage: """
             blkferry [sync] [<options>] <source> <target>
             blkferry verify [<options>] <source> <target>
-            blkferry list [--json]
+            blkferry serve [<options>]
+            blkferry list [--json] [<url>]
             """,
         discussion: """
             SOURCE and TARGET are devices or disk images: a path, or UUID=, LABEL=, PARTUUID=, \
@@ -22,7 +23,7 @@ package struct Blkferry: ParsableCommand {
             holds something else, and exit status 0 means that the replica is on the medium.
             """,
         version: version,
-        subcommands: [Sync.self, Verify.self, List.self],
+        subcommands: [Sync.self, Verify.self, Serve.self, List.self],
         defaultSubcommand: Sync.self)
 
     package init() {}

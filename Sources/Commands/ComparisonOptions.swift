@@ -4,8 +4,10 @@
 internal import ArgumentParser
 internal import BlockDevices
 internal import DeviceProbe
+internal import Digests
 internal import Glibc
 internal import SyncEngine
+internal import WireProtocol
 
 /// What `sync` and `verify` have in common.
 struct ComparisonOptions: ParsableArguments {
@@ -18,9 +20,22 @@ struct ComparisonOptions: ParsableArguments {
     @Option(
         name: [.customShort("c"), .long],
         help: ArgumentHelp(
-            "Worker threads (default: four a processor; two for a rotational disk).",
+            "Worker threads, each with a connection of its own where a server takes part "
+                + "(default: four a processor; two for a rotational disk).",
             valueName: "n"))
     var concurrency: Int?
+
+    @Option(
+        name: [.customShort("m"), .long],
+        help: ArgumentHelp(
+            "Digest that a device on a server is compared by (default: poly1305).",
+            valueName: "name"))
+    var hashMethod = DigestMethod.poly1305.name
+
+    @Option(
+        help: ArgumentHelp(
+            "Bytes a second that go over the network at most, such as 10M.", valueName: "rate"))
+    var bwlimit: ByteSize?
 
     @Option(help: "Progress on standard error: auto, bar, json or none.")
     var progress = ProgressStyle.auto
@@ -50,11 +65,28 @@ struct ComparisonOptions: ParsableArguments {
         if let concurrency, !(1...256).contains(concurrency) {
             throw ValidationError("concurrency \(concurrency): must be from 1 to 256")
         }
-        for location in [source, target] where location.contains("://") {
-            throw ValidationError("\(location): this version has no network locations")
+        if let rate = bwlimit?.bytes, rate < 1024 {
+            throw ValidationError("bwlimit \(rate): must be at least 1024 bytes a second")
         }
         for location in [source, target] where location.isEmpty {
             throw ValidationError("a location is empty")
+        }
+        let remote = try [source, target].filter { text in
+            do throws(WireError) {
+                if case .remote(let location) = try Location(text) {
+                    guard location.selector != nil else {
+                        throw WireError("\(text): it names a server, but no device of it")
+                    }
+                    return true
+                }
+                return false
+            } catch {
+                throw ValidationError(error.reason)
+            }
+        }
+        guard remote.count < 2 else {
+            throw ValidationError(
+                "\(source), \(target): one of them has to be a device of this machine")
         }
         // `blkferry -q verify A`, or a command of another version: never a file of that name.
         for location in [source, target] where Self.commandNames.contains(location) {
@@ -65,6 +97,9 @@ struct ComparisonOptions: ParsableArguments {
     private static let commandNames: Set = [
         "sync", "verify", "list", "serve", "benchmark", "refresh", "token", "help",
     ]
+
+    /// The unit of comparison that the user wants, in bytes.
+    var wantedBlock: Int { blockSize?.bytes ?? BlockLayout.defaultBlock }
 
     var console: Console { Console(isVerbose: verbose, isQuiet: quiet) }
 
@@ -94,7 +129,7 @@ struct ComparisonOptions: ParsableArguments {
     /// - Returns: the layout of all windows.
     /// - Throws: wrong usage, when no block size in bounds fits the devices.
     func layout(for devices: [any BlockDevice]) throws(CommandFailure) -> BlockLayout {
-        let wanted = blockSize?.bytes ?? BlockLayout.defaultBlock
+        let wanted = wantedBlock
         let block = devices.reduce(wanted) { leastCommonMultiple($0, $1.geometry.alignment) }
         guard BlockLayout.blockSizes.contains(block) else {
             throw CommandFailure(
@@ -143,7 +178,8 @@ struct ComparisonOptions: ParsableArguments {
     private static let largestBufferMemory = 2 << 30
 }
 
-private func leastCommonMultiple(_ first: Int, _ second: Int) -> Int {
+/// The smallest number that both divide.
+func leastCommonMultiple(_ first: Int, _ second: Int) -> Int {
     var (a, b) = (first, second)
     while b != 0 { (a, b) = (b, a % b) }
     return first / a * second

@@ -3,6 +3,7 @@
 
 internal import BlockDevices
 internal import DeviceProbe
+internal import WireProtocol
 
 /// The devices of a machine as a person reads them: a line each, columns as wide as they must be.
 struct DeviceTable {
@@ -15,21 +16,7 @@ struct DeviceTable {
     ]
 
     var text: String {
-        let rows = [Self.heading] + entries.map { row($0) }
-        let widths = Self.heading.indices.map { column in
-            rows.map { $0[column].count }.max() ?? 0
-        }
-        // A column that is empty in every row only takes space.
-        let shown = Self.heading.indices.filter { column in
-            rows.dropFirst().contains { !$0[column].isEmpty }
-        }
-        return rows.map { row in
-            let cells = shown.map { column in
-                row[column] + String(repeating: " ", count: widths[column] - row[column].count)
-            }
-            let line = cells.joined(separator: "  ")
-            return String(line.reversed().drop { $0 == " " }.reversed())
-        }.joined(separator: "\n")
+        columns(under: Self.heading, entries.map { row($0) })
     }
 
     private func row(_ entry: InventoryEntry) -> [String] {
@@ -44,6 +31,53 @@ struct DeviceTable {
             (entry.inUseBy + (entry.isReadOnly ? ["read-only"] : [])).joined(separator: ", "),
         ]
     }
+}
+
+/// The exports of a server as a person reads them.
+struct ExportTableText {
+    private let list: ExportList
+
+    init(_ list: ExportList) { self.list = list }
+
+    private static let heading = [
+        "ID", "PATH", "SIZE", "SECTOR", "ACCESS", "TYPE", "LABEL", "UUID", "IN USE BY",
+    ]
+
+    var text: String {
+        let directories = list.directories.map { directory in
+            [
+                "", printable(directory.path), "", "", directory.access.rawValue, "directory", "",
+                "", "",
+            ]
+        }
+        return columns(under: Self.heading, list.devices.map { row($0) } + directories)
+    }
+
+    private func row(_ export: ExportRecord) -> [String] {
+        let found = export.content.signatures ?? []
+        let types = export.unreadable == nil ? found.map(\.type).joined(separator: ",") : "?"
+        let main = found.first { $0.usage != Signature.Usage.partitionTable.rawValue }
+        return [
+            printable(export.id), printable(export.path), Wording.bytes(export.size),
+            "\(export.logicalSector)", export.access.rawValue, printable(types),
+            printable(main?.label ?? ""), printable(main?.uuid ?? ""),
+            printable(export.inUseBy.joined(separator: ", ")),
+        ]
+    }
+}
+
+/// Lines of cells, each column as wide as it must be; one that is empty in every row is left out.
+private func columns(under heading: [String], _ body: [[String]]) -> String {
+    let rows = [heading] + body
+    let widths = heading.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+    let shown = heading.indices.filter { column in body.contains { !$0[column].isEmpty } }
+    return rows.map { row in
+        let cells = shown.map { column in
+            row[column] + String(repeating: " ", count: widths[column] - row[column].count)
+        }
+        let line = cells.joined(separator: "  ")
+        return String(line.reversed().drop { $0 == " " }.reversed())
+    }.joined(separator: "\n")
 }
 
 /// What `list --json` prints; sizes in bytes.

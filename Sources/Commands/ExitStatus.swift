@@ -13,6 +13,8 @@ enum ExitStatus: Int32 {
     case refused = 2
     /// An I/O error on a device.
     case deviceError = 3
+    /// The network, or what the other side said, was in the way.
+    case networkError = 4
     /// Finished, but unreadable blocks of the source were left out.
     case unreadable = 6
     /// Wrong usage (`EX_USAGE` of sysexits.h).
@@ -37,7 +39,8 @@ struct CommandFailure: Error {
     }
 
     init(_ error: IOError) {
-        self.init(.deviceError, error.description, advice: error.advice)
+        self.init(
+            error.isNetwork ? .networkError : .deviceError, error.description, advice: error.advice)
     }
 
     init(_ error: ProbeError) {

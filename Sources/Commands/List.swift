@@ -2,24 +2,39 @@
 // Copyright 2026 the blkferry authors
 
 internal import ArgumentParser
+internal import BlockClient
 internal import DeviceProbe
+internal import WireProtocol
 
-/// `blkferry list`: the devices of this machine.
+/// `blkferry list`: the devices of this machine, or what a server exports.
 struct List: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "List the block devices of this machine, what is on them and who uses them.")
+        abstract: "List the block devices of this machine, or those that a server exports.")
 
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    @Argument(help: "A server's URL, or that of one of its devices.")
+    var location: String?
+
+    func validate() throws {
+        do throws(WireError) {
+            if let location, case .local = try Location(location) {
+                throw WireError("\(location): not the URL of a server, such as http://host:8080")
+            }
+        } catch {
+            throw ValidationError(error.reason)
+        }
+    }
+
     func run() throws {
         let console = Console()
+        if let location, case .remote(let remote)? = try? Location(location) {
+            return try listExports(of: remote, console)
+        }
         let entries: [InventoryEntry]
         do throws(ProbeError) { entries = try inventory() } catch {
-            let failure = CommandFailure(error)
-            console.error(failure.message, advice: failure.advice)
-            if json { console.result(JSON.line(FailureRecord(failure, command: "list"))) }
-            throw CommandEnd(status: failure.status)
+            try end(CommandFailure(error), console)
         }
         let text =
             json
@@ -30,5 +45,27 @@ struct List: ParsableCommand {
         for entry in entries {
             if let reason = entry.unreadable { console.warning("\(entry.path): \(reason)") }
         }
+    }
+
+    private func end(_ failure: CommandFailure, _ console: Console) throws -> Never {
+        console.error(failure.message, advice: failure.advice)
+        if json { console.result(JSON.line(FailureRecord(failure, command: "list"))) }
+        throw CommandEnd(status: failure.status)
+    }
+
+    private func listExports(of location: RemoteLocation, _ console: Console) throws {
+        let list: ExportList
+        do throws(ProbeError) {
+            let server = try RemoteServer(location, .init())
+            if let selector = location.selector {
+                list = ExportList(devices: [try server.export(selector)], directories: [])
+            } else {
+                list = try server.exports()
+            }
+        } catch {
+            try end(CommandFailure(error), console)
+        }
+        let text = json ? JSON.line(list) : ExportTableText(list).text
+        guard console.result(text) else { throw CommandEnd(status: .deviceError) }
     }
 }

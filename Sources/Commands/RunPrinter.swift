@@ -42,6 +42,8 @@ struct RunPrinter {
     /// Measures the phases that the engine does not know, and watches over the one that it does.
     struct Clock {
         fileprivate let options: ComparisonOptions
+        /// Of the run that is going to be: connections ask it whether to go on.
+        let control = RunControl()
         private let clock = ContinuousClock()
         private let start: ContinuousClock.Instant
         fileprivate private(set) var openSeconds = 0.0
@@ -56,7 +58,7 @@ struct RunPrinter {
 
         /// Runs the engine, with progress, ready for signals.
         func watch(_ work: (RunControl) -> SyncReport) -> SyncReport {
-            let control = RunControl()
+            let control = control
             let display = ProgressDisplay(options.progress, options.console)
             return RunWatcher.watch(control, display, target: options.target, options.console) {
                 work(control)

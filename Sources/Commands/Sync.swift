@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import ArgumentParser
+internal import BlockClient
 internal import BlockDevices
 internal import DeviceProbe
 internal import SyncEngine
@@ -49,17 +50,13 @@ struct Sync: ParsableCommand {
 
     func run() throws {
         try RunPrinter(common, kind: dryRun ? .dryRun : .sync).run { clock throws(CommandFailure) in
-            let source: OpenedSource
-            let target: AdmittedTarget
-            do throws(ProbeError) {
-                source = try openSource(common.source)
-                target = try SafetyGate.admit(
-                    common.target, source: source.facts,
-                    policy: GatePolicy(
-                        sizePolicy: sizePolicy, overwrite: overwrite, isDryRun: dryRun))
-            } catch {
-                throw CommandFailure(error)
-            }
+            let endpoints = try Endpoints(common, clock.control)
+            var source = try endpoints.source(common.source)
+            defer { source.remote?.release(isComplete: false) }
+            let target = try endpoints.target(
+                for: &source,
+                policy: GatePolicy(sizePolicy: sizePolicy, overwrite: overwrite, isDryRun: dryRun))
+            defer { target.remote?.release(isComplete: false) }
             let warnings = source.warnings + target.warnings
             var options = try common.options(
                 for: [source.device, target.device], warnings: warnings,
@@ -68,13 +65,16 @@ struct Sync: ParsableCommand {
             options.isDryRun = dryRun
             options.skipsUnreadable = skipUnreadable
             options.verifies = verify
-            options.resizeTo = dryRun ? nil : target.resizeTo
+            options.resizeTo = target.resizeTo
             clock.isOpen()
             let report = clock.watch { control in
                 synchronize(
                     source: source.device, target: target.device, options: options,
                     control: control)
             }
+            let isDone = report.failure == nil && !report.wasInterrupted
+            source.remote?.release(isComplete: isDone)
+            target.remote?.release(isComplete: isDone)
             for relative in target.relatives where !dryRun {
                 BlockSpecialFile.writeBackCache(of: relative, dropping: true)
             }
@@ -86,8 +86,8 @@ struct Sync: ParsableCommand {
             }
             return RunOutcome(
                 report: report, sourceSize: source.facts.size, targetSize: target.sizeBefore,
-                resizedTo: target.resizeTo, wasCreated: target.wasCreated, warnings: warnings,
-                wouldResize: dryRun && target.resizeTo != nil,
+                resizedTo: target.resizedTo, wasCreated: target.wasCreated, warnings: warnings,
+                wouldResize: dryRun && target.resizedTo != nil,
                 endsWithDifferent: exitCode)
         }
     }

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import ArgumentParser
+internal import BlockClient
 internal import BlockDevices
 internal import DeviceProbe
 internal import SyncEngine
@@ -26,13 +27,11 @@ struct Verify: ParsableCommand {
 
     func run() throws {
         try RunPrinter(common, kind: .verify).run { clock throws(CommandFailure) in
-            let source: OpenedSource
-            let target: OpenedSource
-            do throws(ProbeError) {
-                source = try openSource(common.source)
-                target = try openSource(common.target)
-            } catch {
-                throw CommandFailure(error)
+            let endpoints = try Endpoints(common, clock.control)
+            let (source, target) = try endpoints.pair()
+            defer {
+                source.remote?.release(isComplete: false)
+                target.remote?.release(isComplete: false)
             }
             let warnings = source.warnings + target.warnings
             let options = try common.options(

@@ -89,18 +89,29 @@ extension InventoryEntry {
                 ? "there is no \(device.path)" : "\(device.path) is another device"
             return
         }
-        guard probing else { return }
+        if probing { probe(host) }
+    }
+
+    /// Looks at what is on it.
+    mutating func probe(_ host: HostState) {
+        guard hasNode else { return }
         do throws(Errno) {
             let prober = try Prober(
-                path: host.view.devicePath(device.path), identity: .device(device.number),
-                size: device.size, logicalSector: device.logicalSector)
-            content = prober.content()
-            if case .some(.unreadable(let reason)) = content {
-                content = nil
-                unreadable = reason
-            }
+                path: host.view.devicePath(path), identity: .device(number), size: size,
+                logicalSector: logicalSector)
+            set(prober.content())
         } catch {
             unreadable = error.description
+        }
+    }
+
+    /// Takes down what is on it, or why that is not known.
+    mutating func set(_ found: Content) {
+        if case .unreadable(let reason) = found {
+            content = nil
+            unreadable = reason
+        } else {
+            content = found
         }
     }
 }

@@ -46,22 +46,24 @@ package struct OpenedSource: Sendable {
 ///
 /// - Parameters:
 ///   - text: a selector.
+///   - name: what to call it; by default as `text` says.
 ///   - view: where the machine tells about its devices.
 /// - Returns: the open device and what is known of it.
 /// - Throws: a refusal of what is neither block device nor regular file; the failure of a call,
 ///   ENOENT for a path that leads nowhere.
 package func openSource(
-    _ text: String, view: SystemView = SystemView()
+    _ text: String, as name: String? = nil, view: SystemView = SystemView()
 ) throws(ProbeError) -> OpenedSource {
     let path = try resolve(Selector(text), view: view)
+    let name = name ?? text
     let status: FileStatus
     do throws(Errno) { status = try FileStatus(path: path) } catch {
-        throw .failed(IOError(text, "open", error))
+        throw .failed(IOError(name, "open", error))
     }
     switch status.kind {
-    case .blockDevice: return try openDeviceAsSource(path, name: text, view)
-    case .regular: return try openImageAsSource(path, name: text, view)
-    case .directory, .other: throw .refused(.wrongKind(text, path))
+    case .blockDevice: return try openDeviceAsSource(path, name: name, view)
+    case .regular: return try openImageAsSource(path, name: name, view)
+    case .directory, .other: throw .refused(.wrongKind(name, path))
     }
 }
 

@@ -90,6 +90,7 @@ private func noMatch(_ text: String, unreadable: [InventoryEntry]) -> IOError {
 }
 
 extension InventoryEntry {
+    /// Whether a selector's tag means it.
     func matches(_ tag: Selector.Tag, _ value: String) -> Bool {
         func isSame(_ text: String?) -> Bool { text?.lowercased() == value.lowercased() }
         let superblocks = (content?.found ?? []).filter { $0.usage != .partitionTable }

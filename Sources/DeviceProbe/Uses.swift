@@ -30,6 +30,18 @@ struct Use: Hashable, Sendable {
         }
     }
 
+    /// The same without names and paths, which are nobody else's business.
+    var kind: String {
+        let what = ["mounted", "held", "in use as swap"].first { text.hasPrefix($0) }
+        let bare = what ?? (text.hasPrefix("behind") ? "behind a loop device" : "in use")
+        switch subject {
+        case .itself: return bare
+        case .partition: return "partition \(bare)"
+        case .disk: return "disk \(bare)"
+        case .other: return "shared bytes \(bare)"
+        }
+    }
+
     /// `mounted on /mnt`, `partition sda1 mounted on /mnt`.
     var note: String {
         switch subject {

@@ -18,6 +18,8 @@ package struct IOError: Error, Hashable, Sendable {
     package var reason: String
     /// What the user can do about it.
     package var advice: String?
+    /// Whether the way to the device failed, and not the device.
+    package var isNetwork = false
 
     package init(_ object: String, _ operation: String, _ errno: Errno, advice: String? = nil) {
         self.object = object
@@ -33,6 +35,15 @@ package struct IOError: Error, Hashable, Sendable {
         self.errno = nil
         self.reason = reason
         self.advice = advice
+    }
+
+    /// The way to a device on another machine failed, or the server there broke the protocol.
+    package static func network(
+        _ object: String, _ operation: String, reason: String, advice: String? = nil
+    ) -> IOError {
+        var error = IOError(object, operation, reason: reason, advice: advice)
+        error.isNetwork = true
+        return error
     }
 }
 

@@ -8,7 +8,7 @@ internal import Glibc
 /// Device I/O never runs on Swift's cooperative pool: that has as many threads as the machine has
 /// cores, and one blocking read would hold one of them up.
 package enum Threads {
-    /// Starts threads and returns at once.
+    /// Starts threads, in which all signals are blocked, and returns at once.
     ///
     /// - Parameters:
     ///   - count: how many.
@@ -19,6 +19,12 @@ package enum Threads {
     package static func start(
         count: Int, orInline: Bool = true, _ body: @escaping @Sendable (_ index: Int) -> Void
     ) -> Running {
+        // Signals are for the thread that waits for them.
+        var all = sigset_t()
+        var before = sigset_t()
+        sigfillset(&all)
+        pthread_sigmask(SIG_SETMASK, &all, &before)
+        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
         var threads: [pthread_t] = []
         threads.reserveCapacity(count)
         for index in 0..<count {

@@ -87,11 +87,7 @@ struct BlockComparison {
         _ start: Int, _ end: Int, of window: ByteRange, _ kind: Extent.Kind,
         to extents: inout [Extent]
     ) {
-        let range = ByteRange(window.offset + start, to: window.offset + end)
-        if let last = extents.last, last.kind == kind, last.range.end == range.offset {
-            extents[extents.count - 1].range.length += range.length
-        } else {
-            extents.append(Extent(range, kind))
-        }
+        extents.append(
+            joining: ByteRange(window.offset + start, to: window.offset + end), kind)
     }
 }

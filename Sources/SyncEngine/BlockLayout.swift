@@ -36,6 +36,16 @@ package struct BlockLayout: Hashable, Sendable {
         window = max(1, Self.windowAim / region) * region
     }
 
+    /// Bytes of a window that is compared by digests: long, so that the headers of its request are
+    /// little beside its digests, and few of them hide a long round trip.
+    package var remoteWindow: Int { max(1, Self.remoteWindowAim / window) * window }
+
+    /// Bytes of such a window where most of it differs: what fits in a worker's memory, and so is
+    /// read once.
+    package var denseWindow: Int { window }
+
+    private static let remoteWindowAim = 16 << 20
+
     /// How many blocks a range touches that starts in a block's first byte.
     func blocks(in range: ByteRange) -> Int { (range.length + block - 1) / block }
 }

@@ -39,6 +39,9 @@ final class Pass: Sendable {
     private let cursor: Mutex<WindowCursor>
     private let result = Mutex(Result())
     private let isStopped = Atomic(false)
+    /// Most of the last window differed: the next ones are short enough to be kept in memory.
+    private let isDense = Atomic(false)
+    private let comparesByDigests: Bool
 
     /// Prepares a pass.
     ///
@@ -59,10 +62,13 @@ final class Pass: Sendable {
         layout = options.layout
         skipsUnreadable = options.skipsUnreadable
         self.control = control
+        comparesByDigests =
+            mode != .replace && (source is any RemoteDevice || target is any RemoteDevice)
+        let window = comparesByDigests ? layout.remoteWindow : layout.window
         cursor = Mutex(
             WindowCursor(
-                source: source, target: target, length: length, windowSize: layout.window,
-                holeSize: mode == .replace ? Self.longestHole : layout.window))
+                source: source, target: target, length: length, windowSize: window,
+                holeSize: mode == .replace ? Self.longestHole : window))
     }
 
     /// Bytes that are zeroed in one call at most, so that an interrupt does not wait long.
@@ -77,21 +83,40 @@ final class Pass: Sendable {
         let memory = AlignedBuffer(count: concurrency * Worker.memory(for: layout))
         let bytes = UncheckedBytes(memory.bytes)
         Threads.start(count: concurrency) { index in
-            var worker = Worker(
-                self, memory: bytes.part(index, size: Worker.memory(for: self.layout)))
-            worker.run()
-            let tally = worker.tally
+            let part = bytes.part(index, size: Worker.memory(for: self.layout))
+            let tally = self.comparesByDigests ? self.workByDigests(part) : self.work(part)
             self.result.withLock { $0.tally.merge(tally) }
         }.wait()
         return result.withLock { $0 }
     }
+
+    private func work(_ memory: UnsafeMutableRawBufferPointer) -> Tally {
+        var worker = Worker(self, memory: memory)
+        worker.run()
+        return worker.tally
+    }
+
+    private func workByDigests(_ memory: UnsafeMutableRawBufferPointer) -> Tally {
+        do throws(IOError) {
+            var worker = try DigestWorker(self, memory: memory)
+            worker.run()
+            return worker.tally
+        } catch {
+            fail(error)
+            return Tally()
+        }
+    }
+
+    /// Whether it ends early, and nothing more is to be begun.
+    var isStopping: Bool { isStopped.load(ordering: .relaxed) }
 
     /// The next window; `nil` at the end, or when the pass is to stop.
     func next() -> Window? {
         if isStopped.load(ordering: .relaxed) || control.isCancelled { return nil }
         do throws(IOError) {
             let (window, skipped) = try cursor.withLock { cursor throws(IOError) in
-                try cursor.next()
+                try cursor.next(
+                    shorter: isDense.load(ordering: .relaxed) ? layout.denseWindow : nil)
             }
             if skipped > 0 {
                 control.advance(done: skipped, different: 0)
@@ -102,6 +127,11 @@ final class Pass: Sendable {
             fail(error)
             return nil
         }
+    }
+
+    /// Takes note of how much of a window that was compared by digests differs.
+    func adapt(toDifferent different: Int, of length: Int) {
+        isDense.store(different > length / 4, ordering: .relaxed)
     }
 
     /// Keeps where a window differs and what of it could not be read.

@@ -33,6 +33,15 @@ package struct LowestRanges: Sendable {
 }
 
 extension [Extent] {
+    /// Appends a range behind all others, as a part of the last extent where it goes on with it.
+    mutating func append(joining range: ByteRange, _ kind: Extent.Kind) {
+        if let last, last.kind == kind, last.range.end == range.offset {
+            self[count - 1].range.length += range.length
+        } else {
+            append(Extent(range, kind))
+        }
+    }
+
     /// The extents without the bytes of some ranges.
     ///
     /// - Parameter ranges: ascending, not overlapping.

@@ -46,7 +46,8 @@ struct Worker: ~Copyable {
         }
     }
 
-    private mutating func process(_ window: Window) throws(IOError) {
+    /// Works on one window.
+    mutating func process(_ window: Window) throws(IOError) {
         let range = window.range
         var source: UnsafeMutableRawBufferPointer?
         var leftOut: [ByteRange] = []
@@ -98,6 +99,9 @@ struct Worker: ~Copyable {
     private mutating func apply(
         _ source: UnsafeMutableRawBufferPointer?, at window: ByteRange, mending bad: [ByteRange]
     ) {
+        if let remote = pass.target as? any RemoteDevice {
+            return send(source, at: window, to: remote, mending: bad)
+        }
         for extent in extents {
             let range = extent.range
             do throws(IOError) {
@@ -112,13 +116,37 @@ struct Worker: ~Copyable {
                     tally.zeroed += range.length
                 }
                 tally.extents += 1
-                for bad in bad {
-                    tally.rewritten += bad.intersection(range)?.length ?? 0
-                }
+                countRewritten(range, of: bad)
             } catch {
                 tally.addWriteError(error)
             }
         }
+    }
+
+    /// Writes the extents that differ in as few requests as they fit in.
+    private mutating func send(
+        _ source: UnsafeMutableRawBufferPointer?, at window: ByteRange, to target: any RemoteDevice,
+        mending bad: [ByteRange]
+    ) {
+        do throws(IOError) {
+            try target.write(
+                extents, of: source.map { UnsafeRawBufferPointer($0) }, at: window.offset)
+        } catch {
+            if error.isNetwork { pass.fail(error) } else { tally.addWriteError(error) }
+            return
+        }
+        for extent in extents {
+            tally.extents += 1
+            countRewritten(extent.range, of: bad)
+            switch extent.kind {
+            case .data: tally.written += extent.range.length
+            case .zero: tally.zeroed += extent.range.length
+            }
+        }
+    }
+
+    private mutating func countRewritten(_ range: ByteRange, of bad: [ByteRange]) {
+        for bad in bad { tally.rewritten += bad.intersection(range)?.length ?? 0 }
     }
 
     /// Reads a window of the source.

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 int cts_attach_loop(int backing, unsigned int sector_size, bool read_only, bool partitions,
@@ -43,4 +44,11 @@ int cts_attach_loop(int backing, unsigned int sector_size, bool read_only, bool 
     close(control);
     errno = reason;
     return device;
+}
+
+int cts_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_CLOEXEC); }
+
+int cts_poll(struct pollfd *descriptors, unsigned long count, int64_t nanoseconds) {
+    struct timespec limit = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+    return ppoll(descriptors, count, nanoseconds < 0 ? NULL : &limit, NULL);
 }

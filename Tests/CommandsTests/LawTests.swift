@@ -20,6 +20,7 @@ import Testing
     static let all = [
         Subcommand(name: [], operandCount: 2), Subcommand(name: ["sync"], operandCount: 2),
         Subcommand(name: ["verify"], operandCount: 2), Subcommand(name: ["list"], operandCount: 0),
+        Subcommand(name: ["serve"], operandCount: 0),
     ]
     static let withOperands = all.filter { $0.operandCount == 2 }
 
@@ -66,7 +67,15 @@ import Testing
 
     @Test(arguments: all)
     func `an operand too many is wrong usage`(subcommand: Subcommand) throws {
-        expectOneMessage(try subcommand.run("/a", "/b", "/c"), status: 64, "nexpected argument")
+        let operands =
+            switch subcommand.name {
+            case ["list"]: ["http://a", "/c"]
+            case ["serve"]: ["--export-all", "/a"]
+            default: ["/a", "/b", "/c"]
+            }
+        expectOneMessage(
+            try RunningProgram([program] + subcommand.name + operands).wait(), status: 64,
+            "nexpected argument")
     }
 
     @Test(arguments: withOperands)
@@ -85,10 +94,34 @@ import Testing
             try subcommand.run("--block-size=\(size)", "/a", "/b"), status: 64, "")
     }
 
+    @Test(
+        arguments: withOperands,
+        [
+            "http://localhost", "http:///a", "http://localhost:0/a", "http://localhost:99999/a",
+            "ftp://localhost/a", "http://user@localhost/a", "http://localhost/a?b",
+            "http://::1/a", "http://localhost/%zz", "http://local host/a",
+        ])
+    func `a URL that cannot be is wrong usage`(subcommand: Subcommand, url: String) throws {
+        expectOneMessage(try subcommand.run(url, "/b"), status: 64, url)
+        expectOneMessage(try subcommand.run("/b", url), status: 64, url)
+    }
+
     @Test(arguments: withOperands)
-    func `a location on the network is refused by name`(subcommand: Subcommand) throws {
+    func `two locations on the network are wrong usage`(subcommand: Subcommand) throws {
         expectOneMessage(
-            try subcommand.run("http://localhost/a", "/b"), status: 64, "http://localhost/a")
+            try subcommand.run("http://localhost/a", "http://localhost/b"), status: 64,
+            "one of them has to be a device of this machine")
+    }
+
+    @Test(arguments: withOperands)
+    func `a server that is not there is an error of the network`(subcommand: Subcommand) throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: 4096)
+        // Port 1, tcpmux, is served nowhere.
+        expectOneMessage(
+            try subcommand.run("http://127.0.0.1:1/dev/a", image), status: 4, "connection refused")
+        expectOneMessage(
+            try subcommand.run(image, "http://[::1]:1/dev/a"), status: 4, "http://[::1]:1/dev/a")
     }
 
     @Test(arguments: withOperands, ["sync", "verify", "list", "serve"])

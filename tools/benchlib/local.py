@@ -3,39 +3,17 @@
 """Two loop devices of random data on one machine, in four cases, several rounds, interleaved.
 
 The floor is both devices read with O_DIRECT and nothing else, by the number of threads, the read
-size and the kind of memory (pages of 4 KiB or 2 MiB) that turn out fastest here. Before every run the target is brought into the case's
-state, and the page cache forgets both devices; after it, source and target are compared. Neither
-is timed. The backing files are in memory, so that what is measured is the program and not a disk;
---directory puts them elsewhere. rsync does not flush what it writes; the others do.
+size and the kind of memory (pages of 4 KiB or 2 MiB) that turn out fastest here. Before every run
+the target is brought into the case's state, and the page cache forgets both devices; after it,
+source and target are compared. Neither is timed. The backing files are in memory, so that what is
+measured is the program and not a disk; --directory puts them elsewhere. rsync does not flush what
+it writes; the others do.
 """
 
-import itertools
-import os
-import random
 import subprocess
-from pathlib import Path
 
 from . import machine
-
-DIRECTORY = Path("/dev/shm")
-BLOCK = 4096
-SEED = 20260101
-INVERTED = bytes(255 - byte for byte in range(256))  # random data stays random, every byte differs
-CASES = {
-    "identical": "identical",
-    "first10": "first 10 % changed",
-    "random1": "1 % of the 4 KiB blocks changed",
-    "all": "all changed",
-}
-
-
-def changes(case, size):
-    """The ranges that a case changes, as (offset, length); the same for every tool and round."""
-    if case == "random1":
-        blocks = random.Random(SEED).sample(range(size // BLOCK), size // BLOCK // 100)
-        return [(block * BLOCK, BLOCK) for block in sorted(blocks)]
-    end = {"identical": 0, "first10": size // 10 // BLOCK * BLOCK, "all": size}[case]
-    return [(offset, min(machine.CHUNK, end - offset)) for offset in range(0, end, machine.CHUNK)]
+from .pair import CASES, DIRECTORY, Pair, fastest_floor, rotated  # noqa: F401
 
 
 def commands(binary, source, target):
@@ -56,83 +34,29 @@ def commands(binary, source, target):
     return tools
 
 
-def fastest_floor(place, source, target):
-    """Tries thread counts and read sizes; returns the command that is fastest here, and all."""
-    tried = []
-    for threads, size, pages in itertools.product(
-            (1, 2, 4, 8, 16), (128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20),
-            ("small", "huge")):
-        command = [place.helper, "floor", str(threads), str(size), pages, source, target]
-        seconds = machine.summary([place.run(command) for _ in range(3)])["median"]
-        tried.append({"threads": threads, "readSize": size, "pages": pages, "seconds": seconds,
-                      "command": command})
-    # The best of many is mostly the luckiest, so the leaders run again, in turn.
-    leaders = sorted(tried, key=lambda entry: entry["seconds"])[:6]
-    again = [[place.run(entry["command"]) for entry in leaders] for _ in range(11)]
-    for entry, runs in zip(leaders, zip(*again)):
-        entry["seconds"] = machine.summary(list(runs))["median"]
-    best = min(leaders, key=lambda entry: entry["seconds"])
-    command = best["command"]
-    print(f"Floor: {best['threads']} threads reading {best['readSize'] >> 10} KiB "
-          f"into {best['pages']} pages are the fastest of {len(tried)} ways")
-    for entry in tried:
-        del entry["command"]
-    return command, tried
-
-
 def measure(options, place):
-    if os.geteuid() != 0:
-        raise machine.Failure("loop devices need root")
     place.need(2 * options.size + (64 << 20))
-    source = machine.Device(place.loop("source", options.size), options.size)
-    target = machine.Device(place.loop("target", options.size), options.size)
-    try:
-        return measure_devices(options, place, source, target)
-    finally:
-        source.close()
-        target.close()
+    with Pair(place, options.size) as pair:
+        return measure_pair(options, place, pair)
 
 
-def measure_devices(options, place, source, target):
+def measure_pair(options, place, pair):
     print(f"Two loop devices of {options.size >> 20} MiB on files in {options.directory}, "
           f"{options.rounds} rounds")
-    generator = random.Random(SEED)
-    for offset in range(0, options.size, machine.CHUNK):
-        chunk = generator.randbytes(machine.CHUNK)
-        source.write(offset, chunk)
-        target.write(offset, chunk)
-    floor, tried = fastest_floor(place, source.path, target.path)
-    tools = {"floor": floor, **commands(options.binary, source.path, target.path)}
+    floor, tried = fastest_floor(place, "floor", pair)
+    tools = {"floor": floor, **commands(options.binary, pair.source.path, pair.target.path)}
     runs = {case: {tool: [] for tool in tools} for case in CASES}
     for number in range(options.rounds):
         for case in CASES:
-            # Another one goes first in every round, so that none has the better neighbour.
-            order = list(tools)
-            order = order[number % len(order):] + order[:number % len(order)]
-            for tool in order:
-                runs[case][tool].append(
-                    timed(place, tools[tool], tool, case, source, target))
+            for tool in rotated(list(tools), number):
+                runs[case][tool].append(pair.timed(
+                    tool, case if tool != "floor" else None, lambda: place.run(tools[tool])))
     result = {"floorSearch": tried, "commands": tools, "cases": {}}
     for case, by_tool in runs.items():
         result["cases"][case] = {tool: machine.summary(list_) for tool, list_ in by_tool.items()}
         print_table(CASES[case], result["cases"][case])
     result["goals"] = goals(result["cases"])
     return result
-
-
-def timed(place, command, tool, case, source, target):
-    """One run from the case's state; the target is equal to the source before and after."""
-    ranges = changes(case, source.size) if tool != "floor" else []
-    for offset, length in ranges:
-        target.write(offset, source.read(offset, length).translate(INVERTED))
-    for device in (source, target):
-        device.flush()
-    run = place.run(command)
-    if tool != "floor":
-        offset = machine.first_difference(source, target)
-        if offset is not None:
-            raise machine.Failure(f"{tool}, {case}: target differs after the run at {offset}")
-    return run
 
 
 def print_table(title, figures):
@@ -151,8 +75,7 @@ def goals(cases):
     found = []
 
     def goal(text, figure, limit):
-        found.append({"text": f"{text}: {figure:.3f}, limit {limit:.3f}",
-                      "figure": figure, "limit": limit, "reached": figure <= limit})
+        found.append(machine.goal(text, figure, limit))
 
     for case, limit in (("identical", 1.25), ("random1", 1.6)):
         goal(f"{CASES[case]}, ratio to the floor",

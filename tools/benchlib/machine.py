@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -42,8 +43,8 @@ class Workplace:
         self.directory = Path(tempfile.mkdtemp(prefix="blkferry-bench.", dir=self.parent))
         try:
             self.helper = str(self.directory / "bench-helper")
-            subprocess.run(["cc", "-O2", "-pthread", "-o", self.helper, self.helper_source],
-                           check=True)
+            subprocess.run(["cc", "-O2", "-pthread", "-o", self.helper, self.helper_source,
+                            "-lcrypto"], check=True)
         except BaseException:
             self.__exit__()
             raise
@@ -71,14 +72,54 @@ class Workplace:
         self.loops.append(path)
         return path
 
-    def run(self, command, statuses=(0,)):
-        """Runs a command; returns wall seconds and peak resident KiB."""
-        done = subprocess.run([self.helper, "run", *command], stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True)
-        figures = done.stdout.split()
-        if done.returncode != 0 or int(figures[2]) not in statuses:
-            raise Failure(f"{' '.join(command)}: status {figures[2:]} {done.stderr.strip()}")
+    def run(self, command, statuses=(0,), limit=None):
+        """Runs a command; returns wall seconds and peak resident KiB.
+
+        After `limit` seconds it is ended, which is a failure.
+        """
+        with Run(self, command) as run:
+            return run.figures(statuses, limit)
+
+
+class Run:
+    """A command that was started and is being measured; on the way out nothing of it is left."""
+
+    def __init__(self, place, command):
+        self.command = command
+        # A process group of its own, so that the command's own children can be ended too.
+        self.process = subprocess.Popen([place.helper, "run", *command], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                        start_new_session=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        kill_group(self.process)
+
+    def figures(self, statuses=(0,), limit=None):
+        """Waits for the end; returns wall seconds and peak resident KiB."""
+        try:
+            output, errors = self.process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired as expiry:
+            raise Failure(f"{' '.join(self.command)}: not done after {limit} s") from expiry
+        figures = output.split()
+        if self.process.returncode != 0 or int(figures[2]) not in statuses:
+            raise Failure(f"{' '.join(self.command)}: status {' '.join(figures[2:])} "
+                          f"{errors.strip()}")
         return float(figures[0]), int(figures[1])
+
+
+def kill_group(process):
+    """Ends all that is left of a process started with a session of its own."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream:
+            stream.close()
 
 
 class Device:
@@ -128,8 +169,18 @@ def summary(runs):
     }
 
 
+def goal(text, figure, limit):
+    """One line of what was to be reached, and whether it was; a figure of None is missing."""
+    shown = "missing" if figure is None else f"{figure:.3f}"
+    return {"text": f"{text}: {shown}, limit {limit:.3f}", "figure": figure, "limit": limit,
+            "reached": figure is not None and figure <= limit}
+
+
 def first_line(*command):
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
     return (done.stdout.splitlines() or [""])[0]
 
 
@@ -144,4 +195,6 @@ def description(binary):
         "kernel": platform.release(), "system": system.get("PRETTY_NAME", "").strip('"'),
         "blkferry": first_line(binary, "--version"), "dd": first_line("dd", "--version"),
         "qemu-img": first_line("qemu-img", "--version"), "rsync": first_line("rsync", "--version"),
+        "nbdcopy": first_line("nbdcopy", "--version"),
+        "nbdkit": first_line("nbdkit", "--version"),
     }

@@ -19,6 +19,8 @@ extern const int clb_SEEK_HOLE;
 
 /// open(2)
 int clb_open(const char *path, int flags, mode_t mode);
+/// openat2(2) with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS
+int clb_open_beneath(int directory, const char *path, int flags);
 /// fallocate(2) with FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 int clb_punch_hole(int fd, int64_t offset, int64_t length);
 /// fallocate(2) with FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import CCurl
+internal import Glibc
+
+/// An easy handle of libcurl with its one connection, which stays open between requests.
+///
+/// It is driven through a multi handle of its own, because `curl_easy_perform` looks up only once a
+/// second. One thread at a time uses it.
+final class CurlHandle: @unchecked Sendable {
+    /// Bytes that libcurl receives at once; it would take up to 10 MiB, but has them all the time.
+    private static let receiveBuffer = 1 << 20
+    /// Bytes that libcurl sends at once: the most that it takes.
+    private static let sendBuffer = 2 << 20
+    /// How often a wish to end is looked for, and a byte in either direction.
+    private static let glance = Duration.milliseconds(200)
+
+    let exchange: Exchange
+    private let options: HTTPTransport.Options
+    private let easy: UnsafeMutableRawPointer
+    private let multi: UnsafeMutableRawPointer
+    /// Where libcurl writes what went wrong, in words.
+    private let message: UnsafeMutablePointer<CChar>
+    private var headers: UnsafeMutablePointer<curl_slist>?
+
+    /// Makes a handle; it does not connect yet.
+    ///
+    /// - Throws: where memory is out, or this libcurl lacks something.
+    init(_ options: HTTPTransport.Options, _ limiter: RateLimiter?) throws(HTTPError) {
+        let noMemory = HTTPError(.unreachable, "out of memory")
+        guard let easy = curl_easy_init() else { throw noMemory }
+        guard let multi = curl_multi_init() else {
+            curl_easy_cleanup(easy)
+            throw noMemory
+        }
+        self.options = options
+        self.easy = easy
+        self.multi = multi
+        message = .allocate(capacity: Int(CURL_ERROR_SIZE))
+        message.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
+        exchange = Exchange(
+            limiter: limiter, isCancelled: options.isCancelled, grace: options.graceSeconds)
+        try setUp()
+    }
+
+    deinit {
+        curl_easy_cleanup(easy)
+        curl_multi_cleanup(multi)
+        curl_slist_free_all(headers)
+        message.deallocate()
+    }
+
+    /// Makes one attempt at a request.
+    ///
+    /// - Returns: how it ended; with it, the bytes that went and came.
+    func attempt(
+        _ request: HTTPRequest, into body: ResponseBody
+    ) throws(HTTPError) -> (outcome: Outcome, sent: Int, received: Int) {
+        exchange.begin(body: request.body, into: body)
+        defer { exchange.end() }
+        message.pointee = 0
+        try prepare(request)
+        let ending = run(silence: request.silence)
+        let sent = sentBytes(request)
+        exchange.limiter?.charge(max(0, sent - uploaded))
+        return (outcome(of: ending, request, body), sent, exchange.received)
+    }
+
+    private enum Ending {
+        case code(CURLcode)
+        case silent
+        case over
+    }
+
+    private func run(silence: Double) -> Ending {
+        guard curl_multi_add_handle(multi, easy) == CURLM_OK else {
+            return .code(CURLE_OUT_OF_MEMORY)
+        }
+        // A transfer that has not ended takes its connection with it.
+        defer { curl_multi_remove_handle(multi, easy) }
+        var watch = ActivityWatch()
+        while true {
+            var running: Int32 = 0
+            let result = curl_multi_perform(multi, &running)
+            guard result == CURLM_OK else { return .code(CURLE_OUT_OF_MEMORY) }
+            if running == 0 { return .code(finalCode()) }
+            if exchange.isOver() { return .over }
+            if watch.sees(bytes: exchange.received + uploaded, sockets: exchange.sockets)
+                || !isConnected
+            {
+                exchange.lastActivity = .now
+            }
+            let left = .seconds(silence) - (ContinuousClock.now - exchange.lastActivity)
+            guard left > .zero else { return .silent }
+            let wait = Int32(min(left, Self.glance) / .milliseconds(1)) + 1
+            curl_multi_poll(multi, nil, 0, wait, nil)
+        }
+    }
+
+    private func finalCode() -> CURLcode {
+        var left: Int32 = 0
+        while let note = curl_multi_info_read(multi, &left) {
+            if note.pointee.msg == CURLMSG_DONE { return note.pointee.data.result }
+        }
+        return CURLE_OUT_OF_MEMORY
+    }
+
+    private func outcome(
+        of ending: Ending, _ request: HTTPRequest, _ body: ResponseBody
+    ) -> Outcome {
+        switch (ending, exchange.stop) {
+        case (.over, _), (_, .cancelled?):
+            return .final(HTTPError(.cancelled, "cancelled"))
+        case (.silent, _):
+            return .lost(HTTPError(.timeout, silenceReason(request.silence)))
+        case (_, .headers?):
+            return .final(
+                HTTPError(
+                    .protocolViolation,
+                    "the answer has more than \(Exchange.headerLimit) bytes of headers"))
+        case (_, .tooLarge?):
+            // A proxy's page about a state that may pass is of no interest.
+            if RetryPolicy.isPassing(response) { return answer }
+            return .final(
+                HTTPError(.tooLarge, "the answer is larger than \(body.limit) bytes"))
+        case (.code(CURLE_OK), _):
+            guard exchange.isHeadComplete, response.status >= 200 else {
+                // libcurl takes what there is for an answer.
+                return .lost(
+                    HTTPError(.unreachable, "the answer is incomplete: its head ends early"))
+            }
+            return answer
+        case (.code(let code), _):
+            return CurlFailure(
+                code: code, message: String(cString: message),
+                errno: Int32(long(CURLINFO_OS_ERRNO)),
+                connectSeconds: options.connectSeconds, isConnected: isConnected
+            ).outcome
+        }
+    }
+
+    private func silenceReason(_ seconds: Double) -> String {
+        let time = seconds == seconds.rounded() ? "\(Int(seconds))" : "\(seconds)"
+        return exchange.received > 0
+            ? "the answer stopped for \(time) s" : "no answer for \(time) s"
+    }
+
+    private var answer: Outcome {
+        let seconds = offset(CURLINFO_RETRY_AFTER)
+        return .answer(response, retryAfter: seconds > 0 ? Double(seconds) : nil)
+    }
+}
+
+/// What libcurl tells of the transfer.
+extension CurlHandle {
+    private var response: HTTPResponse {
+        var type: UnsafePointer<CChar>?
+        cc_getinfo_string(easy, CURLINFO_CONTENT_TYPE, &type)
+        return HTTPResponse(
+            status: long(CURLINFO_RESPONSE_CODE),
+            contentType: type.map { String(cString: $0) } ?? "")
+    }
+
+    /// Whether the connection stands, TLS included.
+    private var isConnected: Bool { offset(CURLINFO_PRETRANSFER_TIME_T) > 0 }
+
+    /// Bytes of the request's body that the kernel has taken.
+    private var uploaded: Int { offset(CURLINFO_SIZE_UPLOAD_T) }
+
+    private func sentBytes(_ request: HTTPRequest) -> Int {
+        let head = long(CURLINFO_REQUEST_SIZE)
+        // A body that libcurl sends together with the head is in the size of the request as well
+        // (`MAX_INITIAL_POST_SIZE` in its lib/http.h).
+        let isTogether = exchange.limiter == nil && request.body?.count ?? 0 < 64 << 10
+        return isTogether ? max(head, uploaded) : head + uploaded
+    }
+
+    private func long(_ info: CURLINFO) -> Int {
+        var value = 0
+        cc_getinfo_long(easy, info, &value)
+        return value
+    }
+
+    private func offset(_ info: CURLINFO) -> Int {
+        var value: curl_off_t = 0
+        cc_getinfo_off_t(easy, info, &value)
+        return Int(value)
+    }
+}
+
+/// The options.
+extension CurlHandle {
+    /// Sets what is the same for every request.
+    private func setUp() throws(HTTPError) {
+        let own = Unmanaged.passUnretained(exchange).toOpaque()
+        try check(cc_setopt_pointer(easy, CURLOPT_ERRORBUFFER, message))
+        try set(CURLOPT_NOSIGNAL, 1)
+        try set(CURLOPT_PROTOCOLS_STR, "http,https")
+        try set(CURLOPT_HTTP_VERSION, Int(CURL_HTTP_VERSION_1_1))
+        try set(CURLOPT_HTTP09_ALLOWED, 0)
+        try set(CURLOPT_FOLLOWLOCATION, 0)
+        try set(CURLOPT_PATH_AS_IS, 1)
+        // A coding that nobody asked for stays as it came.
+        try set(CURLOPT_HTTP_CONTENT_DECODING, 0)
+        try set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1)
+        try set(CURLOPT_TCP_NODELAY, 1)
+        try set(CURLOPT_TCP_KEEPALIVE, 1)
+        try set(CURLOPT_CONNECTTIMEOUT_MS, max(1, Int(options.connectSeconds * 1000)))
+        try set(CURLOPT_USERAGENT, options.userAgent)
+        try check(cc_setopt_write(easy, CURLOPT_HEADERFUNCTION, Exchange.onHeader))
+        try check(cc_setopt_pointer(easy, CURLOPT_HEADERDATA, own))
+        try check(cc_setopt_write(easy, CURLOPT_WRITEFUNCTION, Exchange.onBody))
+        try check(cc_setopt_pointer(easy, CURLOPT_WRITEDATA, own))
+        try check(cc_setopt_read(easy, CURLOPT_READFUNCTION, Exchange.onRead))
+        try check(cc_setopt_pointer(easy, CURLOPT_READDATA, own))
+        try check(cc_setopt_seek(easy, CURLOPT_SEEKFUNCTION, Exchange.onSeek))
+        try check(cc_setopt_pointer(easy, CURLOPT_SEEKDATA, own))
+        try check(cc_setopt_sockopt(easy, CURLOPT_SOCKOPTFUNCTION, Exchange.onOpen))
+        try check(cc_setopt_pointer(easy, CURLOPT_SOCKOPTDATA, own))
+        try check(cc_setopt_closesocket(easy, CURLOPT_CLOSESOCKETFUNCTION, Exchange.onClose))
+        try check(cc_setopt_pointer(easy, CURLOPT_CLOSESOCKETDATA, own))
+        if let limiter = exchange.limiter {
+            try set(CURLOPT_BUFFERSIZE, min(max(limiter.portion, 16 << 10), Self.receiveBuffer))
+            try set(CURLOPT_UPLOAD_BUFFERSIZE, min(max(limiter.portion, 16 << 10), Self.sendBuffer))
+        } else {
+            try set(CURLOPT_BUFFERSIZE, Self.receiveBuffer)
+            try set(CURLOPT_UPLOAD_BUFFERSIZE, Self.sendBuffer)
+        }
+        guard cc_multi_setopt_long(multi, CURLMOPT_MAXCONNECTS, 1) == CURLM_OK else {
+            throw HTTPError(.unreachable, "libcurl: no limit of connections")
+        }
+    }
+
+    private func prepare(_ request: HTTPRequest) throws(HTTPError) {
+        try set(CURLOPT_URL, options.base + request.path)
+        try set(CURLOPT_FRESH_CONNECT, request.isRetried ? 0 : 1)
+        try setHeaders(request)
+        try set(CURLOPT_CUSTOMREQUEST, nil)
+        switch request.method {
+        case .get:
+            try set(CURLOPT_HTTPGET, 1)
+        case .head:
+            try set(CURLOPT_HTTPGET, 1)
+            try set(CURLOPT_NOBODY, 1)
+        case .delete:
+            try set(CURLOPT_HTTPGET, 1)
+            try set(CURLOPT_CUSTOMREQUEST, request.method.rawValue)
+        case .post:
+            try set(CURLOPT_POST, 1)
+            let body = request.body ?? UnsafeRawBufferPointer(start: nil, count: 0)
+            try check(cc_setopt_off_t(easy, CURLOPT_POSTFIELDSIZE_LARGE, curl_off_t(body.count)))
+            // Without POSTFIELDS libcurl asks the read callback, where the limit is kept.
+            let isLimited = exchange.limiter != nil
+            let memory = isLimited ? nil : body.baseAddress ?? UnsafeRawPointer(message)
+            try check(cc_setopt_pointer(easy, CURLOPT_POSTFIELDS, memory))
+        }
+    }
+
+    /// Leaves away what libcurl would send unasked.
+    private func setHeaders(_ request: HTTPRequest) throws(HTTPError) {
+        var lines = ["Accept:"]
+        if request.method == .post {
+            lines += ["Expect:", "Content-Type:" + (request.contentType.map { " \($0)" } ?? "")]
+        }
+        var list: UnsafeMutablePointer<curl_slist>?
+        for line in lines {
+            guard let longer = curl_slist_append(list, line) else {
+                curl_slist_free_all(list)
+                throw HTTPError(.unreachable, "out of memory")
+            }
+            list = longer
+        }
+        let result = cc_setopt_pointer(easy, CURLOPT_HTTPHEADER, list)
+        curl_slist_free_all(headers)
+        headers = list
+        try check(result)
+    }
+
+    private func set(_ option: CURLoption, _ value: Int) throws(HTTPError) {
+        try check(cc_setopt_long(easy, option, value))
+    }
+
+    private func set(_ option: CURLoption, _ value: String?) throws(HTTPError) {
+        try check(cc_setopt_string(easy, option, value))
+    }
+
+    private func check(_ code: CURLcode) throws(HTTPError) {
+        guard code == CURLE_OK else {
+            throw HTTPError(.unreachable, "libcurl: \(String(cString: curl_easy_strerror(code)))")
+        }
+    }
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import CCurl
+internal import Glibc
+
+/// What the callbacks of one handle work with while a request is under way.
+///
+/// All of it is used by the one thread that makes the request.
+final class Exchange {
+    typealias Instant = ContinuousClock.Instant
+
+    /// Why a callback ended the transfer.
+    enum Stop {
+        case tooLarge
+        case headers
+        case cancelled
+    }
+
+    /// Bytes of headers that an answer may have, interim answers and trailers included.
+    ///
+    /// Ours have some hundred. This release of libcurl bounds a line (at 100 KB), not their number.
+    static let headerLimit = 64 << 10
+
+    let limiter: RateLimiter?
+    private let isCancelled: @Sendable () -> Bool
+    private let graceSeconds: Double
+
+    private(set) var stop: Stop?
+    /// Whether the empty line that ends an answer's head has come.
+    private(set) var isHeadComplete = false
+    /// Bytes of the answer so far, headers and body.
+    private(set) var received = 0
+    /// When a byte last came or went.
+    var lastActivity = Instant.now
+
+    /// Those that are open: one, but while several addresses are tried.
+    ///
+    /// libcurl tells the one in use only when a transfer has ended.
+    private(set) var sockets: [Int32] = []
+
+    private var sink: ResponseBody?
+    private var body = UnsafeRawBufferPointer(start: nil, count: 0)
+    private var position = 0
+    private var headerBytes = 0
+    private var cancelledAt: Instant?
+
+    init(limiter: RateLimiter?, isCancelled: @escaping @Sendable () -> Bool, grace: Double) {
+        self.limiter = limiter
+        self.isCancelled = isCancelled
+        graceSeconds = grace
+    }
+
+    /// Prepares for an attempt.
+    func begin(body: UnsafeRawBufferPointer?, into sink: ResponseBody) {
+        sink.reset()
+        self.sink = sink
+        self.body = body ?? UnsafeRawBufferPointer(start: nil, count: 0)
+        position = 0
+        headerBytes = 0
+        isHeadComplete = false
+        received = 0
+        stop = nil
+        cancelledAt = nil
+        lastActivity = .now
+    }
+
+    /// Lets go of what belongs to the caller.
+    func end() {
+        sink = nil
+        body = UnsafeRawBufferPointer(start: nil, count: 0)
+    }
+
+    /// Whether the caller has wished to end for longer than a request in work is granted.
+    func isOver() -> Bool {
+        guard isCancelled() else { return false }
+        let now = Instant.now
+        let start = cancelledAt ?? now
+        cancelledAt = start
+        guard (now - start) / .seconds(1) >= graceSeconds else { return false }
+        stop = stop ?? .cancelled
+        return true
+    }
+
+    private func pass(_ bytes: Int) -> Bool {
+        guard let limiter else { return true }
+        // The time slept here is not the server's silence.
+        defer { lastActivity = .now }
+        return limiter.pass(bytes, isOver: isOver)
+    }
+
+    private func takeHeader(_ line: UnsafeRawBufferPointer) -> Bool {
+        headerBytes += line.count
+        received += line.count
+        // An interim answer's empty line is followed by another head.
+        if line.starts(with: "HTTP/".utf8) {
+            isHeadComplete = false
+        } else if line.elementsEqual("\r\n".utf8) || line.elementsEqual("\n".utf8) {
+            isHeadComplete = true
+        }
+        guard headerBytes <= Self.headerLimit else {
+            stop = .headers
+            return false
+        }
+        limiter?.charge(line.count)
+        return true
+    }
+
+    private func takeBody(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        received += bytes.count
+        guard let sink, sink.append(bytes) else {
+            stop = .tooLarge
+            return false
+        }
+        return pass(bytes.count)
+    }
+
+    /// Gives the next bytes of the request's body; `nil` to end the transfer.
+    private func giveBody(_ room: UnsafeMutableRawBufferPointer) -> Int? {
+        let count = min(room.count, body.count - position, limiter?.portion ?? .max)
+        guard count > 0 else { return 0 }
+        guard pass(count) else { return nil }
+        room.copyMemory(from: UnsafeRawBufferPointer(rebasing: body[position..<position + count]))
+        position += count
+        return count
+    }
+
+    private func seek(_ offset: Int) -> Bool {
+        guard (0...body.count).contains(offset) else { return false }
+        position = offset
+        return true
+    }
+}
+
+/// The functions that libcurl calls; each gets the exchange as its last or first argument.
+extension Exchange {
+    private static func from(_ pointer: UnsafeMutableRawPointer?) -> Exchange? {
+        pointer.map { Unmanaged<Exchange>.fromOpaque($0).takeUnretainedValue() }
+    }
+
+    static let onHeader: curl_write_callback = { bytes, size, items, pointer in
+        let count = size * items
+        let line = UnsafeRawBufferPointer(start: bytes, count: count)
+        return from(pointer)?.takeHeader(line) == true ? count : 0
+    }
+
+    static let onBody: curl_write_callback = { bytes, size, items, pointer in
+        let count = size * items
+        let buffer = UnsafeRawBufferPointer(start: bytes, count: count)
+        return from(pointer)?.takeBody(buffer) == true ? count : 0
+    }
+
+    static let onRead: curl_read_callback = { room, size, items, pointer in
+        let buffer = UnsafeMutableRawBufferPointer(start: room, count: size * items)
+        return from(pointer)?.giveBody(buffer) ?? Int(CURL_READFUNC_ABORT)
+    }
+
+    static let onSeek: curl_seek_callback = { pointer, offset, origin in
+        guard origin == SEEK_SET, from(pointer)?.seek(Int(offset)) == true else {
+            return CURL_SEEKFUNC_FAIL
+        }
+        return CURL_SEEKFUNC_OK
+    }
+
+    /// Notes a socket, and keeps the kernel from receiving more ahead than the limit is worth.
+    static let onOpen: curl_sockopt_callback = { pointer, socket, _ in
+        guard let exchange = from(pointer) else { return CURL_SOCKOPT_OK }
+        exchange.sockets.append(socket)
+        guard let limiter = exchange.limiter else { return CURL_SOCKOPT_OK }
+        var size = Int32(limiter.receiveWindow)
+        // Advice: with a larger window the limit holds all the same, only less smoothly.
+        setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(MemoryLayout<Int32>.size))
+        return CURL_SOCKOPT_OK
+    }
+
+    static let onClose: curl_closesocket_callback = { pointer, socket in
+        from(pointer)?.sockets.removeAll { $0 == socket }
+        return close(socket)
+    }
+}

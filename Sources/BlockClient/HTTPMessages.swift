@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+/// One request, as a value.
+package struct HTTPRequest {
+    package enum Method: String, Sendable {
+        case get = "GET"
+        case head = "HEAD"
+        case post = "POST"
+        case delete = "DELETE"
+    }
+
+    package var method: Method
+    /// Path and query, percent-encoded; it starts with `/` and is sent as it stands.
+    package var path: String
+    /// Sent with a `POST` only.
+    package var contentType: String?
+    /// The body of a `POST`, which must stay valid until the call returns; `nil` for an empty one.
+    package var body: UnsafeRawBufferPointer?
+    /// Seconds without a byte in either direction after which an attempt counts as failed.
+    ///
+    /// They count from when the connection stands; until then `connectSeconds` is the limit.
+    package var silence: Double
+    /// Whether it may be sent again when an attempt failed.
+    ///
+    /// One that may not gets a connection of its own: on a connection that was used before, libcurl
+    /// itself sends a request again when the server closed it just then.
+    package var isRetried: Bool
+
+    package init(
+        _ method: Method, _ path: String, contentType: String? = nil,
+        body: UnsafeRawBufferPointer? = nil, silence: Double = 60, isRetried: Bool = true
+    ) {
+        self.method = method
+        self.path = path
+        self.contentType = contentType
+        self.body = body
+        self.silence = silence
+        self.isRetried = isRetried
+    }
+}
+
+/// What an answer says besides its body.
+package struct HTTPResponse: Hashable, Sendable {
+    package var status: Int
+    /// Empty where the answer has none.
+    package var contentType: String
+
+    package init(status: Int, contentType: String) {
+        self.status = status
+        self.contentType = contentType
+    }
+}
+
+/// Why there is no answer.
+package struct HTTPError: Error, Hashable, Sendable {
+    package enum Kind: Hashable, Sendable {
+        /// No connection, one that cannot be trusted, or one that was lost.
+        case unreachable
+        /// A connection, but nothing came or went for too long; or none in time.
+        case timeout
+        /// The body is larger than the caller takes.
+        case tooLarge
+        /// What came is not HTTP, or not within reason.
+        case protocolViolation
+        /// The caller's wish.
+        case cancelled
+    }
+
+    package var kind: Kind
+    /// One line.
+    package var reason: String
+
+    package init(_ kind: Kind, _ reason: String) {
+        self.kind = kind
+        self.reason = reason
+    }
+}
+
+extension HTTPError: CustomStringConvertible {
+    package var description: String { reason }
+}

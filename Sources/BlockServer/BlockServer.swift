@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import DeviceProbe
+internal import Glibc
+package import LinuxIO
+package import Logging
+internal import NIOCore
+internal import NIOHTTP1
+internal import NIOPosix
+internal import Synchronization
+package import WireProtocol
+
+/// Offers devices over HTTP.
+package final class BlockServer: Sendable {
+    package struct Options: Sendable {
+        package enum Address: Hashable, Sendable {
+            case host(String, port: Int)
+            case unix(String)
+        }
+        package var address: Address
+        package var exports: [ExportSelector]
+        /// Every block device of the machine as well, for reading.
+        package var exportsAll = false
+        /// Seconds after which a silent session is released.
+        package var sessionTimeout = 60.0
+        /// Threads for device I/O; `nil` for what was measured to be best.
+        package var threads: Int?
+        package var logger: Logger
+        package var version = "0"
+        package var maximumConnections = 1024
+        package var maximumSessions = 64
+        /// Bytes that requests in work take together.
+        package var memory = 64 << 20
+        /// Seconds that a client may be silent in the middle of a request or of an answer.
+        package var patience = 60.0
+        /// Seconds that a connection may be idle.
+        package var idleTime = 120.0
+
+        package init(address: Address, exports: [ExportSelector], logger: Logger) {
+            self.address = address
+            self.exports = exports
+            self.logger = logger
+        }
+    }
+
+    private let options: Options
+    private let group: MultiThreadedEventLoopGroup
+    private let queue: WorkQueue
+    private let sessions: SessionTable
+    private let budget: MemoryBudget
+    private let connections = Connections()
+    private let listener: Mutex<(any Channel)?> = Mutex(nil)
+    private let tidying: Mutex<RepeatedTask?> = Mutex(nil)
+
+    /// Listens, and answers from now on.
+    ///
+    /// - Throws: when the address cannot be had.
+    package init(_ options: Options) throws(LinuxIO.IOError) {
+        self.options = options
+        Self.raiseDescriptorLimit()
+        let exports = ExportTable(exports: options.exports, offersAll: options.exportsAll)
+        group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
+        let processors = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+        queue = WorkQueue(
+            threads: options.threads ?? min(4 * processors, 32),
+            memory: Limits.payload + (64 << 10))
+        sessions = SessionTable(
+            exports: exports, limit: options.maximumSessions,
+            silence: .seconds(options.sessionTimeout), logger: options.logger)
+        let service = Service(exports: exports, sessions: sessions, version: options.version)
+        budget = MemoryBudget(bytes: options.memory)
+        let shared = ConnectionContext(
+            service: service, queue: queue, budget: budget,
+            bodies: BodyPool(size: Limits.body),
+            patience: .milliseconds(Int64(options.patience * 1000)),
+            idleTime: .milliseconds(Int64(options.idleTime * 1000)))
+        do {
+            let channel = try listen(shared)
+            listener.withLock { $0 = channel }
+        } catch {
+            queue.close()
+            try? group.syncShutdownGracefully()
+            throw IOError.network(
+                "\(options.address)", "listen", reason: Self.reason(error),
+                advice: "--listen chooses another address or port.")
+        }
+        let interval = TimeAmount.milliseconds(
+            Int64(max(50, min(1000, options.sessionTimeout * 250))))
+        let task = group.next().scheduleRepeatedTask(initialDelay: interval, delay: interval) {
+            [queue] _ in queue.add { _ in service.tidy() }
+        }
+        tidying.withLock { $0 = task }
+    }
+
+    private func listen(_ shared: ConnectionContext) throws -> any Channel {
+        let connections = connections
+        let limit = options.maximumConnections
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 256)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.autoRead, value: false)
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelOption(
+                .recvAllocator,
+                value: AdaptiveRecvByteBufferAllocator(
+                    minimum: 1 << 10, initial: 16 << 10, maximum: 512 << 10)
+            )
+            .childChannelInitializer { channel in
+                guard connections.add(channel, limit: limit) else {
+                    return channel.pipeline.addHandler(Rejecter())
+                }
+                return channel.pipeline.configureHTTPServerPipeline(
+                    withPipeliningAssistance: true, withErrorHandling: false
+                ).flatMapThrowing {
+                    try channel.pipeline.syncOperations.addHandler(RequestHandler(shared))
+                }
+            }
+        switch options.address {
+        case .host(let host, let port): return try bootstrap.bind(host: host, port: port).wait()
+        case .unix(let path):
+            return try bootstrap.bind(
+                unixDomainSocketPath: path, cleanupExistingSocketFile: true
+            ).wait()
+        }
+    }
+
+    /// The port that it listens on; `nil` for a unix socket.
+    package var port: Int? { listener.withLock { $0?.localAddress?.port } }
+
+    /// How many sessions there are, for tests.
+    package var sessionCount: Int { sessions.count }
+
+    /// Bytes of the budget that no request has, for tests.
+    package var freeMemory: Int { budget.free }
+
+    /// How many connections there are, for tests.
+    package var connectionCount: Int { connections.count }
+
+    /// Finishes the requests in work, flushes the targets and ends.
+    ///
+    /// Blocks; not to be called on an event loop.
+    package func stop() {
+        tidying.withLock { $0 }?.cancel()
+        try? listener.withLock { $0 }?.close().wait()
+        connections.endAll()
+        // A client that keeps its connection open in the middle of a request is not waited for.
+        let clock = ContinuousClock()
+        let deadline = clock.now + .seconds(30)
+        while connections.count > 0 && clock.now < deadline { usleep(5000) }
+        sessions.close()
+        queue.close()
+        try? group.syncShutdownGracefully()
+        if case .unix(let path) = options.address { unlink(path) }
+    }
+
+    /// Each connection is a descriptor.
+    private static func raiseDescriptorLimit() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        limit.rlim_cur = min(limit.rlim_max, 65536)
+        _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    }
+
+    private static func reason(_ error: any Error) -> String {
+        if let error = error as? NIOCore.IOError {
+            return String(cString: strerror(error.errnoCode))
+        }
+        return "\(error)"
+    }
+}
+
+extension BlockServer.Options.Address: CustomStringConvertible {
+    package var description: String {
+        switch self {
+        case .host(let host, let port):
+            host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        case .unix(let path): "unix:\(path)"
+        }
+    }
+}
+
+/// The connections that there are.
+private final class Connections: Sendable {
+    private let channels = Mutex<[ObjectIdentifier: any Channel]>([:])
+
+    var count: Int { channels.withLock { $0.count } }
+
+    /// Adds one for as long as it is open; `false` when there are enough.
+    func add(_ channel: any Channel, limit: Int) -> Bool {
+        let id = ObjectIdentifier(channel)
+        let isAdded = channels.withLock { channels in
+            guard channels.count < limit else { return false }
+            channels[id] = channel
+            return true
+        }
+        if isAdded {
+            channel.closeFuture.whenComplete { [self] _ in
+                channels.withLock { $0[id] = nil }
+            }
+        }
+        return isAdded
+    }
+
+    func endAll() {
+        for channel in channels.withLock({ Array($0.values) }) {
+            channel.pipeline.fireUserInboundEventTriggered(ServerEnds())
+        }
+    }
+}
+
+/// Answers a connection beyond the limit, whatever it asks.
+private final class Rejecter: ChannelInboundHandler, Sendable {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    func channelActive(context: ChannelHandlerContext) {
+        let problem = Problem(
+            .busy, status: 503, "The server has no connection to spare",
+            detail: "the server has too many connections")
+        let body = WireJSON.encode(problem)
+        let head =
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: \(MediaType.problem)\r\n"
+            + "Content-Length: \(body.count)\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+        var bytes = ByteBuffer(string: head)
+        bytes.writeBytes(body)
+        let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
+        context.writeAndFlush(wrapOutboundOut(bytes)).whenComplete { _ in
+            bound.value.close(promise: nil)
+        }
+    }
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import CLinuxBlock
+internal import DeviceProbe
+internal import Digests
+internal import Glibc
+internal import LinuxIO
+internal import SystemPackage
+internal import WireProtocol
+
+/// What a server offers, and how a name in a URL finds it.
+///
+/// Nothing is remembered: a device that appears is found when it is asked for, and one that is
+/// gone is not.
+struct ExportTable: Sendable {
+    var exports: [ExportSelector]
+    /// Every block device of the machine as well, for reading.
+    var offersAll = false
+    var view = SystemView()
+
+    /// A device that a name has led to.
+    struct Found: Sendable {
+        /// The most stable name.
+        var id: String
+        /// What it is called to clients.
+        var name: String
+        /// What it is opened by.
+        var path: String
+        var access: ExportAccess
+        /// `nil` for an image that is yet to be created.
+        var description: DeviceDescription?
+        /// Keeps `path` valid, where that leads through a descriptor.
+        var anchor: Anchor?
+    }
+
+    /// A descriptor that a path under /proc/self/fd leads through.
+    final class Anchor: Sendable {
+        let file: OwnedDescriptor
+        init(_ file: consuming OwnedDescriptor) { self.file = file }
+        var path: String { "/proc/self/fd/\(file.rawValue)" }
+    }
+
+    /// Finds what a client asks for.
+    ///
+    /// - Parameters:
+    ///   - name: an id, a tag or a path.
+    ///   - canCreate: whether an image that is not there may be meant.
+    /// - Returns: the device, or the place of an image that may be created.
+    /// - Throws: 404 for what is not exported or not there, 409 where several devices match.
+    func find(_ name: String, canCreate: Bool = false) throws(Problem) -> Found {
+        if name.hasPrefix("/") {
+            if let found = try findPath(name, canCreate: canCreate) { return found }
+            throw Self.notFound(name)
+        }
+        var matches: [Found] = []
+        for found in try all() {
+            guard found.id == name || found.description?.hasTag(name) == true else { continue }
+            // The same device under two exports counts once, with what the one allows more.
+            if let index = matches.firstIndex(where: { $0.identity == found.identity }) {
+                if found.access == .readWrite { matches[index] = found }
+            } else {
+                matches.append(found)
+            }
+        }
+        guard matches.count <= 1 else { throw Self.ambiguous(name, matches) }
+        guard let match = matches.first else { throw Self.notFound(name) }
+        return match
+    }
+
+    /// Everything that is offered and there.
+    func list() throws(Problem) -> ExportList {
+        var seen: Set<String> = []
+        var records: [ExportRecord] = []
+        for found in try all() {
+            guard let record = found.record, seen.insert(found.id + "\0" + found.name).inserted
+            else { continue }
+            records.append(record)
+        }
+        let directories = exports.filter(\.isDirectory).map {
+            DirectoryRecord(path: $0.text, access: $0.access)
+        }
+        return ExportList(devices: records, directories: directories)
+    }
+
+    private static func notFound(_ name: String) -> Problem {
+        var problem = Problem(
+            .notFound, status: 404, "There is no such export",
+            detail: "the server exports no such device, or it is not there")
+        problem.object = name
+        problem.operation = "find device"
+        problem.advice = "blkferry list URL shows what the server exports."
+        return problem
+    }
+
+    private static func ambiguous(_ name: String, _ matches: [Found]) -> Problem {
+        let names = matches.map(\.name)
+        var problem = Problem(
+            .ambiguous, status: 409, "The selector is ambiguous",
+            detail: "\(matches.count) exported devices have it: \(names.joined(separator: ", "))")
+        problem.object = name
+        problem.cause = Refusal.Cause.ambiguousSelector.rawValue
+        problem.advice = "Name the one that is meant by its path."
+        problem.candidates = names
+        return problem
+    }
+}
+
+extension ExportTable.Found {
+    var identity: DeviceIdentity? { description?.identity }
+
+    /// What clients are told of it.
+    var record: ExportRecord? {
+        guard let description else { return nil }
+        let entry = description.entry
+        return ExportRecord(
+            id: id, tags: description.tags + [name], path: name,
+            kind: description.isImage ? "image" : "block-device", size: entry.size,
+            logicalSector: entry.logicalSector, access: access,
+            content: ContentRecord(entry.content ?? .empty), inUseBy: description.uses,
+            unreadable: entry.unreadable)
+    }
+}
+
+extension ExportTable {
+    /// A path is an exported one, or that of an exported device, or an image in a directory.
+    private func findPath(_ path: String, canCreate: Bool) throws(Problem) -> Found? {
+        var best: Found?
+        func consider(_ found: Found?) {
+            guard let found, best == nil || found.access == .readWrite else { return }
+            best = found
+        }
+        for export in exports {
+            guard case .path(let exported) = export.selector else { continue }
+            if export.isDirectory {
+                guard path.hasPrefix(exported) else { continue }
+                let rest = String(path.dropFirst(exported.count))
+                consider(image(rest, in: export, canCreate: canCreate))
+            } else if exported == path {
+                consider(try device(at: path, export))
+            }
+        }
+        if let best { return best }
+        // Another name of an exported device: /dev/vg0/root, /dev/disk/by-id/….
+        guard path.hasPrefix(view.dev + "/"), let status = try? FileStatus(path: path),
+            status.kind == .blockDevice
+        else { return nil }
+        for found in try all() where found.identity == .device(status.device) { consider(found) }
+        return best
+    }
+
+    /// All exports that are there, described.
+    private func all() throws(Problem) -> [Found] {
+        var found: [Found] = []
+        let needsMachine =
+            offersAll || exports.contains { if case .tag = $0.selector { true } else { false } }
+        let machine = needsMachine ? try devicesOfMachine() : []
+        for export in exports {
+            switch export.selector {
+            case .tag:
+                found += machine.filter { $0.hasTag(export.text) }.map {
+                    Found(
+                        id: $0.stableTag ?? export.text, name: $0.entry.path, path: $0.entry.path,
+                        access: export.access, description: $0)
+                }
+            case .path(let path) where !export.isDirectory:
+                if let device = try device(at: path, export) { found.append(device) }
+            case .path(let path):
+                found += namesOfImages(in: path).compactMap {
+                    image($0, in: export, canCreate: false)
+                }
+            }
+        }
+        guard offersAll else { return found }
+        return found
+            + machine.filter { device in !found.contains { $0.identity == device.identity } }.map {
+                Found(
+                    id: $0.stableTag ?? Self.nameBasedID($0.entry.path), name: $0.entry.path,
+                    path: $0.entry.path, access: .readOnly, description: $0)
+            }
+    }
+
+    private func devicesOfMachine() throws(Problem) -> [DeviceDescription] {
+        do throws(ProbeError) {
+            return try describeAll(view: view).filter(\.entry.hasNode)
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    /// A device or image exported by its path; `nil` where it is not there.
+    private func device(at path: String, _ export: ExportSelector) throws(Problem) -> Found? {
+        guard let description = try? describe(path: path, as: path, view: view) else { return nil }
+        return Found(
+            id: description.stableTag ?? Self.nameBasedID(path), name: path, path: path,
+            access: export.access, description: description)
+    }
+
+    /// An image in an exported directory, reached without leaving it and without symbolic links;
+    /// `nil` where there is none.
+    private func image(
+        _ name: String, in export: ExportSelector, canCreate: Bool
+    ) -> Found? {
+        guard !name.isEmpty, !name.hasSuffix("/"), !name.split(separator: "/").contains(".."),
+            let directory = try? OwnedDescriptor.open(
+                export.text, flags: clb_O_PATH | O_DIRECTORY)
+        else { return nil }
+        let full = export.text + name
+        let id = Self.nameBasedID(full)
+        if let file = Self.open(name, beneath: directory, flags: clb_O_PATH) {
+            // A device file there would be a way out of the directory.
+            guard (try? file.status().kind) == .regular else { return nil }
+            let anchor = Anchor(file)
+            guard let description = try? describe(path: anchor.path, as: full, view: view)
+            else { return nil }
+            return Found(
+                id: id, name: full, path: anchor.path, access: export.access,
+                description: description, anchor: anchor)
+        }
+        guard canCreate, currentErrno() == .noSuchFileOrDirectory,
+            let last = name.split(separator: "/").last
+        else { return nil }
+        let parent = name.dropLast(last.count)
+        guard
+            let folder = Self.open(
+                parent.isEmpty ? "." : String(parent), beneath: directory,
+                flags: clb_O_PATH | O_DIRECTORY)
+        else { return nil }
+        let anchor = Anchor(folder)
+        return Found(
+            id: id, name: full, path: "\(anchor.path)/\(last)", access: export.access,
+            description: nil, anchor: anchor)
+    }
+
+    /// The corresponding C function is `openat2`.
+    private static func open(
+        _ name: String, beneath directory: borrowing OwnedDescriptor, flags: Int32
+    ) -> OwnedDescriptor? {
+        let descriptor = directory.rawValue
+        guard let file = try? retryingInterrupts({ clb_open_beneath(descriptor, name, flags) })
+        else { return nil }
+        return OwnedDescriptor(owning: file)
+    }
+
+    private func namesOfImages(in directory: String) -> [String] {
+        guard let stream = opendir(directory) else { return [] }
+        defer { closedir(stream) }
+        var names: [String] = []
+        while let entry = readdir(stream) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) {
+                    String(validatingCString: $0)
+                }
+            }
+            guard let name, !name.hasPrefix(".") else { continue }
+            names.append(name)
+        }
+        return names.sorted()
+    }
+
+    /// A name-based UUID (RFC 9562, version 5) of a path, in the name space of URLs.
+    static func nameBasedID(_ path: String) -> String {
+        let space: [UInt8] = [
+            0x6b, 0xa7, 0xb8, 0x11, 0x9d, 0xad, 0x11, 0xd1, 0x80, 0xb4, 0x00, 0xc0, 0x4f, 0xd4,
+            0x30, 0xc8,
+        ]
+        var digest = [UInt8](repeating: 0, count: 20)
+        let input = space + Array("file://\(path)".utf8)
+        do throws(DigestError) {
+            var hasher = try BlockHasher(try DigestMethod(named: "sha1"), key: nil)
+            let (source, target) = (
+                input, UnsafeMutableRawBufferPointer.allocate(byteCount: 20, alignment: 8)
+            )
+            defer { target.deallocate() }
+            let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: source.count, alignment: 8)
+            defer { copy.deallocate() }
+            copy.copyBytes(from: source)
+            try hasher.digest(of: UnsafeRawBufferPointer(copy), into: target)
+            digest = Array(target)
+        } catch {
+            // Without SHA-1 the path itself has to do.
+            return "NAME=\(path)"
+        }
+        digest[6] = digest[6] & 0x0F | 0x50
+        digest[8] = digest[8] & 0x3F | 0x80
+        var text = ""
+        for (index, byte) in digest.prefix(16).enumerated() {
+            if [4, 6, 8, 10].contains(index) { text += "-" }
+            text += hexadecimal([byte])
+        }
+        return "NAME=\(text)"
+    }
+}

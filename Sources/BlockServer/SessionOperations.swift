@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import Digests
+internal import LinuxIO
+internal import NIOCore
+internal import WireProtocol
+
+/// What the requests of a session do. Each blocks, on a thread with memory of its own.
+extension Session {
+    /// Bytes that are read and hashed in one go: as many as stay in the processor's cache.
+    private static let step = 1 << 20
+
+    /// Compares a window by its digests, or tells where the data is.
+    ///
+    /// - Parameters:
+    ///   - body: a `CompareRequest`.
+    ///   - memory: of the thread.
+    /// - Returns: a `CompareAnswer`, or a `DataMap`.
+    /// - Throws: a malformed or corrupted request, and the device's error.
+    func compare(
+        _ body: UnsafeRawBufferPointer, _ memory: UnsafeMutableRawBufferPointer
+    ) throws(Problem) -> ByteBuffer {
+        let content = try open(body)
+        let request: CompareRequest
+        do throws(WireError) {
+            request = try CompareRequest(content, layout: layout, size: device.geometry.size)
+        } catch {
+            throw Problem(error)
+        }
+        var answer: ByteBuffer
+        switch request {
+        case .map(let range): answer = ByteBuffer(bytes: try map(range).encoded)
+        case .compare(let range, let digests):
+            answer = try differences(of: range, from: digests, memory)
+            count { $0.compared += range.length }
+        }
+        try seal(&answer)
+        return answer
+    }
+
+    /// Checks the digest of a frame and takes it off.
+    private func open(_ body: UnsafeRawBufferPointer) throws(Problem) -> UnsafeRawBufferPointer {
+        var hasher = try makeHasher()
+        do throws(SealedFrame.Failure) { return try SealedFrame.open(body, &hasher) } catch {
+            throw Problem(error)
+        }
+    }
+
+    /// Puts the digest behind an answer.
+    private func seal(_ answer: inout ByteBuffer) throws(Problem) {
+        var hasher = try makeHasher()
+        let count = answer.readableBytes
+        answer.reserveCapacity(minimumWritableBytes: layout.digestSize)
+        var failure: SealedFrame.Failure?
+        answer.withVeryUnsafeMutableBytes { memory in
+            // Nothing has been read of it: the content starts where the memory does.
+            do throws(SealedFrame.Failure) {
+                _ = try SealedFrame.seal(memory, count: count, &hasher)
+            } catch {
+                failure = error
+            }
+        }
+        if let failure { throw Problem(failure) }
+        answer.moveWriterIndex(forwardBy: layout.digestSize)
+    }
+
+    private func map(_ range: ByteRange) throws(Problem) -> DataMap {
+        var map = DataMap(end: range.end, runs: [])
+        var offset = range.offset
+        while offset < range.end {
+            let run: ByteRange?
+            do throws(IOError) { run = try device.nextData(from: offset) } catch {
+                throw Problem(error)
+            }
+            guard let part = run?.intersection(range) else { break }
+            map.runs.append(part)
+            offset = part.end
+            if map.runs.count == Limits.runs {
+                map.end = offset
+                break
+            }
+        }
+        return map
+    }
+
+    private func differences(
+        of range: ByteRange, from theirs: UnsafeRawBufferPointer,
+        _ memory: UnsafeMutableRawBufferPointer
+    ) throws(Problem) -> ByteBuffer {
+        var hasher = try makeHasher()
+        let size = layout.digestSize
+        let ours = Scratch(layout.regions(in: range) * size)
+        let blocks = RegionScratch(layout)
+        var answer = ByteBuffer()
+        answer.writeInteger(UInt32(0))
+        var found: UInt32 = 0
+        // A region may be larger than a step.
+        let step = max(layout.region, Self.step / layout.region * layout.region)
+        let buffer = RegionMemory(memory, atLeast: min(step, range.length))
+        var offset = range.offset
+        var run = DataRun()
+        while offset < range.end {
+            let piece = ByteRange(offset, to: min(offset + step, range.end))
+            let first = (offset - range.offset) / layout.region
+            let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<piece.length])
+            let isHole = try !run.overlaps(piece, of: device)
+            if isHole {
+                try hashZeros(piece, &hasher, into: ours, at: first * size)
+            } else {
+                do throws(IOError) { try device.read(into: bytes, at: offset) } catch {
+                    throw Problem(error)
+                }
+                do throws(DigestError) {
+                    try hasher.regionDigests(
+                        of: UnsafeRawBufferPointer(bytes), regionSize: layout.region,
+                        into: UnsafeMutableRawBufferPointer(rebasing: ours.bytes[(first * size)...])
+                    )
+                } catch {
+                    throw Problem(error)
+                }
+            }
+            for index in first..<(first + layout.regions(in: piece)) {
+                let place = index * size..<(index + 1) * size
+                if ours.bytes[place].elementsEqual(theirs[place]) { continue }
+                let region = layout.region(index, of: range)
+                let start = region.offset - offset
+                try blocks.hash(
+                    isHole ? nil : UnsafeRawBufferPointer(bytes)[start..<start + region.length],
+                    length: region.length, &hasher)
+                blocks.append(index: index, region, to: &answer)
+                found += 1
+            }
+            offset = piece.end
+        }
+        answer.setInteger(found, at: answer.readerIndex, endianness: .little)
+        return answer
+    }
+
+    private func hashZeros(
+        _ piece: ByteRange, _ hasher: inout BlockHasher, into digests: Scratch, at start: Int
+    ) throws(Problem) {
+        let size = layout.digestSize
+        let whole = try zeroRegionDigest(&hasher)
+        for index in 0..<layout.regions(in: piece) {
+            let region = layout.region(index, of: piece)
+            let digest =
+                region.length == layout.region ? whole : try digestOfZeros(region.length, &hasher)
+            UnsafeMutableRawBufferPointer(rebasing: digests.bytes[(start + index * size)...])
+                .copyBytes(from: digest)
+        }
+    }
+
+    /// Reads ranges.
+    ///
+    /// - Parameters:
+    ///   - body: a read request of `ExtentFrame`.
+    ///   - memory: of the thread.
+    /// - Returns: the payload.
+    /// - Throws: a malformed or corrupted request, and the device's error.
+    func read(
+        _ body: UnsafeRawBufferPointer, _ memory: UnsafeMutableRawBufferPointer
+    ) throws(Problem) -> ByteBuffer {
+        let content = try open(body)
+        let ranges: [ByteRange]
+        do throws(WireError) {
+            ranges = try ExtentFrame.readRequest(
+                content, size: device.geometry.size, unit: device.geometry.alignment)
+        } catch {
+            throw Problem(error)
+        }
+        // Each range begins where direct I/O can put it.
+        var extents: [Extent] = []
+        var pieces: [UnsafeRawBufferPointer] = []
+        let page = AlignedBuffer.alignment
+        let room = ranges.reduce(0) { $0 + ($1.length + page - 1) / page * page }
+        let buffer = RegionMemory(memory, atLeast: room)
+        var place = 0
+        for range in ranges {
+            let bytes = UnsafeMutableRawBufferPointer(
+                rebasing: buffer.bytes[place..<place + range.length])
+            do throws(IOError) { try device.read(into: bytes, at: range.offset) } catch {
+                throw Problem(error)
+            }
+            append(range, UnsafeRawBufferPointer(bytes), to: &extents, &pieces)
+            place += (range.length + page - 1) / page * page
+        }
+        if extents.count > Limits.extents {
+            // So many runs of zeros do not pay.
+            extents = ranges.map { Extent($0, .data) }
+            place = 0
+            pieces = ranges.map { range in
+                defer { place += (range.length + page - 1) / page * page }
+                return UnsafeRawBufferPointer(rebasing: buffer.bytes[place..<place + range.length])
+            }
+        }
+        let answer = try frame(extents, pieces)
+        count { $0.read += pieces.reduce(0) { $0 + $1.count } }
+        return answer
+    }
+
+    /// Tells the zero blocks of a range from the rest.
+    private func append(
+        _ range: ByteRange, _ bytes: UnsafeRawBufferPointer, to extents: inout [Extent],
+        _ pieces: inout [UnsafeRawBufferPointer]
+    ) {
+        var start = 0
+        while start < range.length {
+            var end = min(start + layout.block, range.length)
+            let isZero = isZero(UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+            while end < range.length {
+                let next = min(end + layout.block, range.length)
+                let block = UnsafeRawBufferPointer(rebasing: bytes[end..<next])
+                guard BlockDevices.isZero(block) == isZero else { break }
+                end = next
+            }
+            let part = ByteRange(range.offset + start, to: range.offset + end)
+            extents.append(Extent(part, isZero ? .zero : .data))
+            if !isZero { pieces.append(UnsafeRawBufferPointer(rebasing: bytes[start..<end])) }
+            start = end
+        }
+    }
+
+    private func frame(
+        _ extents: [Extent], _ pieces: [UnsafeRawBufferPointer]
+    ) throws(Problem) -> ByteBuffer {
+        let data = pieces.reduce(0) { $0 + $1.count }
+        let table = ExtentFrame.tableSize(count: extents.count)
+        var answer = ByteBufferAllocator().buffer(capacity: data + table + layout.digestSize)
+        for piece in pieces { answer.writeBytes(piece) }
+        answer.writeWithUnsafeMutableBytes(minimumWritableBytes: table) { memory in
+            ExtentFrame.writeTable(extents, to: memory)
+            return table
+        }
+        try seal(&answer)
+        return answer
+    }
+
+    /// Writes extents, once their digest is found to be right.
+    ///
+    /// - Parameters:
+    ///   - body: a payload of `ExtentFrame`; its data is aligned where the body is.
+    ///   - memory: of the thread.
+    /// - Throws: a malformed or corrupted request, and the device's error.
+    func write(
+        _ body: UnsafeRawBufferPointer, _ memory: UnsafeMutableRawBufferPointer
+    ) throws(Problem) {
+        guard mode == .write else {
+            throw Problem(
+                .access, status: 403, "The session may not write",
+                detail: "the session is for reading")
+        }
+        let content = try open(body)
+        let payload: ExtentFrame.Payload
+        do throws(WireError) {
+            payload = try ExtentFrame.readPayload(
+                content, size: device.geometry.size, unit: device.geometry.alignment)
+        } catch {
+            throw Problem(error)
+        }
+        var position = 0
+        do throws(IOError) {
+            for extent in payload.extents {
+                guard extent.kind == .data else {
+                    try device.zero(extent.range)
+                    count { $0.zeroed += extent.range.length }
+                    continue
+                }
+                let end = position + extent.range.length
+                try writeAligned(payload.data[position..<end], at: extent.range.offset, memory)
+                position = end
+                count { $0.written += extent.range.length }
+            }
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    /// Directly where memory and length allow it.
+    private func writeAligned(
+        _ slice: Slice<UnsafeRawBufferPointer>, at offset: Int,
+        _ memory: UnsafeMutableRawBufferPointer
+    ) throws(IOError) {
+        let bytes = UnsafeRawBufferPointer(rebasing: slice)
+        let address = UInt(bitPattern: bytes.baseAddress)
+        if address % UInt(device.geometry.alignment) == 0 {
+            return try device.write(bytes, at: offset)
+        }
+        var done = 0
+        while done < bytes.count {
+            let length = min(bytes.count - done, memory.count)
+            let staging = UnsafeMutableRawBufferPointer(rebasing: memory[..<length])
+            staging.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[done..<done + length]))
+            try device.write(UnsafeRawBufferPointer(staging), at: offset + done)
+            done += length
+        }
+    }
+
+    /// Puts all on the medium.
+    ///
+    /// - Parameter size: the size to cut the target to before that; `nil` leaves it as it is.
+    /// - Throws: the device's error: what was written may be lost.
+    func commit(size: Int?) throws(Problem) {
+        do throws(IOError) {
+            if let size {
+                guard mode == .write, size == record.resizeTo, size <= device.geometry.size else {
+                    throw IOError(
+                        name, "resize to \(size) bytes",
+                        reason: "the session was not opened for that")
+                }
+                if size < device.geometry.size { try device.resize(to: size) }
+            }
+            try flush()
+        } catch {
+            throw Problem(error)
+        }
+    }
+}
+
+extension Problem {
+    fileprivate init(_ failure: SealedFrame.Failure) {
+        switch failure {
+        case .corrupted:
+            self.init(
+                .corrupted, status: 422, "The frame is corrupted",
+                detail: "the frame's digest is not that of its bytes; nothing was done")
+        case .failed(let reason):
+            self.init(.digest, status: 500, "libcrypto failed", detail: reason)
+        }
+    }
+}
+
+/// Memory of a fixed size.
+final class Scratch {
+    let bytes: UnsafeMutableRawBufferPointer
+    init(_ count: Int) { bytes = .allocate(byteCount: max(1, count), alignment: 8) }
+    deinit { bytes.deallocate() }
+}
+
+/// The thread's memory where it is large enough, else memory of its own: for regions of many MiB.
+private struct RegionMemory: ~Copyable {
+    private let own: AlignedBuffer?
+    let bytes: UnsafeMutableRawBufferPointer
+
+    init(_ memory: UnsafeMutableRawBufferPointer, atLeast count: Int) {
+        guard count > memory.count else {
+            own = nil
+            bytes = memory
+            return
+        }
+        let buffer = AlignedBuffer(count: count)
+        bytes = buffer.bytes
+        own = consume buffer
+    }
+}
+
+/// The digests of a region's blocks.
+private final class RegionScratch {
+    private let layout: WireLayout
+    private let digests: Scratch
+    private let zeroBlocks: UnsafeMutableBufferPointer<Bool>
+
+    init(_ layout: WireLayout) {
+        self.layout = layout
+        let count = layout.region / layout.block
+        digests = Scratch(count * layout.digestSize)
+        zeroBlocks = .allocate(capacity: count)
+        zeroBlocks.initialize(repeating: false)
+    }
+
+    deinit { zeroBlocks.deallocate() }
+
+    /// - Parameters:
+    ///   - bytes: the region's; `nil` where it has only zeros.
+    ///   - length: of the region.
+    ///   - hasher: of the request.
+    /// - Throws: when libcrypto fails.
+    func hash(
+        _ bytes: Slice<UnsafeRawBufferPointer>?, length: Int, _ hasher: inout BlockHasher
+    ) throws(Problem) {
+        guard let bytes else {
+            zeroBlocks.update(repeating: true)
+            digests.bytes.initializeMemory(as: UInt8.self, repeating: 0)
+            return
+        }
+        do throws(DigestError) {
+            try hasher.blockDigests(
+                of: UnsafeRawBufferPointer(rebasing: bytes), blockSize: layout.block,
+                into: digests.bytes, zeroBlocks: zeroBlocks)
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    func append(index: Int, _ region: ByteRange, to answer: inout ByteBuffer) {
+        let count = layout.blocks(in: region)
+        let size = CompareAnswer.entrySize(region, layout)
+        answer.writeWithUnsafeMutableBytes(minimumWritableBytes: size) { memory in
+            CompareAnswer.writeEntry(
+                index: index,
+                zeroBlocks: UnsafeBufferPointer(
+                    rebasing: UnsafeBufferPointer(zeroBlocks)[..<count]),
+                digests: UnsafeRawBufferPointer(
+                    rebasing: digests.bytes[..<(count * layout.digestSize)]),
+                to: memory)
+            return size
+        }
+    }
+}
+
+/// The run of data that was asked for last.
+private struct DataRun {
+    private var run: ByteRange?
+    private var isKnown = false
+
+    /// Whether a range may hold anything but zeros.
+    mutating func overlaps(
+        _ range: ByteRange, of device: any BlockDevice
+    ) throws(Problem) -> Bool {
+        if !isKnown || (run.map { $0.end <= range.offset } ?? false) {
+            do throws(IOError) { run = try device.nextData(from: range.offset) } catch {
+                throw Problem(error)
+            }
+            isKnown = true
+        }
+        return run?.overlaps(range) ?? false
+    }
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import DeviceProbe
+internal import Digests
+internal import LinuxIO
+internal import Logging
+internal import Synchronization
+internal import WireProtocol
+
+/// The sessions of a server: who has which device, and when that ends.
+///
+/// Many may read a device; one may write it, and nobody beside.
+final class SessionTable: Sendable {
+    private enum Key: Hashable {
+        case device(UInt64)
+        case file(FileIdentity)
+        case new(String)
+    }
+    private struct Claim {
+        var key: Key
+        var isWriting: Bool
+        var peer: String
+        var run: String?
+    }
+    private struct State {
+        var claims: [String: Claim] = [:]
+        var sessions: [String: Session] = [:]
+        var isClosed = false
+    }
+    private let state = Mutex(State())
+    private let exports: ExportTable
+    private let limit: Int
+    private let silence: Duration
+    private let logger: Logger
+    private let boot: String?
+
+    /// - Parameters:
+    ///   - exports: what there is.
+    ///   - limit: of sessions at once.
+    ///   - silence: after which a session is released.
+    ///   - logger: gets a line a session.
+    init(exports: ExportTable, limit: Int, silence: Duration, logger: Logger) {
+        self.exports = exports
+        self.limit = limit
+        self.silence = silence
+        self.logger = logger
+        boot = bootIdentifier()
+    }
+
+    /// Opens a device for a client.
+    ///
+    /// - Parameters:
+    ///   - device: what the client calls it.
+    ///   - request: what for.
+    ///   - peer: the client's address.
+    /// - Returns: the session, and what the client is told of it.
+    /// - Throws: why not: 404, 409, 423, 503 and the errors of the device.
+    func open(
+        _ device: String, _ request: SessionRequest, peer: String
+    ) throws(Problem) -> Session {
+        let isTarget = request.mode != .read
+        let found = try exports.find(device, canCreate: isTarget)
+        if request.mode == .write && found.access == .readOnly {
+            var problem = Problem(
+                .access, status: 403, "The export is read-only",
+                detail: "the server exports it read-only")
+            problem.object = found.name
+            problem.advice = "The server's --export SELECTOR:rw allows writing."
+            throw problem
+        }
+        if let known = sessionOf(run: request.run, key(of: found), request.mode) { return known }
+        let id = try newIdentifier()
+        try claim(id, key(of: found), request, found, peer: peer)
+        do throws(Problem) {
+            let session = try open(id, found, request, peer)
+            let isOpen = state.withLock { state in
+                guard !state.isClosed else { return false }
+                state.sessions[id] = session
+                return true
+            }
+            guard isOpen else { throw Self.closing }
+            logger.info("session begins", metadata: metadata(session))
+            return session
+        } catch {
+            state.withLock { $0.claims[id] = nil }
+            throw error
+        }
+    }
+
+    private static let closing = Problem(
+        .busy, status: 503, "The server is ending", detail: "the server is ending")
+
+    /// The session that a client has opened before without having heard of it.
+    private func sessionOf(run: String?, _ key: Key, _ mode: SessionRequest.Mode) -> Session? {
+        guard let run else { return nil }
+        return state.withLock { state in
+            state.sessions.values.first {
+                $0.run == run && $0.mode == mode && state.claims[$0.id]?.key == key
+            }
+        }
+    }
+
+    private func key(of found: ExportTable.Found) -> Key {
+        switch found.identity {
+        case .device(let number): .device(number)
+        case .image(let file, _): .file(file)
+        case .newImage, nil: .new(found.name)
+        }
+    }
+
+    private func claim(
+        _ id: String, _ key: Key, _ request: SessionRequest, _ found: ExportTable.Found,
+        peer: String
+    ) throws(Problem) {
+        let isWriting = request.mode == .write
+        let claim = Claim(key: key, isWriting: isWriting, peer: peer, run: request.run)
+        let (other, isFull, isClosed) = state.withLock { state -> (Claim?, Bool, Bool) in
+            if state.isClosed { return (nil, false, true) }
+            let other = state.claims.values.first {
+                $0.key == key && ($0.isWriting || isWriting)
+            }
+            let isFull = state.claims.count >= limit
+            if other == nil && !isFull { state.claims[id] = claim }
+            return (other, isFull, false)
+        }
+        if isClosed { throw Self.closing }
+        if let other {
+            var problem = Problem(
+                .locked, status: 423, "The device is in use by another session",
+                detail:
+                    "a client at \(other.peer) is \(other.isWriting ? "writing to" : "reading") it")
+            problem.object = found.name
+            problem.cause = Refusal.Cause.locked.rawValue
+            problem.advice = "Wait until that is done."
+            throw problem
+        }
+        if isFull {
+            throw Problem(
+                .busy, status: 503, "The server has no session to spare",
+                detail: "the server has \(limit) sessions, and no more at once")
+        }
+    }
+
+    private func open(
+        _ id: String, _ found: ExportTable.Found, _ request: SessionRequest, _ peer: String
+    ) throws(Problem) -> Session {
+        let method: DigestMethod
+        var key: DigestKey?
+        do throws(DigestError) {
+            method = try DigestMethod(named: request.digest)
+            if method.isKeyed {
+                key = try DigestKey(bytes(fromHexadecimal: request.key ?? "") ?? [])
+            }
+        } catch {
+            var problem = Problem(
+                .digest, status: 400, "The digest cannot be had", detail: error.reason)
+            problem.object = request.digest
+            problem.candidates = DigestMethod.available().map(\.name)
+            throw problem
+        }
+        let opened = try Opened(found, request, boot: boot, view: exports.view)
+        let layout = try opened.layout(for: request.block, digestSize: method.byteCount)
+        var record = SessionRecord(
+            session: id, device: found.id, size: opened.device.geometry.size,
+            logicalSector: opened.facts.logicalSector,
+            alignment: opened.device.geometry.alignment, layout: layout,
+            content: ContentRecord(opened.facts.content), kind: opened.kind,
+            rotational: opened.isRotational, warnings: opened.warnings)
+        record.timeout = silence / .seconds(1)
+        record.stamp = opened.device.contentStamp()?.marks
+        record.host = boot.flatMap { boot in
+            opened.facts.identity.flatMap { HostRecord($0, boot: boot) }
+        }
+        record.sizeBefore = opened.sizeBefore
+        record.resizeTo = opened.resizeTo
+        record.created = opened.wasCreated
+        return Session(
+            id: id, run: request.run, peer: peer, mode: request.mode, name: found.name,
+            device: opened.device, layout: layout, method: method, key: key, record: record,
+            relatives: opened.relatives, anchor: found.anchor)
+    }
+
+    /// Finds a session; the caller must `finish()` what it then does.
+    ///
+    /// - Throws: 404 where it has ended, or never was.
+    func begin(_ id: String) throws(Problem) -> Session {
+        if let session = state.withLock({ $0.sessions[id] }), session.begin() { return session }
+        throw Problem(
+            .noSession, status: 404, "There is no such session",
+            detail: "the session has ended or never was")
+    }
+
+    /// Ends a session, once what it had in work is done.
+    func end(_ session: Session, how: String) {
+        guard session.end() else { return }
+        release(session, how: how)
+    }
+
+    /// Ends sessions that nothing was heard of for too long.
+    func endSilent() {
+        for session in state.withLock({ Array($0.sessions.values) })
+        where session.end(afterSilence: silence) {
+            flushAndRelease(session, how: "silent")
+        }
+    }
+
+    /// Ends all sessions, and lets no new one begin.
+    func close() {
+        let sessions = state.withLock { state in
+            state.isClosed = true
+            return Array(state.sessions.values)
+        }
+        for session in sessions where session.end() {
+            flushAndRelease(session, how: "server ended")
+        }
+    }
+
+    private func flushAndRelease(_ session: Session, how: String) {
+        do throws(IOError) { try session.flush() } catch {
+            logger.error("flush failed: \(error)", metadata: ["session": "\(session.id)"])
+        }
+        release(session, how: how)
+    }
+
+    private func release(_ session: Session, how: String) {
+        state.withLock { state in
+            state.sessions[session.id] = nil
+            state.claims[session.id] = nil
+        }
+        var metadata = metadata(session)
+        let counts = session.counts
+        metadata["compared"] = "\(counts.compared)"
+        metadata["read"] = "\(counts.read)"
+        metadata["written"] = "\(counts.written)"
+        metadata["zeroed"] = "\(counts.zeroed)"
+        let elapsed = (ContinuousClock().now - session.start) / .milliseconds(1)
+        metadata["seconds"] = "\((elapsed).rounded() / 1000)"
+        metadata["end"] = "\(how)"
+        logger.info("session ends", metadata: metadata)
+    }
+
+    private func metadata(_ session: Session) -> Logger.Metadata {
+        [
+            "session": "\(session.id.prefix(8))", "peer": "\(session.peer)",
+            "device": "\(session.name)", "mode": "\(session.mode.rawValue)",
+        ]
+    }
+
+    /// 128 random bits.
+    private func newIdentifier() throws(Problem) -> String {
+        do throws(DigestError) {
+            return try DigestKey().withUnsafeBytes { hexadecimal($0.prefix(16)) }
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    var count: Int { state.withLock { $0.sessions.count } }
+}
+
+/// A device that was opened for a session, as source or target.
+private struct Opened {
+    var device: any BlockDevice
+    var facts: SourceFacts
+    var kind: String
+    var warnings: [String]
+    var isRotational: Bool
+    var relatives: [String] = []
+    var sizeBefore: Int?
+    var resizeTo: Int?
+    var wasCreated: Bool?
+
+    init(
+        _ found: ExportTable.Found, _ request: SessionRequest, boot: String?, view: SystemView
+    ) throws(Problem) {
+        do throws(ProbeError) {
+            guard request.mode != .read else {
+                let source = try openSource(found.path, as: found.name, view: view)
+                device = source.device
+                facts = source.facts
+                kind = source.device is ImageFile ? "image" : "block-device"
+                warnings = source.warnings
+                isRotational = source.isRotational
+                return
+            }
+            let source: SourceFacts
+            let policy: GatePolicy
+            do throws(WireError) {
+                guard let record = request.source else { throw WireError("source is missing") }
+                source = try record.facts(boot: boot)
+                var sizePolicy: SizePolicy?
+                if let name = request.sizePolicy {
+                    sizePolicy = SizePolicy(rawValue: name)
+                    guard sizePolicy != nil else { throw WireError("sizePolicy is unknown") }
+                }
+                policy = GatePolicy(
+                    sizePolicy: sizePolicy, overwrite: request.overwrite ?? false,
+                    isDryRun: request.mode == .dryRun)
+            } catch {
+                throw .failed(IOError(found.name, "open", reason: error.reason))
+            }
+            let target = try SafetyGate.admit(
+                found.path, as: found.name, source: source, policy: policy, view: view)
+            device = target.device
+            let identity = found.description?.identity
+            facts = SourceFacts(
+                name: found.name, size: target.device.geometry.size, content: .empty,
+                logicalSector: target.kind == .image ? nil : target.device.geometry.logicalSector,
+                identity: identity)
+            kind = target.kind.rawValue
+            warnings = target.warnings
+            isRotational = target.isRotational
+            relatives = target.relatives
+            sizeBefore = target.sizeBefore
+            wasCreated = target.wasCreated
+            resizeTo = target.resizeTo
+            // Grown before the first write; shrunk by the commit.
+            if let size = target.resizeTo, request.mode == .write, size > device.geometry.size {
+                do throws(IOError) { try device.resize(to: size) } catch { throw .failed(error) }
+            }
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    /// The blocks that were asked for, raised to what the device can transfer.
+    func layout(for block: Int, digestSize: Int) throws(Problem) -> WireLayout {
+        do throws(WireError) {
+            guard block > 0, block <= Limits.window else { throw WireError("block size \(block)") }
+            var unit = block
+            while unit % device.geometry.alignment != 0 {
+                unit += block
+                guard unit <= Limits.window else {
+                    throw WireError("blocks of \(block) bytes do not fit the device")
+                }
+            }
+            var region = unit
+            while region < 64 << 10 { region *= 2 }
+            return try WireLayout(block: unit, region: region, digestSize: digestSize)
+        } catch {
+            throw Problem(error)
+        }
+    }
+}
+
+/// What tells this boot of this machine from all others; `nil` where the kernel does not say.
+func bootIdentifier() -> String? { readSmallFile("/proc/sys/kernel/random/boot_id") }

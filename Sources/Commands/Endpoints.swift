@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockClient
+internal import BlockDevices
+internal import DeviceProbe
+internal import Digests
+internal import SyncEngine
+internal import WireProtocol
+
+/// A device that is open for reading, here or on a server.
+struct SourceEndpoint {
+    var device: any BlockDevice
+    var facts: SourceFacts
+    var warnings: [String]
+    var isRotational: Bool
+    /// Where it is on a server.
+    var remote: RemoteBlockDevice?
+}
+
+/// A device that a gate has admitted as target, here or on a server.
+struct TargetEndpoint {
+    var device: any BlockDevice
+    /// Bytes, as the gate found it.
+    var sizeBefore: Int
+    /// What the engine has to resize it to, in bytes.
+    var resizeTo: Int?
+    /// What it is resized to by whomever, in bytes.
+    var resizedTo: Int?
+    /// Paths of the devices here that cache the same bytes.
+    var relatives: [String] = []
+    var wasCreated: Bool
+    var warnings: [String]
+    var isRotational: Bool
+    var remote: RemoteBlockDevice?
+}
+
+/// Opens what the user names, wherever it is.
+struct Endpoints {
+    private let options: ComparisonOptions
+    private let control: RunControl
+    private let method: DigestMethod
+
+    /// - Throws: wrong usage, for a digest that is not to be had.
+    init(_ options: ComparisonOptions, _ control: RunControl) throws(CommandFailure) {
+        self.options = options
+        self.control = control
+        do throws(DigestError) { method = try DigestMethod(named: options.hashMethod) } catch {
+            throw CommandFailure(
+                .usage, "hash method \(error.object): \(error.reason)", advice: error.advice)
+        }
+    }
+
+    /// Opens a source, or one side of a comparison.
+    ///
+    /// - Parameters:
+    ///   - text: a selector or URL.
+    ///   - block: what the other side makes of the block size, in bytes; `nil` where it is not
+    ///     known yet.
+    /// - Returns: the open device.
+    /// - Throws: why it cannot be opened.
+    func source(_ text: String, block: Int? = nil) throws(CommandFailure) -> SourceEndpoint {
+        do throws(ProbeError) {
+            guard let location = remote(text) else {
+                let source = try openSource(text)
+                return SourceEndpoint(
+                    device: source.device, facts: source.facts, warnings: source.warnings,
+                    isRotational: source.isRotational)
+            }
+            let device = try RemoteBlockDevice(
+                try server(location),
+                for: .init(mode: .read, block: block ?? options.wantedBlock), digest: method)
+            return SourceEndpoint(
+                device: device, facts: try device.sourceFacts(),
+                warnings: Self.warnings(of: device), isRotational: device.record.rotational,
+                remote: device)
+        } catch {
+            throw CommandFailure(error)
+        }
+    }
+
+    /// Opens both sides of a comparison; the one here first, since its transfers bound the blocks.
+    func pair() throws(CommandFailure) -> (source: SourceEndpoint, target: SourceEndpoint) {
+        var block = options.wantedBlock
+        if isRemote(options.source) {
+            let target = try source(options.target)
+            block = leastCommonMultiple(block, target.device.geometry.alignment)
+            return (try source(options.source, block: block), target)
+        }
+        let first = try source(options.source)
+        block = leastCommonMultiple(block, first.device.geometry.alignment)
+        return (first, try source(options.target, block: block))
+    }
+
+    /// Opens a target through the gate: that of this machine, or the server's.
+    ///
+    /// - Parameters:
+    ///   - source: what it is to become equal to; opened again where the block size turns out not
+    ///     to fit the target.
+    ///   - policy: what the user has allowed.
+    /// - Returns: the admitted target.
+    /// - Throws: why it cannot be opened, and the gate's refusal.
+    func target(
+        for source: inout SourceEndpoint, policy: GatePolicy
+    ) throws(CommandFailure) -> TargetEndpoint {
+        do throws(ProbeError) {
+            if let location = remote(options.target) {
+                return try target(on: location, source, policy)
+            }
+            let admitted = try SafetyGate.admit(
+                options.target, source: source.facts, policy: policy)
+            let target = TargetEndpoint(
+                device: admitted.device, sizeBefore: admitted.sizeBefore,
+                resizeTo: policy.isDryRun ? nil : admitted.resizeTo,
+                resizedTo: admitted.resizeTo, relatives: admitted.relatives,
+                wasCreated: admitted.wasCreated, warnings: admitted.warnings,
+                isRotational: admitted.isRotational)
+            try fit(&source, to: admitted.device)
+            return target
+        } catch {
+            throw CommandFailure(error)
+        }
+    }
+
+    /// Opens a source on a server again where its blocks do not fit the target here.
+    private func fit(
+        _ source: inout SourceEndpoint, to target: any BlockDevice
+    ) throws(ProbeError) {
+        guard let remote = source.remote else { return }
+        let block = leastCommonMultiple(remote.record.block, target.geometry.alignment)
+        guard block != remote.record.block, BlockLayout.blockSizes.contains(block) else { return }
+        remote.release(isComplete: false)
+        let device = try RemoteBlockDevice(
+            remote.server, for: .init(mode: .read, block: block), digest: method)
+        source.device = device
+        source.remote = device
+    }
+
+    private func target(
+        on location: RemoteLocation, _ source: SourceEndpoint, _ policy: GatePolicy
+    ) throws(ProbeError) -> TargetEndpoint {
+        let block = leastCommonMultiple(
+            options.wantedBlock, source.device.geometry.alignment)
+        let device = try RemoteBlockDevice(
+            try server(location),
+            for: .init(
+                mode: policy.isDryRun ? .dryRun : .write, block: block, source: source.facts,
+                policy: policy),
+            digest: method)
+        let record = device.record
+        let isCut = record.resizeTo.map { $0 < record.size } ?? false
+        return TargetEndpoint(
+            device: device, sizeBefore: record.sizeBefore ?? record.size,
+            resizeTo: isCut && !policy.isDryRun ? record.resizeTo : nil,
+            resizedTo: record.resizeTo, wasCreated: record.created ?? false,
+            warnings: Self.warnings(of: device), isRotational: record.rotational, remote: device)
+    }
+
+    private func isRemote(_ text: String) -> Bool { remote(text) != nil }
+
+    private func remote(_ text: String) -> RemoteLocation? {
+        // What it is not has been said when the options were looked at.
+        guard case .remote(let location)? = try? Location(text) else { return nil }
+        return location
+    }
+
+    private func server(_ location: RemoteLocation) throws(ProbeError) -> RemoteServer {
+        let (console, control) = (options.console, control)
+        var settings = RemoteServer.Options(
+            log: { console.note($0) }, isCancelled: { control.isCancelled })
+        settings.bytesPerSecond = options.bwlimit?.bytes
+        return try RemoteServer(location, settings)
+    }
+
+    /// The server's warnings, as the user of this side is to see them.
+    private static func warnings(of device: RemoteBlockDevice) -> [String] {
+        device.record.warnings.map { "\(device.name): \($0)" }
+    }
+}

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+package import BlockDevices
+
+/// How both sides of a session cut up the device, sizes in bytes.
+package struct WireLayout: Hashable, Sendable {
+    package let block: Int
+    /// A power-of-two number of blocks.
+    package let region: Int
+    package let digestSize: Int
+
+    /// - Throws: when the sizes do not go together, or a window could have too many blocks.
+    package init(block: Int, region: Int, digestSize: Int) throws(WireError) {
+        guard block >= 512, block % 512 == 0, block <= Limits.window else {
+            throw WireError("block size \(block): not a multiple of 512 up to \(Limits.window)")
+        }
+        guard region >= block, region <= Limits.window, region % block == 0,
+            (region / block).nonzeroBitCount == 1
+        else { throw WireError("region size \(region): not a power of two of blocks of \(block)") }
+        guard (1...64).contains(digestSize) else {
+            throw WireError("digest size \(digestSize): not from 1 to 64")
+        }
+        self.block = block
+        self.region = region
+        self.digestSize = digestSize
+    }
+
+    /// How many regions a range touches that starts at one.
+    package func regions(in range: ByteRange) -> Int { (range.length + region - 1) / region }
+
+    /// The bytes of a region of a range.
+    package func region(_ index: Int, of range: ByteRange) -> ByteRange {
+        let start = range.offset + index * region
+        return ByteRange(start, to: min(start + region, range.end))
+    }
+
+    /// How many blocks a range touches that starts at one.
+    package func blocks(in range: ByteRange) -> Int { (range.length + block - 1) / block }
+
+    /// Makes sure that a range may be compared: it starts at a region, and is no longer than a
+    /// window may be.
+    package func check(_ range: ByteRange, size: Int) throws(WireError) {
+        guard !range.isEmpty, range.end <= size else {
+            throw WireError("\(range): not within the \(size) bytes that are compared")
+        }
+        guard range.length <= Limits.window, blocks(in: range) <= Limits.blocks else {
+            throw WireError("\(range): longer than a window may be")
+        }
+        guard range.offset % region == 0 else {
+            throw WireError("\(range): does not start at a region of \(region) bytes")
+        }
+    }
+}
+
+/// The request to compare a window, or to tell where the data of the device is.
+///
+///     0   u32  kind: 1 compare, 2 map
+///     4   u32  0
+///     8   u64  offset, bytes
+///     16  u64  length, bytes
+///     24       kind 1: one digest a region, ascending
+package enum CompareRequest {
+    case compare(ByteRange, digests: UnsafeRawBufferPointer)
+    case map(ByteRange)
+
+    package static let headerSize = 24
+
+    /// Writes the fixed part; the digests are to follow it.
+    ///
+    /// - Parameters:
+    ///   - range: the window.
+    ///   - isMap: asks for data runs, not for a comparison.
+    ///   - memory: at least `headerSize` bytes.
+    package static func writeHeader(
+        _ range: ByteRange, isMap: Bool = false, to memory: UnsafeMutableRawBufferPointer
+    ) {
+        var writer = FrameWriter(memory)
+        writer.put(UInt32(isMap ? 2 : 1))
+        writer.put(UInt32(0))
+        writer.put(UInt64(range.offset))
+        writer.put(UInt64(range.length))
+    }
+
+    /// Reads a request.
+    ///
+    /// - Parameters:
+    ///   - bytes: the whole body.
+    ///   - layout: the session's.
+    ///   - size: how many bytes of the device take part.
+    /// - Throws: when it is no request, or one of another device.
+    package init(
+        _ bytes: UnsafeRawBufferPointer, layout: WireLayout, size: Int
+    ) throws(WireError) {
+        var reader = FrameReader(bytes)
+        let kind = try reader.u32()
+        guard try reader.u32() == 0 else { throw WireError("a reserved field is not 0") }
+        let range = try reader.range()
+        switch kind {
+        case 1:
+            try layout.check(range, size: size)
+            let digests = try reader.take(layout.regions(in: range) * layout.digestSize)
+            try reader.end()
+            self = .compare(range, digests: digests)
+        case 2:
+            guard !range.isEmpty, range.end <= size else {
+                throw WireError("\(range): not within the \(size) bytes of the device")
+            }
+            try reader.end()
+            self = .map(range)
+        default: throw WireError("compare: kind \(kind) is unknown")
+        }
+    }
+}
+
+extension FrameReader {
+    /// Offset and length.
+    mutating func range() throws(WireError) -> ByteRange {
+        let offset = try size()
+        let length = try size()
+        guard !offset.addingReportingOverflow(length).overflow else {
+            throw WireError("offset \(offset), length \(length): beyond every device")
+        }
+        return ByteRange(offset: offset, length: length)
+    }
+}
+
+/// Where one region differs, as the answer to a compare request has it.
+package struct RegionDifference {
+    /// Of the region in the window.
+    package var index: Int
+    /// One bit a block, the lowest of the first byte first: whether it is all zeros.
+    package var zeroMarks: UnsafeRawBufferPointer
+    /// One a block; all zeros for a zero block.
+    package var digests: UnsafeRawBufferPointer
+
+    package func isZero(block: Int) -> Bool { zeroMarks[block / 8] >> (block % 8) & 1 == 1 }
+}
+
+/// The answer to a compare request: the regions that differ, ascending.
+///
+///     0   u32  count
+///         count times
+///             u32  index of the region in the window
+///                  zero marks: one bit a block, ⌈blocks / 8⌉ bytes
+///                  one digest a block
+package enum CompareAnswer {
+    package static let headerSize = 4
+
+    /// Bytes of a region's entry.
+    package static func entrySize(_ region: ByteRange, _ layout: WireLayout) -> Int {
+        let blocks = layout.blocks(in: region)
+        return 4 + (blocks + 7) / 8 + blocks * layout.digestSize
+    }
+
+    package static func writeHeader(count: Int, to memory: UnsafeMutableRawBufferPointer) {
+        var writer = FrameWriter(memory)
+        writer.put(UInt32(count))
+    }
+
+    /// Writes a region's entry.
+    ///
+    /// - Parameters:
+    ///   - index: of the region in the window.
+    ///   - zeroBlocks: one mark a block.
+    ///   - digests: one a block.
+    ///   - memory: `entrySize` bytes.
+    package static func writeEntry(
+        index: Int, zeroBlocks: UnsafeBufferPointer<Bool>, digests: UnsafeRawBufferPointer,
+        to memory: UnsafeMutableRawBufferPointer
+    ) {
+        var writer = FrameWriter(memory)
+        writer.put(UInt32(index))
+        var byte: UInt8 = 0
+        for (block, isZero) in zeroBlocks.enumerated() {
+            if isZero { byte |= 1 << (block % 8) }
+            if block % 8 == 7 || block == zeroBlocks.count - 1 {
+                writer.put(byte)
+                byte = 0
+            }
+        }
+        writer.put(digests)
+    }
+
+    /// Reads an answer.
+    ///
+    /// - Parameters:
+    ///   - bytes: the whole body; what is returned points into it.
+    ///   - range: the window that was asked about.
+    ///   - layout: the session's.
+    /// - Returns: ascending, each region at most once.
+    /// - Throws: when it is no answer, or one to another request.
+    package static func read(
+        _ bytes: UnsafeRawBufferPointer, range: ByteRange, layout: WireLayout
+    ) throws(WireError) -> [RegionDifference] {
+        var reader = FrameReader(bytes)
+        let count = try reader.u32()
+        let regions = layout.regions(in: range)
+        guard count <= regions else {
+            throw WireError("\(count) of \(regions) regions are said to differ")
+        }
+        var differences: [RegionDifference] = []
+        differences.reserveCapacity(count)
+        for _ in 0..<count {
+            let index = try reader.u32()
+            guard (0..<regions).contains(index), (differences.last?.index ?? -1) < index else {
+                throw WireError("region \(index) of \(regions): out of order")
+            }
+            let blocks = layout.blocks(in: layout.region(index, of: range))
+            let marks = try reader.take((blocks + 7) / 8)
+            let digests = try reader.take(blocks * layout.digestSize)
+            differences.append(
+                RegionDifference(index: index, zeroMarks: marks, digests: digests))
+        }
+        try reader.end()
+        return differences
+    }
+}
+
+/// The answer to a map request: runs that may hold anything but zeros, ascending.
+///
+///     0   u64  end: up to here the answer speaks, bytes
+///     8   u32  count
+///     12  u32  0
+///     16       count times u64 offset, u64 length, bytes
+package struct DataMap: Hashable, Sendable {
+    package var end: Int
+    package var runs: [ByteRange]
+
+    package init(end: Int, runs: [ByteRange]) {
+        self.end = end
+        self.runs = runs
+    }
+
+    package var encoded: [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: 16 + 16 * runs.count) { memory, count in
+            var writer = FrameWriter(UnsafeMutableRawBufferPointer(memory))
+            writer.put(UInt64(end))
+            writer.put(UInt32(runs.count))
+            writer.put(UInt32(0))
+            for run in runs {
+                writer.put(UInt64(run.offset))
+                writer.put(UInt64(run.length))
+            }
+            count = writer.count
+        }
+    }
+
+    /// Reads the answer about a range.
+    package init(_ bytes: UnsafeRawBufferPointer, range: ByteRange) throws(WireError) {
+        var reader = FrameReader(bytes)
+        end = try reader.size()
+        guard end > range.offset, end <= range.end else {
+            throw WireError("a map of \(range) ends at \(end)")
+        }
+        let count = try reader.u32()
+        guard try reader.u32() == 0 else { throw WireError("a reserved field is not 0") }
+        guard count <= Limits.runs else { throw WireError("a map has \(count) runs") }
+        runs = []
+        var position = range.offset
+        for _ in 0..<count {
+            let run = try reader.range()
+            guard run.offset >= position, run.end <= end, !run.isEmpty else {
+                throw WireError("a map's run at \(run): out of order")
+            }
+            position = run.end
+            runs.append(run)
+        }
+        try reader.end()
+    }
+}

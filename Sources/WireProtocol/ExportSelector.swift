@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+package import DeviceProbe
+
+/// What `--export`, and a line of an exports file, offers: `SELECTOR[:ro|:rw]`.
+package struct ExportSelector: Hashable, Sendable {
+    package var selector: Selector
+    /// As it was written, without the access.
+    package var text: String
+    package var access: ExportAccess
+    /// Whether a directory of images is meant: its path ends with a slash.
+    package var isDirectory: Bool
+
+    /// Reads an export; a colon that is not followed by `ro` or `rw` at the end is part of a path.
+    ///
+    /// - Throws: when it names nothing, or a path that is not absolute.
+    package init(_ text: String) throws(WireError) {
+        var rest = Substring(text)
+        access = .readOnly
+        for candidate in [ExportAccess.readOnly, .readWrite] {
+            let suffix = ":\(candidate.rawValue)"
+            guard rest.hasSuffix(suffix) else { continue }
+            rest = rest.dropLast(suffix.count)
+            access = candidate
+            break
+        }
+        guard !rest.isEmpty else { throw WireError("\(text): it names nothing") }
+        self.text = String(rest)
+        selector = Selector(self.text)
+        switch selector {
+        case .path(let path):
+            guard path.hasPrefix("/") else {
+                throw WireError("\(text): not an absolute path, nor UUID= or another tag")
+            }
+            isDirectory = path.hasSuffix("/")
+        case .tag(_, let value):
+            guard !value.isEmpty else { throw WireError("\(text): the value is missing") }
+            isDirectory = false
+        }
+    }
+
+    /// Whether text starts with a tag's name and `=`.
+    package static func isTag(_ text: some StringProtocol) -> Bool {
+        if case .tag = Selector(String(text)) { true } else { false }
+    }
+}
+
+/// Reads an exports file: one export a line; `#` begins a comment at the start of a line or after
+/// white space.
+///
+/// - Parameters:
+///   - text: the file.
+///   - name: its path, for messages.
+/// - Returns: the exports in the order of the file.
+/// - Throws: for the first line that is none, with file and line.
+package func exports(
+    inFile text: String, named name: String
+) throws(WireError) -> [ExportSelector] {
+    var exports: [ExportSelector] = []
+    let lines = text.split(omittingEmptySubsequences: false) { $0.isNewline }
+    for (index, line) in lines.enumerated() {
+        let content = withoutComment(line)
+        guard !content.isEmpty else { continue }
+        do throws(WireError) { exports.append(try ExportSelector(String(content))) } catch {
+            throw WireError("\(name):\(index + 1): \(error.reason)")
+        }
+    }
+    return exports
+}
+
+/// A line without its comment and the white space around.
+private func withoutComment(_ line: Substring) -> Substring {
+    var end = line.endIndex
+    var previous: Character = " "
+    for index in line.indices {
+        if line[index] == "#" && (previous == " " || previous == "\t") {
+            end = index
+            break
+        }
+        previous = line[index]
+    }
+    var content = line[..<end]
+    while let first = content.first, first == " " || first == "\t" { content.removeFirst() }
+    while let last = content.last, last == " " || last == "\t" { content.removeLast() }
+    return content
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockClient
+import Glibc
+import TestSupport
+import Testing
+
+/// Connections that do not come about, or must not be trusted.
+@Suite(.timeLimit(.minutes(2))) struct ConnectionTests {
+    @Test func `a certificate that nobody vouches for is told, and not tried again`() throws {
+        let scratch = try ScratchDirectory()
+        try must(
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
+            "/CN=localhost", "-keyout", scratch.file("key"), "-out", scratch.file("cert"))
+        let port = freePort()
+        let server = try RunningProgram([
+            "openssl", "s_server", "-accept", "127.0.0.1:\(port)", "-key", scratch.file("key"),
+            "-cert", scratch.file("cert"), "-www",
+        ])
+        let notes = Notes()
+        let transport = try makeTransport("https://127.0.0.1:\(port)", notes: notes)
+        var error: HTTPError?
+        // The program takes a moment until it listens.
+        for _ in 0..<300 where server.isRunning {
+            error = failure { () throws(HTTPError) in try transport.call() }
+            if error?.reason != "connection refused" { break }
+            pauseBriefly()
+        }
+        #expect(error?.kind == .unreachable)
+        #expect(error?.reason.contains("certificate") == true, "\(error?.reason ?? "no error")")
+        #expect(notes.all.isEmpty)
+    }
+
+    @Test func `a connection that does not come about in time is a timeout`() throws {
+        // A listener whose queue is full leaves further ones without an answer.
+        let listener = ListeningSocket(backlog: 0)
+        let fillers = (0..<4).map { _ in listener.connectWithoutWaiting() }
+        defer { for filler in fillers { close(filler) } }
+        usleep(100_000)
+        let transport = try makeTransport("http://127.0.0.1:\(listener.port)") {
+            $0.connectSeconds = 0.5
+        }
+        // The silence that a request allows has nothing to do with it.
+        let time = seconds {
+            let error = failure { () throws(HTTPError) in try transport.call(silence: 0.1) }
+            #expect(error == HTTPError(.timeout, "no connection within 0.5 s"))
+        }
+        #expect(time >= 0.5)
+    }
+
+    private func freePort() -> UInt16 { ListeningSocket(backlog: 1).port }
+}
+
+/// A socket on the loopback address that listens and accepts nothing.
+private final class ListeningSocket {
+    let port: UInt16
+    private let descriptor: Int32
+    private var address = sockaddr_in()
+
+    init(backlog: Int32) {
+        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        let socket = descriptor
+        withAddress(&address) { pointer, size in
+            var size = size
+            bind(socket, pointer, size)
+            listen(socket, backlog)
+            getsockname(socket, pointer, &size)
+        }
+        port = UInt16(bigEndian: address.sin_port)
+    }
+
+    deinit { close(descriptor) }
+
+    func connectWithoutWaiting() -> Int32 {
+        let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue), 0)
+        withAddress(&address) { pointer, size in _ = connect(client, pointer, size) }
+        return client
+    }
+}
+
+private func withAddress(
+    _ address: inout sockaddr_in, _ body: (UnsafeMutablePointer<sockaddr>, socklen_t) -> Void
+) {
+    withUnsafeMutablePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            body($0, socklen_t(MemoryLayout<sockaddr_in>.size))
+        }
+    }
+}

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+"""Two loop devices of random data, the cases they are brought into, and the floor."""
+
+import itertools
+import os
+import random
+from pathlib import Path
+
+from . import machine
+
+DIRECTORY = Path("/dev/shm")
+BLOCK = 4096
+SEED = 20260101
+INVERTED = bytes(255 - byte for byte in range(256))  # random data stays random, every byte differs
+CASES = {
+    "identical": "identical",
+    "first10": "first 10 % changed",
+    "random1": "1 % of the 4 KiB blocks changed",
+    "all": "all changed",
+}
+
+
+def changes(case, size):
+    """The ranges that a case changes, as (offset, length); the same for every tool and round."""
+    if case == "random1":
+        blocks = random.Random(SEED).sample(range(size // BLOCK), size // BLOCK // 100)
+        return [(block * BLOCK, BLOCK) for block in sorted(blocks)]
+    end = {"identical": 0, "first10": size // 10 // BLOCK * BLOCK, "all": size}[case]
+    return [(offset, min(machine.CHUNK, end - offset)) for offset in range(0, end, machine.CHUNK)]
+
+
+class Pair:
+    """A source and a target, equal between the runs."""
+
+    def __init__(self, place, size):
+        if os.geteuid() != 0:
+            raise machine.Failure("loop devices need root")
+        self.size = size
+        self.files = [place.directory / name for name in ("source", "target")]
+        self.source, self.target = (
+            machine.Device(place.loop(file.name, size), size) for file in self.files)
+        generator = random.Random(SEED)
+        for offset in range(0, size, machine.CHUNK):
+            chunk = generator.randbytes(machine.CHUNK)
+            self.source.write(offset, chunk)
+            self.target.write(offset, chunk)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.source.close()
+        self.target.close()
+
+    def restore(self):
+        """Makes the target equal to the source, whatever a failed run has left."""
+        for offset in range(0, self.size, machine.CHUNK):
+            self.target.write(offset, self.source.read(offset, machine.CHUNK))
+
+    def timed(self, tool, case, run):
+        """What `run` returns, started from the case's state; the pair is equal before and after.
+
+        Without a case nothing is changed and nothing compared.
+        """
+        for offset, length in changes(case, self.size) if case else []:
+            self.target.write(offset, self.source.read(offset, length).translate(INVERTED))
+        for device in (self.source, self.target):
+            device.flush()
+        figures = run()
+        if case:
+            offset = machine.first_difference(self.source, self.target)
+            if offset is not None:
+                raise machine.Failure(f"{tool}, {case}: target differs after the run at {offset}")
+        return figures
+
+
+def fastest_floor(place, mode, pair):
+    """Tries thread counts and read sizes; returns the command that is fastest here, and all.
+
+    The mode is the helper's: `floor` reads both devices, `hash` also computes digests.
+    """
+    tried = []
+    for threads, size, pages in itertools.product(
+            (1, 2, 4, 8, 16), (128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20),
+            ("small", "huge")):
+        command = [place.helper, mode, str(threads), str(size), pages,
+                   pair.source.path, pair.target.path]
+        seconds = machine.summary([place.run(command) for _ in range(3)])["median"]
+        tried.append({"threads": threads, "readSize": size, "pages": pages, "seconds": seconds,
+                      "command": command})
+    # The best of many is mostly the luckiest, so the leaders run again, in turn.
+    leaders = sorted(tried, key=lambda entry: entry["seconds"])[:6]
+    again = [[place.run(entry["command"]) for entry in leaders] for _ in range(11)]
+    for entry, runs in zip(leaders, zip(*again)):
+        entry["seconds"] = machine.summary(list(runs))["median"]
+    best = min(leaders, key=lambda entry: entry["seconds"])
+    command = best["command"]
+    print(f"Floor: {best['threads']} threads reading {best['readSize'] >> 10} KiB "
+          f"into {best['pages']} pages are the fastest of {len(tried)} ways")
+    for entry in tried:
+        del entry["command"]
+    return command, tried
+
+
+def rotated(names, number):
+    """The names in the order of one round: another one goes first in every round, so that none
+    has the better neighbour.
+    """
+    start = number % len(names)
+    return names[start:] + names[:start]

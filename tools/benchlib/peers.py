@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+"""What is compared over the network: how each is started, and in which ways it is tried."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+
+from . import machine, servers
+from .pair import CASES
+
+DIRECTIONS = ("pull", "push")
+VENV = Path(__file__).resolve().parents[2] / ".build/bench-venv"
+# pdiffcopy wants only least versions; these are known to work with it on Python 3.11. A newer
+# gunicorn makes a control socket in the home directory.
+PDIFFCOPY = ("pdiffcopy==1.0.1", "flask==3.1.3", "gunicorn==23.0.0", "requests==2.32.5")
+
+
+@dataclass
+class Way:
+    """One set of options: the server's command line by port, the client's by port and case."""
+
+    label: str
+    server: Callable[[int], list]
+    client: Callable[[int, str], list]
+
+
+@dataclass
+class Contestant:
+    """A program in one direction, in the ways of which the fastest counts, case by case."""
+
+    tool: str
+    direction: str
+    ways: list
+    cases: tuple = tuple(CASES)
+    is_ready: Callable[[int], bool] = servers.listens
+    chosen: dict = field(default_factory=dict)
+
+    @property
+    def name(self):
+        return f"{self.tool} {self.direction}"
+
+
+def ends(direction, source, target, remote):
+    """The source and the target as a client names them."""
+    return (remote(source), target) if direction == "pull" else (source, remote(target))
+
+
+def blkferry(binary, direction, pair):
+    def server(port):
+        return [binary, "serve", "--listen", f"{servers.HOST}:{port}",
+                "--export", pair.source.path, "--export", f"{pair.target.path}:rw"]
+
+    def client(port, case):
+        whole = ["--whole-file"] if case == "all" else []
+        return [binary, "-q", *whole, *ends(
+            direction, pair.source.path, pair.target.path,
+            lambda path: f"http://{servers.HOST}:{port}{path}")]
+
+    return Contestant("blkferry", direction, [Way("defaults", server, client)])
+
+
+def pdiffcopy_program():
+    """pdiffcopy in an environment of its own, installed when it is missing."""
+    program = VENV / "bin/pdiffcopy"
+    if not program.exists():
+        print(f"Installing {' '.join(PDIFFCOPY)} into {VENV.relative_to(VENV.parents[1])}")
+        shutil.rmtree(VENV, ignore_errors=True)
+        for command in ([sys.executable, "-m", "venv", VENV],
+                        [VENV / "bin/pip", "install", "--quiet", *PDIFFCOPY]):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                shutil.rmtree(VENV, ignore_errors=True)
+                last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+                raise machine.Failure(f"cannot be installed: {' '.join(last)}")
+    return str(program)
+
+
+def pdiffcopy(program, direction, pair):
+    """On the files behind the devices, as it takes the size of a device for 0."""
+    source, target = map(str, pair.files)
+
+    def way(label, options):
+        def client(port, case):
+            whole = ["--whole-file"] if case == "all" else []
+            return [program, "--quiet", *options, *whole, *ends(
+                direction, source, target, lambda path: f"http://{servers.HOST}:{port}{path}")]
+
+        return Way(label, lambda port: [program, f"--listen={servers.HOST}:{port}"], client)
+
+    many = str(2 * os.cpu_count())
+    ways = [way("defaults", []), way(f"--concurrency={many}", [f"--concurrency={many}"]),
+            way("--block-size=64K", ["--block-size=64K"])]
+    return Contestant("pdiffcopy", direction, ways, is_ready=servers.answers)
+
+
+def nbdcopy(direction, pair):
+    """Whole copies only: it has no other."""
+    exported = pair.source.path if direction == "pull" else pair.target.path
+
+    def way(caching, options):
+        def server(port):
+            return ["nbdkit", "--foreground", "--port", str(port), "--ipaddr", servers.HOST,
+                    "file", exported, *caching]
+
+        def client(port, _):
+            return ["nbdcopy", "--flush", *options, *ends(
+                direction, pair.source.path, pair.target.path,
+                lambda _: f"nbd://{servers.HOST}:{port}")]
+
+        return Way(" ".join([*caching, *options]) or "defaults", server, client)
+
+    ways = [way(caching, options) for caching in ([], ["cache=none"])
+            for options in ([], ["--connections=2", "--request-size=1048576"])]
+    return Contestant("nbdcopy", direction, ways, cases=("all",))
+
+
+RSYNC_SETTINGS = """\
+use chroot = no
+uid = {uid}
+gid = {gid}
+log file = /dev/null
+[bench]
+path = /dev
+list = no
+read only = no
+hosts allow = {host}
+include = {source} {target}
+exclude = *
+refuse options = !copy-devices !write-devices
+"""
+
+
+def rsync(place, direction, pair):
+    """Device to device; of /dev its daemon shows nothing else."""
+    settings = place.directory / "rsyncd.conf"
+    settings.write_text(RSYNC_SETTINGS.format(
+        uid=os.getuid(), gid=os.getgid(), host=servers.HOST,
+        source=pair.source.path.removeprefix("/dev"), target=pair.target.path.removeprefix("/dev")))
+
+    def server(port):
+        return ["rsync", "--daemon", "--no-detach", f"--config={settings}", f"--port={port}",
+                f"--address={servers.HOST}"]
+
+    def client(port, case):
+        whole = "--whole-file" if case == "all" else "--no-whole-file"
+        return ["rsync", "-I", "--inplace", whole, "--copy-devices", "--write-devices", *ends(
+            direction, pair.source.path, pair.target.path,
+            lambda path: f"rsync://{servers.HOST}:{port}/bench/{path.removeprefix('/dev/')}")]
+
+    return Contestant("rsync", direction, [Way("defaults", server, client)])
+
+
+def contestants(binary, place, pair):
+    """All that can be started, and why the others cannot, by tool."""
+    found, missing = [], {}
+    makers = {
+        "blkferry": lambda direction: blkferry(binary, direction, pair),
+        "pdiffcopy": lambda direction: pdiffcopy(pdiffcopy_program(), direction, pair),
+        "nbdcopy": lambda direction: nbdcopy(direction, pair),
+        "rsync": lambda direction: rsync(place, direction, pair),
+    }
+    for tool, maker in makers.items():
+        for direction in DIRECTIONS:
+            try:
+                found.append(maker(direction))
+            except machine.Failure as failure:
+                missing[f"{tool} {direction}"] = str(failure)
+    return found, missing

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+"""Servers on the loopback interface that are stopped in the end, and the relay before them."""
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+from . import machine
+
+HOST = "127.0.0.1"
+START_LIMIT = 30  # seconds
+STOP_LIMIT = 20
+
+
+def free_port():
+    with socket.create_server((HOST, 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def listens(port):
+    """Whether somebody accepts connections there."""
+    try:
+        with socket.create_connection((HOST, port), timeout=5) as connection:
+            # Loopback connects a socket to itself when it happens to get that port.
+            return connection.getsockname() != connection.getpeername()
+    except OSError:
+        return False
+
+
+def answers(port):
+    """Whether somebody answers a request there: gunicorn listens before it can."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+class Server:
+    """A server that runs until the end of the `with`, ready for clients from its start."""
+
+    def __init__(self, place, command, port, is_ready=listens):
+        self.command = command
+        self.port = port
+        self.is_ready = is_ready
+        self.words = tempfile.TemporaryFile(dir=place.directory)
+        self.process = subprocess.Popen(
+            [place.helper, "hold", *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=self.words, start_new_session=True)
+
+    def __enter__(self):
+        try:
+            end = time.monotonic() + START_LIMIT
+            while not self.is_ready(self.port):
+                if self.process.poll() is not None:
+                    raise self.failure(f"ended with status {self.process.returncode}")
+                if time.monotonic() > end:
+                    raise self.failure(f"not ready after {START_LIMIT} s")
+                time.sleep(0.02)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        """Asks it to end, then makes it; returns what it printed on standard output.
+
+        It must not print more than a pipe holds.
+        """
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        output = b""
+        if not self.process.stdout.closed:
+            # What has left children behind may still hold the pipe.
+            os.set_blocking(self.process.stdout.fileno(), False)
+            output = self.process.stdout.read() or b""
+            machine.kill_group(self.process)
+            self.words.close()
+        return output.decode(errors="replace")
+
+    def failure(self, what):
+        self.words.seek(0)
+        words = self.words.read().decode(errors="replace").strip().splitlines()
+        return machine.Failure(f"{' '.join(self.command)}: {what}: {' / '.join(words[-3:])}")
+
+    def peak_memory(self):
+        """The peak resident bytes of its largest process."""
+        peaks = [0]
+        for entry in os.listdir("/proc"):
+            try:
+                if entry.isdigit() and os.getpgid(int(entry)) == self.process.pid:
+                    with open(f"/proc/{entry}/status") as status:
+                        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read(), re.MULTILINE)
+                    peaks.append(int(found[1]) * 1024 if found else 0)
+            except OSError:
+                pass  # ended meanwhile
+        return max(peaks)
+
+
+class Relay(Server):
+    """Stands before a server, counts what goes through and may hold it back."""
+
+    def __init__(self, place, target_port, delay):
+        port = free_port()
+        super().__init__(place, [place.helper, "relay", str(port), str(target_port), str(delay)],
+                         port)
+
+    def totals(self):
+        """Ends it; returns the bytes to the server, those from it, and the connections."""
+        figures = self.stop().split()
+        if len(figures) != 3:
+            raise machine.Failure("the relay ended without its totals")
+        # One connection was to see whether it is there.
+        return int(figures[0]), int(figures[1]), int(figures[2]) - 1
