@@ -57,24 +57,27 @@ final class Channel: RemoteChannel, @unchecked Sendable {
     }
 
     func write(
-        _ extents: ArraySlice<Extent>,
-        fill: (Extent, UnsafeMutableRawBufferPointer) -> Void
+        _ extents: ArraySlice<Extent>, _ parts: [UnsafeRawBufferPointer]
     ) throws(IOError) {
         guard let first = extents.first, let last = extents.last else { return }
-        let data = extents.reduce(0) { $0 + ($1.kind == .data ? $1.range.length : 0) }
-        let content = data + ExtentFrame.tableSize(count: extents.count)
-        reserve(content)
-        var position = 0
-        for extent in extents where extent.kind == .data {
-            let end = position + extent.range.length
-            fill(extent, UnsafeMutableRawBufferPointer(rebasing: frame.bytes[position..<end]))
-            position = end
-        }
-        ExtentFrame.writeTable(
-            extents, to: UnsafeMutableRawBufferPointer(rebasing: frame.bytes[data...]))
+        let table = ExtentFrame.tableSize(count: extents.count)
+        reserve(table)
+        ExtentFrame.writeTable(extents, to: frame.bytes)
         let range = ByteRange(first.range.offset, to: last.range.end)
-        try exchange(
-            content, "write at \(range)", into: payload, { .write(session: $0) }, nil)
+        let size = method.byteCount
+        let digest = UnsafeMutableRawBufferPointer(rebasing: frame.bytes[table..<table + size])
+        var all = parts
+        all.append(UnsafeRawBufferPointer(rebasing: frame.bytes[..<table]))
+        do throws(DigestError) {
+            var hasher = try BlockHasher(method, key: key)
+            try hasher.digest(of: all, into: digest)
+        } catch {
+            throw IOError(device.name, error.operation, reason: error.reason)
+        }
+        all.append(UnsafeRawBufferPointer(digest))
+        try attempt(all, "write at \(range)", into: payload, { .write(session: $0) }) {
+            _ throws(WireError) in
+        }
     }
 
     func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentFrame.Payload {
@@ -113,20 +116,15 @@ final class Channel: RemoteChannel, @unchecked Sendable {
         frame = AlignedBuffer(count: max(2 * frame.count, content + method.byteCount))
     }
 
-    private func exchange(
-        _ content: Int, _ operation: String, into body: ResponseBody, _ route: (String) -> Route,
-        _ none: Void?
-    ) throws(IOError) {
-        _ = try attempt(content, operation, into: body, route) { _ throws(WireError) in }
-    }
-
     /// Sends the frame and understands the answer, a frame as well.
     private func exchange<Result>(
         _ content: Int, _ operation: String, into body: ResponseBody, _ route: (String) -> Route,
         _ understand: (UnsafeRawBufferPointer) throws(WireError) -> Result
     ) throws(IOError) -> Result {
         let (method, key) = (method, key)
-        return try attempt(content, operation, into: body, route) { bytes throws(WireError) in
+        let length = try seal(content)
+        let bytes = UnsafeRawBufferPointer(rebasing: frame.bytes[..<length])
+        return try attempt([bytes], operation, into: body, route) { bytes throws(WireError) in
             let opened: UnsafeRawBufferPointer
             do {
                 var hasher = try BlockHasher(method, key: key)
@@ -140,19 +138,19 @@ final class Channel: RemoteChannel, @unchecked Sendable {
 
     private static let corruption = "corrupted"
 
+    /// Sends a frame, and again where it or the answer was corrupted.
     private func attempt<Result>(
-        _ content: Int, _ operation: String, into body: ResponseBody, _ route: (String) -> Route,
+        _ parts: [UnsafeRawBufferPointer], _ operation: String, into body: ResponseBody,
+        _ route: (String) -> Route,
         _ understand: (UnsafeRawBufferPointer) throws(WireError) -> Result
     ) throws(IOError) -> Result {
-        let length = try seal(content)
         for attempt in 1... {
             do throws(IOError) {
                 return try device.within { session throws(ProbeError) in
-                    try device.server.send(
-                        HTTPRequest(
-                            .post, route(session).path, contentType: MediaType.frames,
-                            body: UnsafeRawBufferPointer(rebasing: frame.bytes[..<length])),
-                        operation, into: body)
+                    var request = HTTPRequest(
+                        .post, route(session).path, contentType: MediaType.frames)
+                    if parts.count == 1 { request.body = parts[0] } else { request.parts = parts }
+                    try device.server.send(request, operation, into: body)
                     do throws(WireError) { return try understand(body.bytes) } catch {
                         let isCorrupted = error.reason == Self.corruption
                         throw .failed(

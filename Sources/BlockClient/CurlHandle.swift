@@ -57,7 +57,7 @@ final class CurlHandle: @unchecked Sendable {
     func attempt(
         _ request: HTTPRequest, into body: ResponseBody
     ) throws(HTTPError) -> (outcome: Outcome, sent: Int, received: Int) {
-        exchange.begin(body: request.body, into: body)
+        exchange.begin(request, into: body)
         defer { exchange.end() }
         message.pointee = 0
         try prepare(request)
@@ -172,7 +172,7 @@ extension CurlHandle {
         let head = long(CURLINFO_REQUEST_SIZE)
         // A body that libcurl sends together with the head is in the size of the request as well
         // (`MAX_INITIAL_POST_SIZE` in its lib/http.h).
-        let isTogether = exchange.limiter == nil && request.body?.count ?? 0 < 64 << 10
+        let isTogether = !exchange.givesBody && request.bodyCount < 64 << 10
         return isTogether ? max(head, uploaded) : head + uploaded
     }
 
@@ -248,11 +248,12 @@ extension CurlHandle {
             try set(CURLOPT_CUSTOMREQUEST, request.method.rawValue)
         case .post:
             try set(CURLOPT_POST, 1)
-            let body = request.body ?? UnsafeRawBufferPointer(start: nil, count: 0)
-            try check(cc_setopt_off_t(easy, CURLOPT_POSTFIELDSIZE_LARGE, curl_off_t(body.count)))
+            try check(
+                cc_setopt_off_t(
+                    easy, CURLOPT_POSTFIELDSIZE_LARGE, curl_off_t(request.bodyCount)))
             // Without POSTFIELDS libcurl asks the read callback, where the limit is kept.
-            let isLimited = exchange.limiter != nil
-            let memory = isLimited ? nil : body.baseAddress ?? UnsafeRawPointer(message)
+            let body = request.body?.baseAddress ?? UnsafeRawPointer(message)
+            let memory = exchange.givesBody ? nil : body
             try check(cc_setopt_pointer(easy, CURLOPT_POSTFIELDS, memory))
         }
     }

@@ -40,8 +40,13 @@ final class Exchange {
     private(set) var sockets: [Int32] = []
 
     private var sink: ResponseBody?
-    private var body = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// The pieces of the request's body.
+    private var parts: [UnsafeRawBufferPointer] = []
+    /// The piece that is being given, and how much of it was.
+    private var part = 0
     private var position = 0
+    /// Whether libcurl asks for the body, and does not just get its address.
+    private(set) var givesBody = false
     private var headerBytes = 0
     private var cancelledAt: Instant?
 
@@ -52,10 +57,12 @@ final class Exchange {
     }
 
     /// Prepares for an attempt.
-    func begin(body: UnsafeRawBufferPointer?, into sink: ResponseBody) {
+    func begin(_ request: HTTPRequest, into sink: ResponseBody) {
         sink.reset()
         self.sink = sink
-        self.body = body ?? UnsafeRawBufferPointer(start: nil, count: 0)
+        parts = request.parts.isEmpty ? request.body.map { [$0] } ?? [] : request.parts
+        givesBody = limiter != nil || !request.parts.isEmpty
+        part = 0
         position = 0
         headerBytes = 0
         isHeadComplete = false
@@ -68,7 +75,7 @@ final class Exchange {
     /// Lets go of what belongs to the caller.
     func end() {
         sink = nil
-        body = UnsafeRawBufferPointer(start: nil, count: 0)
+        parts = []
     }
 
     /// Whether the caller has wished to end for longer than a request in work is granted.
@@ -117,18 +124,32 @@ final class Exchange {
 
     /// Gives the next bytes of the request's body; `nil` to end the transfer.
     private func giveBody(_ room: UnsafeMutableRawBufferPointer) -> Int? {
-        let count = min(room.count, body.count - position, limiter?.portion ?? .max)
-        guard count > 0 else { return 0 }
-        guard pass(count) else { return nil }
-        room.copyMemory(from: UnsafeRawBufferPointer(rebasing: body[position..<position + count]))
-        position += count
+        let wanted = min(room.count, limiter?.portion ?? .max)
+        var count = 0
+        while count < wanted, part < parts.count {
+            let length = min(wanted - count, parts[part].count - position)
+            UnsafeMutableRawBufferPointer(rebasing: room[count..<count + length]).copyMemory(
+                from: UnsafeRawBufferPointer(
+                    rebasing: parts[part][position..<position + length]))
+            count += length
+            position += length
+            if position == parts[part].count { (part, position) = (part + 1, 0) }
+        }
+        guard count == 0 || pass(count) else { return nil }
         return count
     }
 
     private func seek(_ offset: Int) -> Bool {
-        guard (0...body.count).contains(offset) else { return false }
-        position = offset
-        return true
+        var rest = offset
+        for (index, piece) in parts.enumerated() {
+            if rest < piece.count {
+                (part, position) = (index, rest)
+                return true
+            }
+            rest -= piece.count
+        }
+        (part, position) = (parts.count, 0)
+        return rest == 0
     }
 }
 

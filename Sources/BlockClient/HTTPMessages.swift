@@ -17,6 +17,8 @@ package struct HTTPRequest {
     package var contentType: String?
     /// The body of a `POST`, which must stay valid until the call returns; `nil` for an empty one.
     package var body: UnsafeRawBufferPointer?
+    /// A body in several pieces, which is sent in their order in place of `body`.
+    package var parts: [UnsafeRawBufferPointer] = []
     /// Seconds without a byte in either direction after which an attempt counts as failed.
     ///
     /// They count from when the connection stands; until then `connectSeconds` is the limit.
@@ -38,6 +40,11 @@ package struct HTTPRequest {
         self.silence = silence
         self.isRetried = isRetried
     }
+}
+
+extension HTTPRequest {
+    /// Bytes of the body.
+    var bodyCount: Int { parts.reduce(body?.count ?? 0) { $0 + $1.count } }
 }
 
 /// What an answer says besides its body.

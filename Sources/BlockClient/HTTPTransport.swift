@@ -99,7 +99,7 @@ package final class HTTPTransport: Sendable {
         _ request: HTTPRequest, into body: ResponseBody
     ) throws(HTTPError) -> HTTPResponse {
         precondition(request.path.hasPrefix("/"))
-        precondition(request.method == .post || request.body == nil, "a body without POST")
+        precondition(request.method == .post || request.bodyCount == 0, "a body without POST")
         if let death { throw death }
         let handle = try takeHandle()
         defer { pool.withLock { $0.append(handle) } }

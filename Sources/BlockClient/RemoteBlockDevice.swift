@@ -346,13 +346,13 @@ extension RemoteBlockDevice {
     ) throws(IOError) {
         try withChannel { channel throws(IOError) in
             for request in extents.inRequests(unit: record.block) {
-                try channel.write(request) { extent, memory in
+                let parts = request.filter { $0.kind == .data }.map { extent in
                     guard let bytes else { preconditionFailure("data without bytes") }
                     let start = extent.range.offset - offset
-                    memory.copyMemory(
-                        from: UnsafeRawBufferPointer(
-                            rebasing: bytes[start..<start + extent.range.length]))
+                    return UnsafeRawBufferPointer(
+                        rebasing: bytes[start..<start + extent.range.length])
                 }
+                try channel.write(request, parts)
             }
         }
     }

@@ -28,7 +28,7 @@ package final class ResponseBody {
 
     deinit { free(memory) }
 
-    /// What the last answer held; valid until the next request.
+    /// What the last answer held, from the start of a page on; valid until the next request.
     package var bytes: UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(start: memory, count: count)
     }
@@ -50,7 +50,11 @@ package final class ResponseBody {
     private func reserve(_ needed: Int) -> Bool {
         guard needed > capacity else { return true }
         let wanted = min(limit, max(needed, 2 * capacity, Self.firstCapacity))
-        guard let larger = realloc(memory, wanted) else { return false }
+        var larger: UnsafeMutableRawPointer?
+        // Aligned, so that data at its start can be written directly.
+        guard posix_memalign(&larger, 4096, wanted) == 0, let larger else { return false }
+        if let memory { larger.copyMemory(from: memory, byteCount: count) }
+        free(memory)
         memory = larger
         capacity = wanted
         return true

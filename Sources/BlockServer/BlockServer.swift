@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import CLinuxBlock
 internal import DeviceProbe
 internal import Glibc
 package import LinuxIO
@@ -59,6 +60,8 @@ package final class BlockServer: Sendable {
     package init(_ options: Options) throws(LinuxIO.IOError) {
         self.options = options
         Self.raiseDescriptorLimit()
+        // Each thread would keep an arena of its own, full of answers that are long sent.
+        clb_limit_arenas(2)
         let exports = ExportTable(exports: options.exports, offersAll: options.exportsAll)
         group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
         let processors = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))

@@ -10,6 +10,7 @@
 #include <linux/loop.h>
 #include <linux/openat2.h>
 #include <linux/stat.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -106,6 +107,8 @@ int clb_cached_pages(int fd, uint64_t offset, uint64_t length, uint64_t *pages) 
     *pages = answer.cached;
     return result;
 }
+
+void clb_limit_arenas(int count) { mallopt(M_ARENA_MAX, count); }
 
 unsigned int clb_major(uint64_t device) { return major(device); }
 unsigned int clb_minor(uint64_t device) { return minor(device); }

@@ -61,9 +61,6 @@ struct Serve: ParsableCommand {
         guard (1...86_400).contains(sessionTimeout) else {
             throw ValidationError("session timeout \(sessionTimeout): must be from 1 to 86400")
         }
-        guard !selectors.isEmpty || exportsFile != nil || exportAll else {
-            throw ValidationError("nothing is exported: --export, --exports-file or --export-all")
-        }
         do throws(WireError) {
             let address = try ListenAddress(listen)
             guard insecure || address.isLocal else {
@@ -86,6 +83,11 @@ struct Serve: ParsableCommand {
     }
 
     private func serve(_ console: Console) throws(CommandFailure) {
+        guard !selectors.isEmpty || exportsFile != nil || exportAll else {
+            throw CommandFailure(
+                .usage, "nothing is exported",
+                advice: "Say --export, --exports-file or --export-all.")
+        }
         let address: ListenAddress
         var exports: [ExportSelector] = []
         do throws(WireError) {

@@ -49,17 +49,31 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
     package mutating func digest(
         of bytes: UnsafeRawBufferPointer, into digest: UnsafeMutableRawBufferPointer
     ) throws(DigestError) {
+        try self.digest(of: CollectionOfOne(bytes), into: digest)
+    }
+
+    /// Computes one digest of several pieces, as if they were one buffer.
+    ///
+    /// - Parameters:
+    ///   - parts: in their order.
+    ///   - digest: gets `method.byteCount` bytes at its start.
+    /// - Throws: when libcrypto fails, for which no reason is known.
+    package mutating func digest(
+        of parts: some Collection<UnsafeRawBufferPointer>,
+        into digest: UnsafeMutableRawBufferPointer
+    ) throws(DigestError) {
         precondition(digest.count >= method.byteCount)
         let done =
             switch engine {
             case .poly1305(let context, let key):
-                poly1305(context, key, bytes, digest)
+                poly1305(context, key, parts, digest)
             case .digest(let context, let algorithm):
-                messageDigest(context, algorithm, bytes, digest)
+                messageDigest(context, algorithm, parts, digest)
             }
         guard done else {
+            let count = parts.reduce(0) { $0 + $1.count }
             throw DigestError(
-                method.name, "digest of \(bytes.count) bytes", failedCall: "failed in libcrypto")
+                method.name, "digest of \(count) bytes", failedCall: "failed in libcrypto")
         }
     }
 
@@ -153,7 +167,7 @@ private func unit(
 
 /// The corresponding C functions are `EVP_MAC_init`, `EVP_MAC_update` and `EVP_MAC_final`.
 private func poly1305(
-    _ context: OpaquePointer, _ key: DigestKey, _ bytes: UnsafeRawBufferPointer,
+    _ context: OpaquePointer, _ key: DigestKey, _ parts: some Collection<UnsafeRawBufferPointer>,
     _ digest: UnsafeMutableRawBufferPointer
 ) -> Bool {
     key.withUnsafeBytes { key in
@@ -161,7 +175,7 @@ private func poly1305(
         // (openssl/openssl#18100), and a context that goes on after that refusal crashes.
         var length = 0
         return EVP_MAC_init(context, key.baseAddress, key.count, nil) == 1
-            && EVP_MAC_update(context, bytes.baseAddress, bytes.count) == 1
+            && parts.allSatisfy { EVP_MAC_update(context, $0.baseAddress, $0.count) == 1 }
             && EVP_MAC_final(context, digest.baseAddress, &length, digest.count) == 1
             && length == DigestMethod.poly1305.byteCount
     }
@@ -170,11 +184,11 @@ private func poly1305(
 /// The corresponding C functions are `EVP_DigestInit_ex2`, `EVP_DigestUpdate` and
 /// `EVP_DigestFinal_ex`.
 private func messageDigest(
-    _ context: OpaquePointer, _ algorithm: OpaquePointer, _ bytes: UnsafeRawBufferPointer,
-    _ digest: UnsafeMutableRawBufferPointer
+    _ context: OpaquePointer, _ algorithm: OpaquePointer,
+    _ parts: some Collection<UnsafeRawBufferPointer>, _ digest: UnsafeMutableRawBufferPointer
 ) -> Bool {
     // With an algorithm that was fetched before: otherwise each start looks it up by name.
     EVP_DigestInit_ex2(context, algorithm, nil) == 1
-        && EVP_DigestUpdate(context, bytes.baseAddress, bytes.count) == 1
+        && parts.allSatisfy { EVP_DigestUpdate(context, $0.baseAddress, $0.count) == 1 }
         && EVP_DigestFinal_ex(context, digest.baseAddress, nil) == 1
 }

@@ -108,6 +108,7 @@ struct DigestWorker: ~Copyable {
         if isPush ? window.targetIsHole : window.sourceIsHole {
             return try processByBytes(window)
         }
+        if pass.mode == .replace { return try fetch(window) }
         let localIsHole = isPush ? window.sourceIsHole : window.targetIsHole
         do throws(IOError) {
             try processByDigests(window.range, localIsHole: localIsHole)
@@ -115,6 +116,21 @@ struct DigestWorker: ~Copyable {
             guard error.isMediumError && canDoWithout(error) else { throw error }
             try processByBytes(window)
         }
+    }
+
+    /// Fetches all of a window, whatever is here.
+    private mutating func fetch(_ window: Window) throws(IOError) {
+        var result = WindowResult(range: window.range)
+        let extents = [Extent(window.range, .data)]
+        result.add(extents)
+        do throws(IOError) {
+            try pull(extents, targetIsZero: window.targetIsHole)
+        } catch {
+            guard error.isMediumError && pass.skipsUnreadable else { throw error }
+            return try processByBytes(window)
+        }
+        note(result)
+        pass.control.advance(done: window.range.length, different: result.different)
     }
 
     /// Whether a bad sector is no reason to end the pass.
@@ -158,10 +174,10 @@ struct DigestWorker: ~Copyable {
                 found.removeAll()
             }
         }
-        note(result)
         if pass.mode != .compare && !isPush {
             for batch in found { try pull(batch.extents) }
         }
+        note(result)
         pass.adapt(toDifferent: differences.count * layout.region, of: range.length)
         pass.control.advance(done: range.length, different: result.different)
     }
@@ -371,9 +387,7 @@ struct DigestWorker: ~Copyable {
         for request in batch.extents.inRequests(unit: layout.block) {
             if pass.isStopping { return }
             do throws(IOError) {
-                try channel.write(request) { extent, memory in
-                    copy(extent.range, from: batch.places, to: memory)
-                }
+                try channel.write(request, pieces(of: request, in: batch.places))
                 for extent in request { count(extent) }
             } catch {
                 if error.isNetwork { return pass.fail(error) }
@@ -382,21 +396,31 @@ struct DigestWorker: ~Copyable {
         }
     }
 
-    /// Copies bytes of regions that are one after the other in the memory.
-    private func copy(
-        _ range: ByteRange, from places: [ByteRange], to target: UnsafeMutableRawBufferPointer
-    ) {
+    /// Where the data of extents is in the memory, in which regions lie one after the other.
+    private func pieces(
+        of extents: ArraySlice<Extent>, in places: [ByteRange]
+    ) -> [UnsafeRawBufferPointer] {
+        var pieces: [UnsafeRawBufferPointer] = []
+        var index = 0
         var place = 0
-        for region in places {
-            if let part = region.intersection(range) {
-                let start = place + part.offset - region.offset
-                UnsafeMutableRawBufferPointer(
-                    rebasing: target[(part.offset - range.offset)..<(part.end - range.offset)]
-                ).copyMemory(
-                    from: UnsafeRawBufferPointer(rebasing: memory[start..<start + part.length]))
+        for extent in extents where extent.kind == .data {
+            while index < places.count, places[index].end <= extent.range.offset {
+                place += places[index].length
+                index += 1
             }
-            place += region.length
+            // An extent goes on in the next region, where that is adjacent.
+            var (ahead, start) = (index, place)
+            while ahead < places.count,
+                let part = places[ahead].intersection(extent.range)
+            {
+                let first = start + part.offset - places[ahead].offset
+                pieces.append(
+                    UnsafeRawBufferPointer(rebasing: memory[first..<first + part.length]))
+                start += places[ahead].length
+                ahead += 1
+            }
         }
+        return pieces
     }
 
     private mutating func count(_ extent: Extent) {
@@ -408,7 +432,9 @@ struct DigestWorker: ~Copyable {
     }
 
     /// Fetches what differs and writes it here.
-    private mutating func pull(_ extents: [Extent]) throws(IOError) {
+    private mutating func pull(
+        _ extents: [Extent], targetIsZero: Bool = false
+    ) throws(IOError) {
         for extent in extents where extent.kind == .zero { write(extent, nil) }
         let data = extents.filter { $0.kind == .data }
         for request in data.inRequests(unit: layout.block) {
@@ -417,7 +443,7 @@ struct DigestWorker: ~Copyable {
             var position = 0
             for extent in payload.extents {
                 guard extent.kind == .data else {
-                    write(extent, nil)
+                    if !targetIsZero { write(extent, nil) }
                     continue
                 }
                 let end = position + extent.range.length
@@ -427,10 +453,13 @@ struct DigestWorker: ~Copyable {
         }
     }
 
-    /// Writes an extent to the local target, through memory that is aligned.
+    /// Writes an extent to the local target, through aligned memory where its own is not.
     private mutating func write(_ extent: Extent, _ bytes: UnsafeRawBufferPointer?) {
         do throws(IOError) {
-            if let bytes {
+            let unit = UInt(local.geometry.alignment)
+            if let bytes, UInt(bitPattern: bytes.baseAddress) % unit == 0 {
+                try local.write(bytes, at: extent.range.offset)
+            } else if let bytes {
                 var offset = 0
                 while offset < bytes.count {
                     let length = min(bytes.count - offset, memory.count)

@@ -62,9 +62,10 @@ final class Pass: Sendable {
         layout = options.layout
         skipsUnreadable = options.skipsUnreadable
         self.control = control
-        comparesByDigests =
-            mode != .replace && (source is any RemoteDevice || target is any RemoteDevice)
-        let window = comparesByDigests ? layout.remoteWindow : layout.window
+        // Without comparing there are no digests; but what is fetched goes the same way.
+        let isRemote = source is any RemoteDevice || target is any RemoteDevice
+        comparesByDigests = source is any RemoteDevice || (isRemote && mode != .replace)
+        let window = isRemote && mode != .replace ? layout.remoteWindow : layout.window
         cursor = Mutex(
             WindowCursor(
                 source: source, target: target, length: length, windowSize: window,

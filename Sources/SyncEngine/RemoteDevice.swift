@@ -46,12 +46,10 @@ package protocol RemoteChannel: AnyObject {
     /// - Parameters:
     ///   - extents: ascending; their data is at most `Limits.payload`, and they are at most
     ///     `Limits.extents`.
-    ///   - fill: puts the data of an extent into memory of its length.
+    ///   - parts: the data of the data extents, one after the other, in pieces of any size.
     /// - Throws: the device's error, or that of the connection.
     func write(
-        _ extents: ArraySlice<Extent>,
-        fill: (Extent, UnsafeMutableRawBufferPointer) -> Void
-    ) throws(IOError)
+        _ extents: ArraySlice<Extent>, _ parts: [UnsafeRawBufferPointer]) throws(IOError)
 
     /// Reads ranges.
     ///

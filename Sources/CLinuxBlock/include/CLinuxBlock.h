@@ -65,6 +65,9 @@ int clb_lock(int fd, bool exclusive);
 /// cachestat(2): pages of the range in the page cache (Linux 6.5 and later, else ENOSYS)
 int clb_cached_pages(int fd, uint64_t offset, uint64_t length, uint64_t *pages);
 
+/// mallopt(3) M_ARENA_MAX
+void clb_limit_arenas(int count);
+
 unsigned int clb_major(uint64_t device);
 unsigned int clb_minor(uint64_t device);
 uint64_t clb_makedev(unsigned int major, unsigned int minor);
