@@ -103,6 +103,10 @@ final class RequestHandler: ChannelInboundHandler {
         if event is ServerEnds {
             isEnding = true
             if case .idle = state { context.close(promise: nil) }
+        } else if case ChannelEvent.inputClosed = event {
+            // The client sends no more; what it has asked for it still gets.
+            keepsAlive = false
+            if case .answering = state {} else { context.close(promise: nil) }
         } else {
             context.fireUserInboundEventTriggered(event)
         }

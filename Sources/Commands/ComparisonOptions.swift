@@ -21,7 +21,7 @@ struct ComparisonOptions: ParsableArguments {
         name: [.customShort("c"), .long],
         help: ArgumentHelp(
             "Worker threads, each with a connection of its own where a server takes part "
-                + "(default: four a processor; two for a rotational disk).",
+                + "(default: four a processor, six with a server; two for a rotational disk).",
             valueName: "n"))
     var concurrency: Int?
 
@@ -120,7 +120,9 @@ struct ComparisonOptions: ParsableArguments {
         let layout = try layout(for: devices)
         return SyncOptions(
             layout: layout,
-            concurrency: try threads(layout: layout, isRotational: isRotational))
+            concurrency: try threads(
+                layout: layout, isRotational: isRotational,
+                isRemote: devices.contains { $0 is any RemoteDevice }))
     }
 
     /// The block size asked for, raised where a device cannot transfer so little.
@@ -153,9 +155,12 @@ struct ComparisonOptions: ParsableArguments {
     /// - Parameters:
     ///   - layout: the buffers' size.
     ///   - isRotational: one of the devices is.
+    ///   - isRemote: one of the devices is on a server: half of the threads wait for it.
     /// - Returns: at least 1.
     /// - Throws: wrong usage, when the buffers of so many threads would be too large.
-    func threads(layout: BlockLayout, isRotational: Bool) throws(CommandFailure) -> Int {
+    func threads(
+        layout: BlockLayout, isRotational: Bool, isRemote: Bool
+    ) throws(CommandFailure) -> Int {
         if let concurrency {
             guard concurrency <= Self.largestBufferMemory / (2 * layout.window) else {
                 throw CommandFailure(
@@ -168,7 +173,8 @@ struct ComparisonOptions: ParsableArguments {
         if isRotational { return 2 }
         let processors = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
         let affordable = Self.bufferMemory / (2 * layout.window)
-        return max(1, min(4 * processors, 32, affordable))
+        let wanted = isRemote ? min(6 * processors, 16) : min(4 * processors, 32)
+        return max(1, min(wanted, affordable))
     }
 
     /// Bytes that all buffers together take at most, unless the user asks for more threads.

@@ -42,7 +42,7 @@ package struct BlockLayout: Hashable, Sendable {
 
     /// Bytes of such a window where most of it differs: what fits in a worker's memory, and so is
     /// read once.
-    package var denseWindow: Int { window }
+    package var denseWindow: Int { min(2 * window, remoteWindow) }
 
     private static let remoteWindowAim = 16 << 20
 

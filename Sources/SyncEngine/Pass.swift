@@ -39,8 +39,9 @@ final class Pass: Sendable {
     private let cursor: Mutex<WindowCursor>
     private let result = Mutex(Result())
     private let isStopped = Atomic(false)
-    /// Most of the last window differed: the next ones are short enough to be kept in memory.
-    private let isDense = Atomic(false)
+    /// Most of the last window differed: the next ones are short enough to be kept in memory, and so
+    /// are the first ones.
+    private let isDense = Atomic(true)
     private let comparesByDigests: Bool
 
     /// Prepares a pass.
@@ -117,7 +118,8 @@ final class Pass: Sendable {
         do throws(IOError) {
             let (window, skipped) = try cursor.withLock { cursor throws(IOError) in
                 try cursor.next(
-                    shorter: isDense.load(ordering: .relaxed) ? layout.denseWindow : nil)
+                    length: comparesByDigests && isDense.load(ordering: .relaxed)
+                        ? layout.denseWindow : nil)
             }
             if skipped > 0 {
                 control.advance(done: skipped, different: 0)

@@ -47,12 +47,11 @@ struct WindowCursor {
 
     /// Takes the next window.
     ///
-    /// - Parameter shorter: bytes of it, where it is to be shorter than others: a divisor of their
-    ///   size.
+    /// - Parameter length: bytes of it, where it is not to be as long as others.
     /// - Returns: the window, and how many bytes before it need no work; no window at the end.
     /// - Throws: what asking for the next data throws.
-    mutating func next(shorter: Int? = nil) throws(IOError) -> (window: Window?, skipped: Int) {
-        let windowSize = shorter ?? self.windowSize
+    mutating func next(length: Int? = nil) throws(IOError) -> (window: Window?, skipped: Int) {
+        let windowSize = length ?? self.windowSize
         let start = position
         guard position < end else { return (nil, 0) }
         let sourceRun = try source.run(at: position)
