@@ -48,6 +48,9 @@ package final class HTTPTransport: Sendable {
         }
     }
 
+    /// Why libcurl cannot be loaded; `nil` when it is.
+    private static let absence = cc_load().map { String(cString: $0) }
+
     /// libcurl's own preparation, which is made once and never undone.
     private static let preparation = curl_global_init(Int(CURL_GLOBAL_DEFAULT))
 
@@ -66,6 +69,9 @@ package final class HTTPTransport: Sendable {
     package init(_ options: Options) throws(HTTPError) {
         guard Self.isServer(options.base) else {
             throw HTTPError(.unreachable, "\(options.base) is not the address of an HTTP server")
+        }
+        if let reason = Self.absence {
+            throw HTTPError(.unreachable, "libcurl cannot be loaded: \(reason)")
         }
         guard Self.preparation == CURLE_OK else {
             throw HTTPError(.unreachable, "libcurl cannot start")

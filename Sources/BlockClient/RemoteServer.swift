@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 package import DeviceProbe
+internal import Digests
 internal import LinuxIO
 package import WireProtocol
 
@@ -134,7 +135,9 @@ package final class RemoteServer: Sendable {
         case .corrupted: error.operation = corrupted
         case .digest:
             if let candidates = problem.candidates {
-                error.advice = "the server has \(candidates.joined(separator: ", "))"
+                let ours = Set(DigestMethod.available().map(\.name))
+                let both = candidates.filter { ours.contains($0) }
+                error.advice = "Both sides have \(both.joined(separator: ", "))."
             }
         default: break
         }

@@ -133,7 +133,9 @@ final class SessionTable: Sendable {
                     "a client at \(other.peer) is \(other.isWriting ? "writing to" : "reading") it")
             problem.object = found.name
             problem.cause = Refusal.Cause.locked.rawValue
-            problem.advice = "Wait until that is done."
+            problem.advice =
+                "Wait until that is done; a client that died is forgotten after "
+                + "\(Int(silence / .seconds(1))) s."
             throw problem
         }
         if isFull {
