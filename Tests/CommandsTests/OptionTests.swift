@@ -52,11 +52,13 @@ import Testing
 }
 
 @Suite struct ConcurrencyTests {
-    private func threads(_ arguments: [String], block: Int = 4096, isRotational: Bool = false)
-        throws -> Int
-    {
+    private func threads(
+        _ arguments: [String], block: Int = 4096, isRotational: Bool = false,
+        isRemote: Bool = false
+    ) throws -> Int {
         try ComparisonOptions.parse(arguments + ["/a", "/b"])
-            .threads(layout: BlockLayout(block: block), isRotational: isRotational)
+            .threads(
+                layout: BlockLayout(block: block), isRotational: isRotational, isRemote: isRemote)
     }
 
     @Test func `a rotational disk gets two threads, others several a processor, a user his wish`()
@@ -64,6 +66,7 @@ import Testing
     {
         #expect(try threads([], isRotational: true) == 2)
         #expect(try (2...32).contains(threads([])))
+        #expect(try (6...16).contains(threads([], isRemote: true)))
         #expect(try threads(["-c", "7"], isRotational: true) == 7)
     }
 
