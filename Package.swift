@@ -134,9 +134,20 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
+        .target(
+            name: "FuzzTargets",
+            dependencies: ["LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol"],
+            path: "Tests/FuzzTargets", swiftSettings: settings),
+        // tools/fuzz builds it with libFuzzer; without, it runs single inputs again.
+        .executableTarget(
+            name: "fuzz", dependencies: ["FuzzTargets"], path: "Tests/Fuzz",
+            swiftSettings: settings),
         .testTarget(
             name: "WireProtocolTests",
-            dependencies: ["BlockDevices", "WireProtocol", "TestSupport"],
+            dependencies: [
+                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol", "FuzzTargets",
+                "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "BlockClientTests",

@@ -134,11 +134,16 @@ package final class RemoteBlockDevice: RemoteDevice {
         return record
     }
 
+    /// Bytes; the kernel's own limit is a little below (`MAX_LFS_FILESIZE`).
+    private static let largestSize = 1 << 62
+
     /// What a lying server could make us divide by, or allocate.
     private static func isSane(_ record: SessionRecord, _ request: SessionRequest) -> Bool {
-        guard record.size >= 0, record.alignment > 0, record.alignment <= 1 << 20,
+        guard (0...largestSize).contains(record.size), record.alignment > 0,
+            record.alignment <= 1 << 20,
             record.block >= request.block, record.block % request.block == 0,
-            record.sizeBefore ?? 0 >= 0, record.resizeTo ?? 0 >= 0,
+            (0...largestSize).contains(record.sizeBefore ?? 0),
+            (0...largestSize).contains(record.resizeTo ?? 0),
             record.logicalSector.map({ $0 >= 512 && $0.nonzeroBitCount == 1 }) ?? true,
             (try? record.content.content()) != nil
         else { return false }
@@ -217,6 +222,9 @@ extension RemoteBlockDevice {
             guard new.device == record.device, new.block == record.block,
                 new.size == state.withLock({ $0.size }), new.host == record.host
             else {
+                let body = ResponseBody(limit: Limits.json)
+                _ = try? server.send(
+                    HTTPRequest(.delete, Route.session(new.session).path), "release", into: body)
                 throw .network(
                     name, "open again", reason: "the server has another device under that name now")
             }

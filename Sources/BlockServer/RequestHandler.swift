@@ -269,8 +269,8 @@ extension RequestHandler {
     private func bodyLimit(_ route: Route) -> Int {
         switch route {
         case .sessions, .commit: Limits.json
-        case .compare: 24 + (Limits.window >> 9) * 64
-        case .read: ExtentFrame.tableSize(count: Limits.extents)
+        case .compare: CompareRequest.headerSize + (Limits.blocks + 1) * Limits.digest
+        case .read: ExtentFrame.tableSize(count: Limits.extents) + Limits.digest
         case .write: Limits.body
         case .info, .devices, .device, .content, .session: 0
         }

@@ -62,7 +62,8 @@ final class SessionTable: Sendable {
     ) throws(Problem) -> Session {
         let isTarget = request.mode != .read
         let found = try exports.find(device, canCreate: isTarget)
-        if request.mode == .write && found.access == .readOnly {
+        // A dry run is told what the real one would be told.
+        if isTarget && found.access == .readOnly {
             var problem = Problem(
                 .access, status: 403, "The export is read-only",
                 detail: "the server exports it read-only")

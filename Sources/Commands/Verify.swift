@@ -43,6 +43,9 @@ struct Verify: ParsableCommand {
                     source: source.device, target: target.device, options: options,
                     control: control)
             }
+            let isDone = report.failure == nil && !report.wasInterrupted
+            source.remote?.release(isComplete: isDone)
+            target.remote?.release(isComplete: isDone)
             let (size, targetSize) = (source.facts.size, target.facts.size)
             return RunOutcome(
                 report: report, sourceSize: size, targetSize: targetSize, warnings: warnings,

@@ -142,7 +142,7 @@ package struct RegionDifference {
 ///     0   u32  count
 ///         count times
 ///             u32  index of the region in the window
-///                  zero marks: one bit a block, ⌈blocks / 8⌉ bytes
+///                  zero marks: one bit a block, ⌈blocks / 8⌉ bytes, the bits beyond 0
 ///                  one digest a block
 package enum CompareAnswer {
     package static let headerSize = 4
@@ -208,6 +208,9 @@ package enum CompareAnswer {
             }
             let blocks = layout.blocks(in: layout.region(index, of: range))
             let marks = try reader.take((blocks + 7) / 8)
+            if blocks % 8 != 0, let last = marks.last, last >> (blocks % 8) != 0 {
+                throw WireError("region \(index): a mark beyond its \(blocks) blocks")
+            }
             let digests = try reader.take(blocks * layout.digestSize)
             differences.append(
                 RegionDifference(index: index, zeroMarks: marks, digests: digests))

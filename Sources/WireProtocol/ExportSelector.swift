@@ -16,11 +16,12 @@ package struct ExportSelector: Hashable, Sendable {
     ///
     /// - Throws: when it names nothing, or a path that is not absolute.
     package init(_ text: String) throws(WireError) {
-        var rest = Substring(text)
+        // By scalars: some characters of a path would be one with the colon that follows them.
+        var rest = text.unicodeScalars[...]
         access = .readOnly
         for candidate in [ExportAccess.readOnly, .readWrite] {
-            let suffix = ":\(candidate.rawValue)"
-            guard rest.hasSuffix(suffix) else { continue }
+            let suffix = ":\(candidate.rawValue)".unicodeScalars
+            guard rest.suffix(suffix.count).elementsEqual(suffix) else { continue }
             rest = rest.dropLast(suffix.count)
             access = candidate
             break

@@ -27,6 +27,9 @@ package enum Limits {
     /// the list of a machine with thousands of devices.
     package static let answer = 16 << 20
 
+    /// Bytes of a digest: no method has a longer one.
+    package static let digest = 64
+
     /// Blocks in a window: what bounds the answer to a compare request.
     package static let blocks = 32 << 10
 }

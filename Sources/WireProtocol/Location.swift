@@ -39,6 +39,9 @@ package struct RemoteLocation: Hashable, Sendable {
 
     package static let defaultPort = 8080
 
+    /// What a server's ids begin with that are no selectors here.
+    private static let idPrefixes = ["NAME=", "WWN=", "SERIAL="]
+
     /// Scheme, host and port.
     package var server: String { "\(scheme.rawValue)://\(authority)" }
 
@@ -68,8 +71,10 @@ package struct RemoteLocation: Hashable, Sendable {
             throw WireError("\(text): its percent signs do not stand for UTF-8 text")
         }
         // A tag stands without the slash; what looks like one in a directory keeps it.
-        let bare = decoded.dropFirst()
-        selector = ExportSelector.isTag(bare) ? String(bare) : decoded
+        // The slash alone: a combining mark after it would be one character with it.
+        let bare = String(decoded.unicodeScalars.dropFirst())
+        let isTag = ExportSelector.isTag(bare) || Self.idPrefixes.contains { bare.hasPrefix($0) }
+        selector = isTag ? bare : decoded
     }
 
     private static func authority(_ host: Substring, _ text: String) throws(WireError) -> String {

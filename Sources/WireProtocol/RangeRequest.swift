@@ -47,7 +47,7 @@ package enum RangeRequest: Hashable, Sendable {
 private func number(_ text: Substring) -> Int? {
     guard !text.isEmpty, text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")) ~= $0 })
     else { return nil }
-    return Int(text) ?? Int.max - 1
+    return Int(text) ?? Int.max
 }
 
 private func trimmed(_ text: Substring) -> Substring {

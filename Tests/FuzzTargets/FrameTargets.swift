@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import Digests
+internal import WireProtocol
+
+private let deviceSizes = [1 << 20, 1_000_001, 1 << 40, Int.max]
+
+/// Bits 0 and 1 choose the block, 2 and 3 the region, 4 and 5 the digest.
+private func layout(_ choice: UInt8) -> WireLayout {
+    let block = chosen(choice, 0, of: [512, 1536, 4096, 65536])
+    let factor = chosen(choice, 2, of: [1, 2, 16, 128])
+    let digest = chosen(choice, 4, of: [16, 32, 64, 1])
+    guard let layout = try? WireLayout(block: block, region: block * factor, digestSize: digest)
+    else { fatalError("no layout") }
+    return layout
+}
+
+/// Bits 6 and 7 choose the device's size.
+func fuzzCompareRequest(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
+    let layout = layout(choice)
+    let size = chosen(choice, 6, of: deviceSizes)
+    guard let request = try? CompareRequest(bytes, layout: layout, size: size) else { return }
+    let again: [UInt8]
+    switch request {
+    case .map(let range):
+        require(!range.isEmpty && range.end <= size, "a map within the device")
+        again = written(bytes.count) { CompareRequest.writeHeader(range, isMap: true, to: $0) }
+    case .compare(let range, let digests):
+        require(!range.isEmpty && range.end <= size, "a window within the device")
+        require(range.length <= Limits.window, "a window within the limit")
+        require(range.offset % layout.region == 0, "a window that starts at a region")
+        require(digests.count == layout.regions(in: range) * layout.digestSize, "one a region")
+        again = written(bytes.count) { memory in
+            CompareRequest.writeHeader(range, to: memory)
+            UnsafeMutableRawBufferPointer(rebasing: memory[CompareRequest.headerSize...])
+                .copyMemory(from: digests)
+        }
+    }
+    require(again.elementsEqual(bytes), "the same bytes when it is written again")
+}
+
+/// Three more bytes are the window's length.
+func fuzzCompareAnswer(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
+    guard bytes.count >= 3 else { return }
+    let layout = layout(choice)
+    let length = 1 + Int(bytes[0]) + Int(bytes[1]) << 8 + Int(bytes[2]) << 16
+    let range = ByteRange(offset: layout.region, length: length)
+    guard (try? layout.check(range, size: .max)) != nil else { return }
+    let body = UnsafeRawBufferPointer(rebasing: bytes[3...])
+    guard let found = try? CompareAnswer.read(body, range: range, layout: layout) else { return }
+    var again = written(CompareAnswer.headerSize) {
+        CompareAnswer.writeHeader(count: found.count, to: $0)
+    }
+    for difference in found {
+        let region = layout.region(difference.index, of: range)
+        require(!region.isEmpty && region.end <= range.end, "a region of the window")
+        let marks = (0..<layout.blocks(in: region)).map { difference.isZero(block: $0) }
+        again += written(CompareAnswer.entrySize(region, layout)) { memory in
+            marks.withUnsafeBufferPointer { marks in
+                CompareAnswer.writeEntry(
+                    index: difference.index, zeroBlocks: marks, digests: difference.digests,
+                    to: memory)
+            }
+        }
+    }
+    require(again.elementsEqual(body), "the same bytes when it is written again")
+}
+
+/// Bits 0 and 1 choose the range that was asked about.
+func fuzzMap(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
+    let range = chosen(
+        choice, 0,
+        of: [
+            ByteRange(offset: 0, length: 1 << 20), ByteRange(offset: 4096, length: 1 << 40),
+            ByteRange(offset: 0, length: Int.max), ByteRange(offset: Int.max - 1, length: 1),
+        ])
+    guard let map = try? DataMap(bytes, range: range) else { return }
+    require(map.end > range.offset && map.end <= range.end, "a map of what was asked about")
+    require(map.runs.count <= Limits.runs, "as many runs as there may be")
+    require(map.runs.allSatisfy { !$0.isEmpty && $0.end <= map.end }, "runs before its end")
+    require(map.encoded.elementsEqual(bytes), "the same bytes when it is written again")
+}
+
+/// Bits 0 and 1 choose the unit, 6 and 7 the device's size.
+func fuzzReadRequest(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
+    let unit = chosen(choice, 0, of: [1, 512, 4096, 1536])
+    let size = chosen(choice, 6, of: deviceSizes)
+    guard let ranges = try? ExtentFrame.readRequest(bytes, size: size, unit: unit) else { return }
+    let extents = ranges.map { Extent($0, .data) }
+    check(extents, size: size, unit: unit)
+    let again = written(bytes.count) { ExtentFrame.writeTable(extents, to: $0) }
+    require(again.elementsEqual(bytes), "the same bytes when it is written again")
+}
+
+/// Bits 0 and 1 choose the unit, 6 and 7 the device's size.
+func fuzzPayload(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
+    let unit = chosen(choice, 0, of: [1, 512, 4096, 1536])
+    let size = chosen(choice, 6, of: deviceSizes)
+    guard let payload = try? ExtentFrame.readPayload(bytes, size: size, unit: unit) else { return }
+    let extents = payload.extents
+    check(extents, size: size, unit: unit)
+    let data = extents.reduce(0) { $0 + ($1.kind == .data ? $1.range.length : 0) }
+    require(payload.data.count == data, "as much data as the table says")
+    let table = written(ExtentFrame.tableSize(count: extents.count)) {
+        ExtentFrame.writeTable(extents, to: $0)
+    }
+    require((payload.data + table).elementsEqual(bytes), "the same bytes when written again")
+}
+
+private func check(_ extents: [Extent], size: Int, unit: Int) {
+    require((1...Limits.extents).contains(extents.count), "as many extents as there may be")
+    var position = 0
+    var data = 0
+    for extent in extents {
+        require(extent.range.offset >= position, "ascending, without overlap")
+        require(extent.range.offset % unit == 0, "aligned")
+        require(!extent.range.isEmpty && extent.range.end <= size, "within the device")
+        position = extent.range.end
+        if extent.kind == .data { data += extent.range.length }
+    }
+    require(data <= Limits.payload, "as much data as there may be")
+}
+
+/// Bits 0 and 1 choose the method; the rest is the bit that is flipped.
+func fuzzSealed(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
+    let name = chosen(choice, 0, of: ["poly1305", "sha256", "blake2b512", "sha1"])
+    guard let method = try? DigestMethod(named: name),
+        let key = try? DigestKey((0..<UInt8(DigestKey.byteCount)).map { $0 &* 7 &+ 1 }),
+        var hasher = try? BlockHasher(method, key: key)
+    else { fatalError("no hasher") }
+    if let content = try? SealedFrame.open(bytes, &hasher) {
+        require(content.count == bytes.count - method.byteCount, "the content before the digest")
+        require(sealed(content, &hasher).elementsEqual(bytes), "the same digest again")
+    }
+    var frame = sealed(bytes, &hasher)
+    let isRight = frame.withUnsafeBytes { frame in
+        (try? SealedFrame.open(frame, &hasher))?.elementsEqual(bytes) == true
+    }
+    require(isRight, "a frame that was sealed can be opened")
+    let bit = Int(choice >> 2) * 131 % (8 * frame.count)
+    frame[bit / 8] ^= 1 << (bit % 8)
+    let isWrong = frame.withUnsafeBytes { frame in (try? SealedFrame.open(frame, &hasher)) == nil }
+    require(isWrong, "a frame with a bit flipped cannot be opened")
+}
+
+private func sealed(_ content: UnsafeRawBufferPointer, _ hasher: inout BlockHasher) -> [UInt8] {
+    let memory = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: content.count + hasher.method.byteCount, alignment: 8)
+    defer { memory.deallocate() }
+    memory.copyMemory(from: content)
+    guard let count = try? SealedFrame.seal(memory, count: content.count, &hasher) else {
+        fatalError("cannot seal")
+    }
+    return Array(memory[..<count])
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import DeviceProbe
+internal import LinuxIO
+internal import WireProtocol
+
+/// The byte chooses the record.
+func fuzzJSON(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
+    switch choice % 10 {
+    case 0: decode(ServerRecord.self, bytes)
+    case 1: decode(ExportList.self, bytes)
+    case 2: decode(ExportRecord.self, bytes)
+    case 3:
+        let request = decode(SessionRequest.self, bytes)
+        if let source = request?.source { _ = try? source.facts(boot: source.host?.boot) }
+    case 4:
+        let record = decode(SessionRecord.self, bytes)
+        if let record { _ = try? record.content.content() }
+    case 5: decode(CommitRequest.self, bytes)
+    case 6:
+        guard let problem = decode(Problem.self, bytes) else { return }
+        let (refusal, error) = (problem.refusal(of: "x"), problem.deviceError(of: "x"))
+        require(refusal == nil || error == nil, "a refusal or an error, not both")
+        require(refusal?.object ?? "x" == "x", "the name that the client's user gave")
+        require(error?.object ?? "x" == "x", "the name that the client's user gave")
+    case 7:
+        guard let record = decode(ContentRecord.self, bytes),
+            let content = try? record.content()
+        else { return }
+        let again = try? ContentRecord(content).content()
+        require(again == content, "the same content again")
+    case 8: decode(SourceRecord.self, bytes)
+    default: decode(HostRecord.self, bytes)
+    }
+}
+
+/// Decodes a record; what is encoded from it must decode to what encodes the same.
+@discardableResult
+private func decode<Record: Codable>(
+    _ type: Record.Type, _ bytes: UnsafeRawBufferPointer
+) -> Record? {
+    guard let record = try? WireJSON.decode(type, from: bytes) else { return nil }
+    let once = WireJSON.encode(record)
+    let again = once.withUnsafeBytes { try? WireJSON.decode(type, from: $0) }
+    guard let again else { fatalError("broken promise: what is encoded can be decoded") }
+    require(WireJSON.encode(again) == once, "the same JSON again")
+    return record
+}
+
+/// The byte chooses the size of the content.
+func fuzzRange(_ header: String, _ choice: UInt8) {
+    let size = [0, 1, 500, 1 << 40, Int.max][Int(choice) % 5]
+    if case .part(let range) = RangeRequest(header, size: size) {
+        require(!range.isEmpty && range.end <= size, "a part of the content")
+        let same = RangeRequest("bytes=\(range.offset)-\(range.end - 1)", size: size)
+        require(same == .part(range), "the same range again")
+    }
+}
+
+func fuzzExportsFile(_ text: String) {
+    guard let exports = try? exports(inFile: text, named: "f") else { return }
+    var lines: [String] = []
+    for export in exports {
+        require(!export.text.isEmpty, "an export that names something")
+        lines.append("\(export.text):\(export.access.rawValue)")
+    }
+    let again = try? WireProtocol.exports(inFile: lines.joined(separator: "\n"), named: "f")
+    require(again == exports, "the same exports again")
+}
+
+/// As a location, as a path with percent triplets, and as the target of a request line.
+func fuzzLocation(_ text: String) {
+    if let location = try? Location(text), case .remote(let remote) = location {
+        guard let selector = remote.selector else { return }
+        require(!selector.isEmpty, "a selector that names something")
+        let isPath = selector.utf8.first == UInt8(ascii: "/")
+        let bare = isPath ? String(selector.unicodeScalars.dropFirst()) : selector
+        let again = try? Location("\(remote.server)/\(percentEncoded(bare))")
+        guard case .remote(let same) = again else { fatalError("broken promise: it is a URL") }
+        require(same.selector == selector, "the same selector again")
+        require(same.server == remote.server, "the same server again")
+        check(.device(selector))
+    }
+    if let decoded = percentDecoded(text) {
+        require(percentDecoded(percentEncoded(decoded)) == decoded, "the same text again")
+    }
+    if let route = Route(text) { check(route) }
+}
+
+/// A path that is too long for a request is none.
+private func check(_ route: Route) {
+    require(Route(route.path) == route || route.path.utf8.count > 8192, "the same route again")
+}

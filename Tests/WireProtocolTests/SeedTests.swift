@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import FuzzTargets
+import Glibc
+import TestSupport
+import Testing
+import WireProtocol
+
+/// What tools/fuzz starts from, and bytes made up at random: nothing may crash, and what is
+/// accepted must keep the promises that the targets check.
+@Suite(.timeLimit(.minutes(2))) struct SeedTests {
+    @Test(arguments: FuzzTarget.allCases)
+    func `every committed input runs through`(target: FuzzTarget) throws {
+        let directory = "\(sourceTree)/Tests/FuzzSeeds/\(target.rawValue)"
+        let names = try names(in: directory)
+        #expect(!names.isEmpty, "\(directory)")
+        for name in names {
+            let seed = try contents(of: "\(directory)/\(name)")
+            seed.withUnsafeBytes { target.run($0) }
+            for count in stride(from: 0, to: seed.count, by: 1 + seed.count / 200) {
+                seed.withUnsafeBytes { target.run(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+                var changed = seed
+                changed[count] ^= 1 << (count % 8)
+                changed.withUnsafeBytes { target.run($0) }
+            }
+        }
+    }
+
+    @Test(arguments: FuzzTarget.allCases)
+    func `random bytes run through`(target: FuzzTarget) {
+        var random = SeededGenerator(seed: 20_261_122)
+        for _ in 0..<3000 {
+            let bytes = random.bytes(Int.random(in: 0...100, using: &random))
+            bytes.withUnsafeBytes { target.run($0) }
+        }
+    }
+
+    private func names(in directory: String) throws -> [String] {
+        let stream = try #require(opendir(directory), "\(directory) is missing")
+        defer { closedir(stream) }
+        var names: [String] = []
+        while let entry = readdir(stream) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if !name.hasPrefix(".") { names.append(name) }
+        }
+        return names.sorted()
+    }
+}
+
+/// Frames that are right, at random.
+@Suite(.timeLimit(.minutes(1))) struct RandomFrameTests {
+    @Test func `payloads are what they were before`() throws {
+        var random = SeededGenerator(seed: 1)
+        for _ in 0..<500 {
+            var (extents, data, position) = ([Extent](), [UInt8](), 0)
+            for _ in 0..<Int.random(in: 1...20, using: &random) {
+                position += 512 * Int.random(in: 0...5, using: &random)
+                let length = 512 * Int.random(in: 1...4, using: &random)
+                let isZero = Bool.random(using: &random)
+                let range = ByteRange(offset: position, length: length)
+                extents.append(Extent(range, isZero ? .zero : .data))
+                if !isZero { data += random.bytes(length) }
+                position += length
+            }
+            try (data + encodedTable(extents)).withUnsafeBytes { bytes in
+                let payload = try ExtentFrame.readPayload(bytes, size: position, unit: 512)
+                #expect(payload.extents == extents && payload.data.elementsEqual(data))
+            }
+        }
+    }
+
+    @Test func `compare answers are what they were before`() throws {
+        var random = SeededGenerator(seed: 2)
+        for _ in 0..<300 {
+            let block = 512 * Int.random(in: 1...4, using: &random)
+            let factor = 1 << Int.random(in: 0...5, using: &random)
+            let layout = try WireLayout(block: block, region: block * factor, digestSize: 16)
+            let length = Int.random(in: 1...10 * layout.region, using: &random)
+            let range = ByteRange(offset: 3 * layout.region, length: length)
+            let regions = (0..<layout.regions(in: range)).filter { _ in Bool.random(using: &random)
+            }
+            var bytes = written(4) { CompareAnswer.writeHeader(count: regions.count, to: $0) }
+            var expected: [([Bool], [UInt8])] = []
+            for index in regions {
+                let blocks = layout.blocks(in: layout.region(index, of: range))
+                let marks = (0..<blocks).map { _ in Bool.random(using: &random) }
+                expected.append((marks, random.bytes(16 * blocks)))
+                bytes += encodedEntry(index, marks, expected[expected.count - 1].1, layout)
+            }
+            try bytes.withUnsafeBytes { bytes in
+                let found = try CompareAnswer.read(bytes, range: range, layout: layout)
+                #expect(found.map(\.index) == regions)
+                for (difference, (marks, digests)) in zip(found, expected) {
+                    #expect(marks.indices.map { difference.isZero(block: $0) } == marks)
+                    #expect(difference.digests.elementsEqual(digests))
+                }
+            }
+        }
+    }
+}

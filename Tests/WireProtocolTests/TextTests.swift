@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import Testing
+import WireProtocol
+
+@Suite struct RouteTests {
+    static let names = [
+        "UUID=1-2", "/dev/vg0/root", "/srv/a b.img", "a/b?c#d%e", "LABEL=é😀", ".", "..", "+&;:@",
+        "/\u{301}x", "\r\n", "x\u{7f}",
+    ]
+
+    @Test(arguments: names) func `a route is what its path means`(name: String) {
+        for route in [
+            Route.device(name), .content(name), .sessions(device: name), .session(name),
+            .compare(session: name), .read(session: name), .write(session: name),
+            .commit(session: name),
+        ] {
+            #expect(Route(route.path) == route)
+            #expect(Route(route.path + "/") == route && Route(route.path + "?a=/b") == route)
+            #expect(route.path.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F })
+        }
+    }
+
+    @Test func `a slash at the end is allowed, and more than one is not`() {
+        #expect(Route("/v1") == .info && Route("/v1/") == .info && Route("/v1?x") == .info)
+        #expect(Route("/v1/devices/") == .devices)
+        for path in ["//v1", "/v1//", "/v1//devices", "/v1/devices//", "/v1/devices//content"] {
+            #expect(Route(path) == nil, "\(path)")
+        }
+    }
+
+    @Test func `a slash that is encoded belongs to the name`() {
+        #expect(Route("/v1/devices/%2Fdev%2fsda") == .device("/dev/sda"))
+        #expect(Route("/v1/devices/a%2Fcontent") == .device("a/content"))
+        #expect(Route("/v1%2Fdevices") == nil)
+    }
+
+    @Test(
+        arguments: [
+            "", "v1", "*", "/", "/v2", "/V1", "/v1/device", "/v1/devices/a/b", "/v1/sessions",
+            "/v1/sessions/a/content", "/v1/devices/a/content/b", "/info", "http://h/v1",
+            "/v1/devices/%", "/v1/devices/%4", "/v1/devices/%4g", "/v1/devices/%g4",
+            "/v1/devices/%00", "/v1/devices/%FF", "/v1/devices/%C3", "/v1/devices/%ED%A0%80",
+            "/v1/devices/%C0%AF",
+        ])
+    func `there is nothing else`(target: String) { #expect(Route(target) == nil) }
+
+    @Test func `a target may have 8192 bytes`() {
+        let start = "/v1/devices/"
+        let room = 8192 - start.utf8.count
+        #expect(Route(start + String(repeating: "a", count: room)) != nil)
+        #expect(Route(start + String(repeating: "a", count: room + 1)) == nil)
+        #expect(Route(String(repeating: "/", count: 1 << 20)) == nil)
+    }
+
+    @Test func `percent triplets and hexadecimal digits`() {
+        #expect(
+            percentEncoded("aZ09-_.~=") == "aZ09-_.~="
+                && percentEncoded("/ %é") == "%2F%20%25%C3%A9")
+        #expect(percentDecoded("%2f+%C3%A9") == "/+é" && percentDecoded("") == "")
+        #expect(hexadecimal([0, 0x1f, 0xff]) == "001fff" && hexadecimal([]) == "")
+        #expect(bytes(fromHexadecimal: "001FfF") == [0, 0x1f, 0xff])
+        for text in ["0", "0g", "é", " 00", "0x00"] { #expect(bytes(fromHexadecimal: text) == nil) }
+    }
+}
+
+/// RFC 9110, section 14.
+@Suite struct RangeRequestTests {
+    private func asked(_ header: String?, _ size: Int = 500) -> RangeRequest {
+        RangeRequest(header, size: size)
+    }
+
+    private func part(_ first: Int, _ last: Int) -> RangeRequest {
+        .part(ByteRange(first, to: last + 1))
+    }
+
+    @Test func `a first and a last byte, a start, and an end's length`() {
+        #expect(asked("bytes=0-0") == part(0, 0) && asked("bytes=0-499") == part(0, 499))
+        #expect(asked("bytes=499-499") == part(499, 499) && asked("bytes=10-") == part(10, 499))
+        #expect(asked("bytes=-1") == part(499, 499) && asked("bytes=-500") == part(0, 499))
+        #expect(asked("bytes=0-500") == part(0, 499) && asked("bytes=-501") == part(0, 499))
+        #expect(asked("BYTES= \t1-2 \t") == part(1, 2) && asked("bytes=007-008") == part(7, 8))
+    }
+
+    @Test func `what the content has not is unsatisfiable`() {
+        for header in ["bytes=500-", "bytes=500-600", "bytes=-0"] {
+            #expect(asked(header) == .unsatisfiable)
+        }
+        for header in ["bytes=0-", "bytes=0-0", "bytes=-1"] {
+            #expect(asked(header, 0) == .unsatisfiable)
+        }
+    }
+
+    @Test func `numbers beyond every size`() {
+        let huge = "99999999999999999999999999"
+        #expect(asked("bytes=1-\(huge)") == part(1, 499) && asked("bytes=-\(huge)") == part(0, 499))
+        #expect(asked("bytes=\(huge)-") == .unsatisfiable)
+        #expect(asked("bytes=\(Int.max)-\(huge)") == .unsatisfiable)
+        #expect(asked("bytes=0-\(Int.max)", .max) == part(0, Int.max - 1))
+        #expect(asked("bytes=-\(huge)", .max) == part(0, Int.max - 1))
+    }
+
+    @Test(
+        arguments: [
+            nil, "", "bytes", "bytes=", "bytes=-", "bytes=1", "bytes=2-1", "bytes=0-1,3-4",
+            "items=0-1", "bytes =0-1", "bytes=0 -1", "bytes=0- 1", "bytes=+0-1", "bytes=0--1",
+            "bytes=0x0-1", "bytes=0-1;", "bytes=a-b", "bytes=٠-١", "bytes=0-1-2", "=0-1",
+        ] as [String?])
+    func `what is no single range of bytes is ignored`(header: String?) {
+        #expect(asked(header) == .all)
+    }
+}
+
+@Suite struct LocationTests {
+    private func remote(_ text: String) throws -> RemoteLocation {
+        guard case .remote(let location) = try Location(text) else {
+            throw WireError("\(text) is local")
+        }
+        return location
+    }
+
+    @Test(
+        arguments: [
+            "/dev/sda", "UUID=1", "a b", "", "://x", "/x://y", "a/b://c", "é://x", "http:/x", "x:y",
+        ])
+    func `without a scheme it is local`(text: String) throws {
+        #expect(try Location(text) == .local(text))
+    }
+
+    @Test func `the server and the selector`() throws {
+        for (text, server, selector) in [
+            ("http://host/dev/vg0/root", "http://host:8080", "/dev/vg0/root"),
+            ("HTTPS://Host:443/UUID=1-2", "https://Host:443", "UUID=1-2"),
+            ("http://192.0.2.1:1/LABEL=a%20b%23", "http://192.0.2.1:1", "LABEL=a b#"),
+            ("http://[::1]/dev/sda", "http://[::1]:8080", "/dev/sda"),
+            ("http://[2001:db8::192.0.2.1]:65535/x", "http://[2001:db8::192.0.2.1]:65535", "/x"),
+            ("http://h", "http://h:8080", nil), ("http://h/", "http://h:8080", nil),
+            ("http://h:080/x", "http://h:80", "/x"),
+            ("http://h//UUID=x", "http://h:8080", "//UUID=x"),
+            ("http://h/a%2Fb%25", "http://h:8080", "/a/b%"),
+            ("http://h/a:b@c", "http://h:8080", "/a:b@c"),
+            ("http://bücher/é", "http://bücher:8080", "/é"),
+            ("http://h/%CC%81a", "http://h:8080", "/\u{301}a"),
+            ("http://h/UUID=/x", "http://h:8080", "UUID=/x"),
+            ("http://h/PATH=x", "http://h:8080", "/PATH=x"),
+        ] as [(String, String, String?)] {
+            let location = try remote(text)
+            #expect(location.server == server && location.selector == selector, "\(text)")
+            #expect(location.text == text)
+        }
+    }
+
+    @Test(
+        arguments: [
+            "ftp://h/x", "http+unix://h/x", "http://", "http:///x", "http://:80/x", "http://h:/x",
+            "http://h:0/x", "http://h:65536/x", "http://h:+80/x", "http://h:8 0/x",
+            "http://h:99999999999999999999/x", "http://h:x/", "http://::1/x", "http://[::1/x",
+            "http://[]/x", "http://[::1]x/", "http://[g::]/x", "http://[::1]:/x", "http://u@h/x",
+            "http://u:p@h/x", "http://h/x?y", "http://h/x#y", "http://h?x", "http://h/a b",
+            "http://h/a\tb", "http://h/a\n", "http://h/\u{7f}", "http://h/%", "http://h/%zz",
+            "http://h/%00", "http://h/%FF", "http://h!/x", "http://h\\/x", "http://%41/x",
+        ])
+    func `a URL that cannot be used is rejected, by name`(text: String) {
+        #expect(rejection { try Location(text) }?.hasPrefix(text) == true)
+    }
+}
+
+@Suite struct ExportTests {
+    private func file(_ text: String) throws -> [ExportSelector] {
+        try exports(inFile: text, named: "/etc/exports")
+    }
+
+    @Test func `a selector, with an access or without`() throws {
+        for (text, name, access, isDirectory) in [
+            ("/dev/sda", "/dev/sda", .readOnly, false),
+            ("/dev/sda:rw", "/dev/sda", .readWrite, false),
+            ("/a:b:ro", "/a:b", .readOnly, false), ("/a:RW", "/a:RW", .readOnly, false),
+            ("/x:ro:rw", "/x:ro", .readWrite, false),
+            ("/srv/images/:rw", "/srv/images/", .readWrite, true),
+            ("UUID=1-2:rw", "UUID=1-2", .readWrite, false),
+            ("LABEL=a/", "LABEL=a/", .readOnly, false),
+            ("LABEL=a b#c", "LABEL=a b#c", .readOnly, false),
+            // A character that makes one with what follows it.
+            ("/x\u{600}:rw", "/x\u{600}", .readWrite, false),
+        ] as [(String, String, ExportAccess, Bool)] {
+            let export = try ExportSelector(text)
+            #expect(export.text == name && export.access == access, "\(text)")
+            #expect(export.isDirectory == isDirectory, "\(text)")
+        }
+    }
+
+    @Test(arguments: ["", ":ro", ":rw", "x", "./x", "uuid=1", "UUID=", "LABEL=:rw", " /x"])
+    func `what names nothing, or no absolute path, is rejected`(text: String) {
+        #expect(rejection { try ExportSelector(text) } != nil)
+    }
+
+    @Test func `comments, white space and ends of lines`() throws {
+        let text = "# all\n\n /dev/a:rw\t# x\r\n\t/b#c:ro \r\n/d #\n  # e\n#/f\nLABEL=g h\r/i"
+        let found = try file(text)
+        #expect(found.map(\.text) == ["/dev/a", "/b#c", "/d", "LABEL=g h", "/i"])
+        #expect(found.map(\.access) == [.readWrite, .readOnly, .readOnly, .readOnly, .readOnly])
+        #expect(try file("").isEmpty && file("#").isEmpty && file("\n\r\n \t").isEmpty)
+    }
+
+    @Test func `an error tells file and line`() {
+        #expect(rejection { try file("/a\n\n b\n") }?.hasPrefix("/etc/exports:3: b: ") == true)
+        #expect(rejection { try file("/a\r\n/b\r\nUUID=") }?.hasPrefix("/etc/exports:3: ") == true)
+        #expect(rejection { try file(":rw # x") }?.hasPrefix("/etc/exports:1: :rw: ") == true)
+    }
+}

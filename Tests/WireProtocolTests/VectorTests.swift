@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import Digests
+import Testing
+import WireProtocol
+
+/// The examples of docs/protocol-vectors.txt, which were made without this code.
+@Suite(.timeLimit(.minutes(1))) struct VectorTests {
+    static func vectors(_ kind: String) -> [Vector] { Vector.all.filter { $0.kind == kind } }
+
+    @Test func `there are examples of every kind, and of no other`() {
+        let kinds: Set = [
+            "compare-request", "compare-answer", "map-request", "map-answer", "read-request",
+            "payload", "json",
+        ]
+        #expect(Set(Vector.all.map(\.kind)) == kinds)
+        #expect(Set(Vector.all.compactMap { $0.fields["digest"] }) == ["poly1305", "sha256"])
+    }
+
+    @Test(arguments: Vector.all.filter { !$0.frame.isEmpty })
+    func `a frame is sealed by the digest of all before it`(vector: Vector) throws {
+        var hasher = try vector.hasher()
+        let content = try vector.content()
+        #expect(content.count == vector.frame.count - hasher.method.byteCount)
+        #expect(try sealed(content, &hasher) == vector.frame)
+    }
+
+    @Test(arguments: vectors("compare-request"))
+    func `a compare request is the window's region digests`(vector: Vector) throws {
+        let (layout, range, content) = try (vector.layout(), vector.range(), vector.content())
+        let window = try compactBytes(vector.text("data"))
+        var hasher = try vector.hasher()
+        let count = layout.regions(in: range) * layout.digestSize
+        let digests = try written(count) { memory in
+            try window.withUnsafeBytes {
+                try hasher.regionDigests(of: $0, regionSize: layout.region, into: memory)
+            }
+        }
+        let header = written(CompareRequest.headerSize) {
+            CompareRequest.writeHeader(range, to: $0)
+        }
+        #expect(header + digests == content)
+        try content.withUnsafeBytes { bytes in
+            let request = try CompareRequest(bytes, layout: layout, size: vector.number("size"))
+            guard case .compare(let found, let theirs) = request else {
+                Issue.record("not a compare request")
+                return
+            }
+            #expect(found == range && theirs.elementsEqual(digests))
+        }
+    }
+
+    @Test(arguments: vectors("compare-answer"))
+    func `a compare answer is the block digests of regions`(vector: Vector) throws {
+        let (layout, range, content) = try (vector.layout(), vector.range(), vector.content())
+        let window = try compactBytes(vector.text("data"))
+        let regions = try vector.text("regions").split(separator: " ").compactMap { Int($0) }
+        var hasher = try vector.hasher()
+        var expected = written(4) { CompareAnswer.writeHeader(count: regions.count, to: $0) }
+        for index in regions {
+            let region = layout.region(index, of: range)
+            let start = region.offset - range.offset
+            expected += try entry(
+                index, Array(window[start..<start + region.length]), layout, &hasher)
+        }
+        #expect(expected == content)
+        try content.withUnsafeBytes { bytes in
+            let found = try CompareAnswer.read(bytes, range: range, layout: layout)
+            #expect(found.map(\.index) == regions)
+            for difference in found {
+                let region = layout.region(difference.index, of: range)
+                for block in 0..<layout.blocks(in: region) {
+                    let start = region.offset - range.offset + block * layout.block
+                    let end = min(start + layout.block, window.count)
+                    #expect(
+                        difference.isZero(block: block)
+                            == window[start..<end].allSatisfy { $0 == 0 })
+                }
+            }
+        }
+    }
+
+    private func entry(
+        _ index: Int, _ region: [UInt8], _ layout: WireLayout, _ hasher: inout BlockHasher
+    ) throws -> [UInt8] {
+        let blocks = (region.count + layout.block - 1) / layout.block
+        var zeros = [Bool](repeating: false, count: blocks)
+        let digests = try written(blocks * layout.digestSize) { memory in
+            try zeros.withUnsafeMutableBufferPointer { zeros in
+                try region.withUnsafeBytes {
+                    try hasher.blockDigests(
+                        of: $0, blockSize: layout.block, into: memory, zeroBlocks: zeros)
+                }
+            }
+        }
+        return encodedEntry(index, zeros, digests, layout)
+    }
+
+    @Test(arguments: vectors("map-request"))
+    func `a map request is a range`(vector: Vector) throws {
+        let (range, content) = try (vector.range(), vector.content())
+        let layout = try WireLayout(block: 4096, region: 65536, digestSize: 16)
+        #expect(written(24) { CompareRequest.writeHeader(range, isMap: true, to: $0) } == content)
+        try content.withUnsafeBytes { bytes in
+            let request = try CompareRequest(bytes, layout: layout, size: vector.number("size"))
+            guard case .map(let found) = request else {
+                Issue.record("not a map request")
+                return
+            }
+            #expect(found == range)
+        }
+    }
+
+    @Test(arguments: vectors("map-answer"))
+    func `a map answer is runs of data`(vector: Vector) throws {
+        let content = try vector.content()
+        let runs = try vector.text("runs").split(separator: " ").filter { $0 != "none" }
+            .map { try byteRange($0) }
+        let map = DataMap(end: try vector.number("end"), runs: runs)
+        #expect(map.encoded == content)
+        let found = try content.withUnsafeBytes { try DataMap($0, range: vector.range()) }
+        #expect(found == map)
+    }
+
+    @Test(arguments: vectors("read-request"))
+    func `a read request is a table of extents`(vector: Vector) throws {
+        let (extents, content) = try (extents(of: vector), vector.content())
+        #expect(encodedTable(extents) == content)
+        let found = try content.withUnsafeBytes {
+            try ExtentFrame.readRequest(
+                $0, size: vector.number("size"), unit: vector.number("unit"))
+        }
+        #expect(found == extents.map(\.range))
+    }
+
+    @Test(arguments: vectors("payload"))
+    func `a payload is data and a table of extents`(vector: Vector) throws {
+        let (extents, content) = try (extents(of: vector), vector.content())
+        let data = Array(content.dropLast(ExtentFrame.tableSize(count: extents.count)))
+        #expect(data + encodedTable(extents) == content)
+        try content.withUnsafeBytes { bytes in
+            let payload = try ExtentFrame.readPayload(
+                bytes, size: vector.number("size"), unit: vector.number("unit"))
+            #expect(payload.extents == extents && payload.data.elementsEqual(data))
+        }
+    }
+
+    private func extents(of vector: Vector) throws -> [Extent] {
+        try vector.text("extents").split(separator: " ").map { word in
+            let parts = word.split(separator: "@")
+            return Extent(try byteRange(parts[1]), parts[0] == "zero" ? .zero : .data)
+        }
+    }
+
+    private func byteRange(_ text: Substring) throws -> ByteRange {
+        let numbers = text.split(separator: "+").compactMap { Int($0) }
+        try #require(numbers.count == 2)
+        return ByteRange(offset: numbers[0], length: numbers[1])
+    }
+
+    @Test(arguments: vectors("json"))
+    func `JSON is the same when it was read and is written`(vector: Vector) throws {
+        let text = try vector.text("json")
+        switch try vector.text("record") {
+        case "session-request": try #expect(again(SessionRequest.self, text) == text)
+        case "session-record": try #expect(again(SessionRecord.self, text) == text)
+        case "commit-request": try #expect(again(CommitRequest.self, text) == text)
+        case "content-record": try #expect(again(ContentRecord.self, text) == text)
+        case "problem": try #expect(again(Problem.self, text) == text)
+        case let other: Issue.record("record \(other) is unknown")
+        }
+    }
+
+    private func again<Record: Codable>(_ type: Record.Type, _ text: String) throws -> String {
+        String(decoding: WireJSON.encode(try decoded(type, text)), as: UTF8.self)
+    }
+}
