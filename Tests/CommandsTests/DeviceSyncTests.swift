@@ -242,6 +242,8 @@ import Testing
                 #expect(result.status == 2, "\(target): \(result)")
                 for word in words { #expect(result.errors.contains(word), "\(result.errors)") }
             }
+            // The file system that is mounted writes by itself.
+            if target == mount.loop.path { continue }
             #expect(try must("sha256sum", target) == before)
         }
         #expect(try blkferry("--overwrite", source.path, foreign.path).status == 0)
