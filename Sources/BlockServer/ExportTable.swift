@@ -106,6 +106,10 @@ struct ExportTable: Sendable {
     }
 }
 
+extension FileIdentity {
+    init(_ status: FileStatus) { self.init(fileSystem: status.fileSystem, inode: status.inode) }
+}
+
 extension ExportTable.Found {
     var identity: DeviceIdentity? { description?.identity }
 
@@ -137,7 +141,8 @@ extension ExportTable {
                 let rest = String(path.dropFirst(exported.count))
                 consider(image(rest, in: export, canCreate: canCreate))
             } else if exported == path {
-                consider(try device(at: path, export))
+                // As it was exported: text that is equal may be of other bytes.
+                consider(try device(at: exported, export))
             }
         }
         if let best { return best }
@@ -201,7 +206,10 @@ extension ExportTable {
     private func image(
         _ name: String, in export: ExportSelector, canCreate: Bool
     ) -> Found? {
-        guard !name.isEmpty, !name.hasSuffix("/"), !name.split(separator: "/").contains(".."),
+        // By bytes, as the kernel sees it: a combining mark hides a slash from characters.
+        let slash = UInt8(ascii: "/")
+        guard !name.isEmpty, name.utf8.last != slash,
+            !name.utf8.split(separator: slash).contains(where: { $0.elementsEqual("..".utf8) }),
             let directory = try? OwnedDescriptor.open(
                 export.text, flags: clb_O_PATH | O_DIRECTORY)
         else { return nil }
@@ -218,18 +226,33 @@ extension ExportTable {
                 description: description, anchor: anchor)
         }
         guard canCreate, currentErrno() == .noSuchFileOrDirectory,
-            let last = name.split(separator: "/").last
+            let last = name.utf8.split(separator: slash).last.flatMap({ String($0) })
         else { return nil }
-        let parent = name.dropLast(last.count)
+        let parent = String(name.utf8.dropLast(last.utf8.count)) ?? ""
         guard
             let folder = Self.open(
-                parent.isEmpty ? "." : String(parent), beneath: directory,
+                parent.isEmpty ? "." : parent, beneath: directory,
                 flags: clb_O_PATH | O_DIRECTORY)
         else { return nil }
         let anchor = Anchor(folder)
         return Found(
             id: id, name: full, path: "\(anchor.path)/\(last)", access: export.access,
             description: nil, anchor: anchor)
+    }
+
+    /// Whether a path still leads to an image in an exported directory.
+    func leads(_ path: String, to file: FileIdentity) -> Bool {
+        exports.contains { export in
+            guard export.isDirectory, path.hasPrefix(export.text),
+                let directory = try? OwnedDescriptor.open(
+                    export.text, flags: clb_O_PATH | O_DIRECTORY),
+                let image = Self.open(
+                    String(path.dropFirst(export.text.count)), beneath: directory,
+                    flags: clb_O_PATH),
+                let status = try? image.status()
+            else { return false }
+            return FileIdentity(status) == file
+        }
     }
 
     /// The corresponding C function is `openat2`.

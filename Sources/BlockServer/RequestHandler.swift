@@ -56,11 +56,14 @@ final class RequestHandler: ChannelInboundHandler {
     private var state = State.idle
     private var keepsAlive = true
     private var isEnding = false
+    private var isInputClosed = false
+    /// The next request, which NIO hands out while the end of the answer before it is written.
+    private var next: [HTTPServerRequestPart] = []
     private var timer: Scheduled<Void>?
     private var peer = "?"
 
-    /// Bytes of an answer to a compare request, as a rule.
-    private static let answerCost = 256 << 10
+    /// Bytes of the table and the digest of an answer to a read request.
+    private static let tableCost = 256 << 10
     /// Bodies of rejected requests up to this are read, so that the connection can go on.
     private static let droppable = 64 << 10
     private static let lingerBytes = 8 << 20
@@ -103,17 +106,30 @@ final class RequestHandler: ChannelInboundHandler {
         if event is ServerEnds {
             isEnding = true
             if case .idle = state { context.close(promise: nil) }
-        } else if case ChannelEvent.inputClosed = event {
-            // The client sends no more; what it has asked for it still gets.
-            keepsAlive = false
-            if case .answering = state {} else { context.close(promise: nil) }
+        } else if let event = event as? ChannelEvent, event == .inputClosed {
+            inputClosed(context)
         } else {
             context.fireUserInboundEventTriggered(event)
         }
     }
 
+    /// The client sends nothing more; it may still want to read its answer.
+    private func inputClosed(_ context: ChannelHandlerContext) {
+        switch state {
+        case .answering: isInputClosed = true
+        case .receiving(let incoming) where incoming.isComplete: isInputClosed = true
+        case .idle, .receiving, .lingering: context.close(promise: nil)
+        }
+    }
+
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard case .idle = state, let parserError = error as? HTTPParserError else {
+        let parserError = error as? HTTPParserError
+        if case .answering = state, parserError != nil {
+            // What follows is no request; the one before it is answered all the same.
+            keepsAlive = false
+            return
+        }
+        guard case .idle = state, let parserError else {
             context.close(promise: nil)
             return
         }
@@ -132,7 +148,13 @@ final class RequestHandler: ChannelInboundHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        switch unwrapInboundIn(data) {
+        let part = unwrapInboundIn(data)
+        guard case .answering = state else { return take(part, context) }
+        next.append(part)
+    }
+
+    private func take(_ part: HTTPServerRequestPart, _ context: ChannelHandlerContext) {
+        switch part {
         case .head(let head): begin(head, context)
         case .body(let part): receive(part, context)
         case .end: complete(context)
@@ -177,11 +199,15 @@ extension RequestHandler {
             }
             return
         }
-        incoming.cost = (size > 0 ? max(size, 4096) : 0) + answerCost(route, head.method)
+        incoming.cost = shared.bodies.cost(size) + answerCost(route, size)
         state = .receiving(incoming)
         armForBody(context)
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
         let (loop, cost, budget) = (context.eventLoop, incoming.cost, shared.budget)
+        guard cost > 0 else {
+            _ = granted(size, context)
+            return
+        }
         shared.budget.take(cost) {
             if loop.inEventLoop {
                 let (handler, context) = bound.value
@@ -195,12 +221,21 @@ extension RequestHandler {
         }
     }
 
-    private func answerCost(_ route: Route?, _ method: HTTPMethod) -> Int {
+    /// Bytes that an answer may take.
+    ///
+    /// - Parameters:
+    ///   - route: what is asked.
+    ///   - size: of the request's body.
+    /// - Returns: 0 for small answers: who is only asked how it goes must not wait for those who do
+    ///   not read what they asked for.
+    private func answerCost(_ route: Route?, _ size: Int) -> Int {
         switch route {
-        case .read: Limits.payload + Self.answerCost
-        case .compare: Self.answerCost
+        case .read: Limits.payload + Self.tableCost
+        // For a region's digest at most 128 of blocks come back, with marks and index; a map has
+        // 16 KiB.
+        case .compare: max(32 << 10, min(150 * size, Limits.blocks * 64 + Self.tableCost))
         case .content: Self.contentStep
-        default: 4096
+        default: 0
         }
     }
 
@@ -417,9 +452,22 @@ extension RequestHandler {
         }
     }
 
-    /// A client that does not read its answer is not waited for.
-    private func armForAnswer(_ context: ChannelHandlerContext) {
-        arm(shared.patience, context) { $0.context.close(promise: nil) }
+    /// A client that reads nothing of its answer is not waited for; one that is slow is.
+    private func armForAnswer(_ context: ChannelHandlerContext, unsent: Int = .max) {
+        arm(shared.patience, context) { handler, context in
+            guard case .answering = handler.state else { return }
+            let left = handler.unsent(context)
+            if left > 0 && left == unsent {
+                context.close(promise: nil)
+            } else {
+                handler.armForAnswer(context, unsent: left)
+            }
+        }
+    }
+
+    /// Bytes of the answer that the kernel has not taken yet.
+    private func unsent(_ context: ChannelHandlerContext) -> Int {
+        (try? context.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
     }
 
     /// Sends a device's content, one piece after the other as the client takes them.
@@ -482,7 +530,14 @@ extension RequestHandler {
         guard context.channel.isActive, case .answering = state else { return }
         guard !keepsAlive || isEnding else {
             rest(context)
-            context.read()
+            let parts = next
+            next = []
+            for part in parts { take(part, context) }
+            if parts.isEmpty && isInputClosed {
+                context.close(promise: nil)
+            } else {
+                context.read()
+            }
             return
         }
         // A close while the client still sends would take the answer away from it.

@@ -110,7 +110,7 @@ final class Service: Sendable {
             return Response(.created, json: session.record)
         case .session(let id) where request.method == .DELETE:
             return try within(id) { session throws(Problem) in
-                waitForOthers(session)
+                session.waitForOthers()
                 try session.commit(size: nil)
                 sessions.end(session, how: "abandoned")
                 return Response(.noContent)
@@ -139,7 +139,7 @@ final class Service: Sendable {
         case .commit(let id):
             let asked = try json(CommitRequest.self, request)
             return try within(id) { session throws(Problem) in
-                waitForOthers(session)
+                session.waitForOthers()
                 try session.commit(size: asked.size)
                 if asked.release { sessions.end(session, how: "committed") }
                 return Response(.noContent)
@@ -153,11 +153,6 @@ final class Service: Sendable {
         let session = try sessions.begin(id)
         defer { session.finish() }
         return try body(session)
-    }
-
-    /// A write that its client has given up may still be in work.
-    private func waitForOthers(_ session: Session) {
-        while session.isBusy { usleep(1000) }
     }
 
     private func json<Value: Decodable>(
@@ -175,9 +170,10 @@ final class Service: Sendable {
         let opened = try contents.open(name, exports)
         let size = opened.device.geometry.size
         // There is no validator that a conditional range could agree with.
-        let isConditional = request.headers.contains(name: "If-Range")
+        // Only GET has ranges.
+        let isWhole = request.headers.contains(name: "If-Range") || request.method != .GET
         let asked = request.headers["Range"]
-        let header = isConditional || asked.count != 1 ? nil : asked[0]
+        let header = isWhole || asked.count != 1 ? nil : asked[0]
         var response: Response
         switch RangeRequest(header, size: size) {
         case .all:
@@ -213,7 +209,7 @@ final class Service: Sendable {
 /// A device that is read as it is, beside whoever has it.
 final class OpenedContent: Sendable {
     let device: any BlockDevice
-    private let anchor: ExportTable.Anchor?
+    fileprivate let anchor: ExportTable.Anchor?
 
     init(_ device: any BlockDevice, _ anchor: ExportTable.Anchor?) {
         self.device = device
@@ -244,6 +240,8 @@ final class OpenedContent: Sendable {
 final class ContentCache: Sendable {
     private struct Entry {
         var content: OpenedContent
+        /// What the device is called.
+        var name: String
         var path: String
         var identity: DeviceIdentity?
         var size: Int
@@ -257,7 +255,7 @@ final class ContentCache: Sendable {
     ///
     /// - Throws: 404 where it is not there, or no longer the same.
     func open(_ name: String, _ exports: ExportTable) throws(Problem) -> OpenedContent {
-        if let known = known(name) { return known }
+        if let known = known(name, exports) { return known }
         let found = try exports.find(name)
         let device: any BlockDevice
         do throws(IOError) {
@@ -271,7 +269,7 @@ final class ContentCache: Sendable {
         }
         let content = OpenedContent(device, found.anchor)
         let entry = Entry(
-            content: content, path: found.path, identity: found.identity,
+            content: content, name: found.name, path: found.path, identity: found.identity,
             size: device.geometry.size, used: ContinuousClock().now)
         entries.withLock { entries in
             if entries.count >= Self.limit { entries.removeAll() }
@@ -280,15 +278,15 @@ final class ContentCache: Sendable {
         return content
     }
 
-    private func known(_ name: String) -> OpenedContent? {
+    private func known(_ name: String, _ exports: ExportTable) -> OpenedContent? {
         guard let entry = entries.withLock({ $0[name] }) else { return nil }
         let status = try? FileStatus(path: entry.path)
         let isSame =
             switch entry.identity {
             case .device(let number): status?.kind == .blockDevice && status?.device == number
             case .image(let file, _):
-                status?.fileSystem == file.fileSystem && status?.inode == file.inode
-                    && status?.size == entry.size
+                status.map { FileIdentity($0) } == file && status?.size == entry.size
+                    && (entry.content.anchor == nil || exports.leads(entry.name, to: file))
             case .newImage, nil: false
             }
         guard isSame, ContinuousClock().now - entry.used < Self.lifetime else {

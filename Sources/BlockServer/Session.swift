@@ -4,6 +4,7 @@
 internal import BlockDevices
 internal import DeviceProbe
 internal import Digests
+internal import Glibc
 internal import LinuxIO
 internal import Synchronization
 internal import WireProtocol
@@ -39,6 +40,8 @@ final class Session: Sendable {
     private struct State {
         var lastUsed = ContinuousClock().now
         var inWork = 0
+        /// How many of these wait for the others.
+        var waiting = 0
         var counts = Counts()
         var isEnded = false
         var zeroDigest: [UInt8]?
@@ -82,8 +85,13 @@ final class Session: Sendable {
         }
     }
 
-    /// Whether other requests than the one that asks are in work.
-    var isBusy: Bool { state.withLock { $0.inWork > 1 } }
+    /// Has a request wait until no other is in work; those that wait as well do not count, or two
+    /// commits at once would wait for each other.
+    func waitForOthers() {
+        state.withLock { $0.waiting += 1 }
+        while state.withLock({ $0.inWork > $0.waiting }) { usleep(1000) }
+        state.withLock { $0.waiting -= 1 }
+    }
 
     /// Marks it as ended, once.
     ///

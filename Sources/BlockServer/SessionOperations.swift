@@ -173,8 +173,8 @@ extension Session {
         // Each range begins where direct I/O can put it.
         var extents: [Extent] = []
         var pieces: [UnsafeRawBufferPointer] = []
-        let page = AlignedBuffer.alignment
-        let room = ranges.reduce(0) { $0 + ($1.length + page - 1) / page * page }
+        let unit = device.geometry.alignment
+        let room = ranges.reduce(0) { $0 + ($1.length + unit - 1) / unit * unit }
         let buffer = RegionMemory(memory, atLeast: room)
         var place = 0
         for range in ranges {
@@ -184,14 +184,14 @@ extension Session {
                 throw Problem(error)
             }
             append(range, UnsafeRawBufferPointer(bytes), to: &extents, &pieces)
-            place += (range.length + page - 1) / page * page
+            place += (range.length + unit - 1) / unit * unit
         }
         if extents.count > Limits.extents {
             // So many runs of zeros do not pay.
             extents = ranges.map { Extent($0, .data) }
             place = 0
             pieces = ranges.map { range in
-                defer { place += (range.length + page - 1) / page * page }
+                defer { place += (range.length + unit - 1) / unit * unit }
                 return UnsafeRawBufferPointer(rebasing: buffer.bytes[place..<place + range.length])
             }
         }

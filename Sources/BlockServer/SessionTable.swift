@@ -79,6 +79,10 @@ final class SessionTable: Sendable {
             let isOpen = state.withLock { state in
                 guard !state.isClosed else { return false }
                 state.sessions[id] = session
+                // An image that was created is a file like others now.
+                if case .new = state.claims[id]?.key, let file = session.record.host?.file {
+                    state.claims[id]?.key = .file(file)
+                }
                 return true
             }
             guard isOpen else { throw Self.closing }
@@ -96,11 +100,15 @@ final class SessionTable: Sendable {
     /// The session that a client has opened before without having heard of it.
     private func sessionOf(run: String?, _ key: Key, _ mode: SessionRequest.Mode) -> Session? {
         guard let run else { return nil }
-        return state.withLock { state in
+        let known = state.withLock { state in
             state.sessions.values.first {
                 $0.run == run && $0.mode == mode && state.claims[$0.id]?.key == key
             }
         }
+        // Not one that is just being released for its silence.
+        guard let known, known.begin() else { return nil }
+        known.finish()
+        return known
     }
 
     private func key(of found: ExportTable.Found) -> Key {
@@ -307,7 +315,10 @@ private struct Opened {
             let target = try SafetyGate.admit(
                 found.path, as: found.name, source: source, policy: policy, view: view)
             device = target.device
-            let identity = found.description?.identity
+            var identity = found.description?.identity
+            if target.wasCreated, let status = try? FileStatus(path: found.path) {
+                identity = .image(FileIdentity(status), path: found.path)
+            }
             facts = SourceFacts(
                 name: found.name, size: target.device.geometry.size, content: .empty,
                 logicalSector: target.kind == .image ? nil : target.device.geometry.logicalSector,

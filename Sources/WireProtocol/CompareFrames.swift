@@ -259,6 +259,10 @@ package struct DataMap: Hashable, Sendable {
         let count = try reader.u32()
         guard try reader.u32() == 0 else { throw WireError("a reserved field is not 0") }
         guard count <= Limits.runs else { throw WireError("a map has \(count) runs") }
+        // Or it could go on by a byte at a time.
+        guard end == range.end || count == Limits.runs else {
+            throw WireError("a map of \(range) ends at \(end), after \(count) runs")
+        }
         runs = []
         var position = range.offset
         for _ in 0..<count {

@@ -44,7 +44,7 @@ package enum ExtentFrame {
     /// - Parameters:
     ///   - bytes: all up to the table's end.
     ///   - size: of the device, in bytes.
-    ///   - unit: what offsets are multiples of, in bytes.
+    ///   - unit: what offsets, and lengths but the last, are multiples of, in bytes.
     /// - Returns: the extents, ascending, without overlap; what is before the table; how much data
     ///   there should be.
     /// - Throws: when it is no table, or one of another device.
@@ -86,6 +86,11 @@ package enum ExtentFrame {
             }
             guard offset % unit == 0 else {
                 throw WireError("an extent at offset \(offset): not a multiple of \(unit)")
+            }
+            // The last one may end where the source does.
+            guard length % unit == 0 || extents.count == count - 1 else {
+                throw WireError(
+                    "an extent at offset \(offset), length \(length): not a multiple of \(unit)")
             }
             position = end
             if kind == .data {

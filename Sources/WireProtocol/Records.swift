@@ -182,12 +182,17 @@ package struct HostRecord: Codable, Hashable, Sendable {
         }
     }
 
+    /// Of an image.
+    package var file: FileIdentity? {
+        guard let fileSystem, let inode else { return nil }
+        return FileIdentity(fileSystem: fileSystem, inode: inode)
+    }
+
     /// The same for the one who is on that machine; `nil` for everybody else.
     package func identity(boot here: String?) -> DeviceIdentity? {
         guard let here, here == boot else { return nil }
         if let device { return .device(device) }
-        guard let fileSystem, let inode else { return nil }
-        return .image(FileIdentity(fileSystem: fileSystem, inode: inode), path: "")
+        return file.map { .image($0, path: "") }
     }
 }
 

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockClient
+import BlockDevices
+import DeviceProbe
+import Digests
+import Foundation
+import LinuxIO
+import SyncEngine
+import Synchronization
+import SystemPackage
+import TestSupport
+import Testing
+import WireProtocol
+
+/// What a client does with a server that is broken, malicious, or none at all: it says so.
+@Suite(.timeLimit(.minutes(2))) struct HTTPLyingServerTests {
+    private typealias Answer = @Sendable (String) -> (type: String, body: [UInt8])
+
+    private static let size = 1 << 20
+
+    /// A session's record with some fields changed.
+    private static func record(_ fields: [String: String] = [:]) -> [UInt8] {
+        var all = [
+            "session": "\"s\"", "device": "\"d\"", "size": "\(size)", "alignment": "512",
+            "block": "4096", "region": "65536", "content": "{\"state\":\"empty\"}",
+            "kind": "\"image\"", "rotational": "false", "warnings": "[]", "timeout": "60",
+        ]
+        all.merge(fields) { _, new in new }
+        return Array(("{" + all.map { "\"\($0)\":\($1)" }.joined(separator: ",") + "}").utf8)
+    }
+
+    /// A server that answers by the path of the request.
+    private static func server(_ answer: @escaping Answer) throws -> ScriptedServer {
+        try ScriptedServer { (connection) throws(Errno) in
+            while let request = try HTTPMessage(from: connection) {
+                let path = request.head.split(separator: " ").dropFirst().first.map(String.init)
+                let (type, body) = answer(path ?? "")
+                try connection.send(
+                    "HTTP/1.1 200 OK\r\nContent-Type: \(type)\r\n"
+                        + "Content-Length: \(body.count)\r\n\r\n")
+                try connection.send(body)
+            }
+        }
+    }
+
+    private static func open(_ server: ScriptedServer) throws -> RemoteBlockDevice {
+        guard case .remote(let location) = try Location("http://127.0.0.1:\(server.port)/d") else {
+            throw Errno.invalidArgument
+        }
+        var options = RemoteServer.Options()
+        options.retrySeconds = 0
+        return try RemoteBlockDevice(
+            try RemoteServer(location, options), for: .init(mode: .read, block: 4096),
+            digest: try DigestMethod(named: "sha256"))
+    }
+
+    /// A device whose session begins well, and which answers frames with what it is told.
+    private static func device(
+        _ body: @escaping @Sendable () throws -> [UInt8]
+    ) throws -> (ScriptedServer, RemoteBlockDevice) {
+        let server = try server { path in
+            path.hasSuffix("/read") || path.hasSuffix("/compare")
+                ? (MediaType.frames, (try? body()) ?? []) : (MediaType.json, record())
+        }
+        return (server, try open(server))
+    }
+
+    private func isNetwork(_ error: (any Error)?) -> Bool {
+        switch error {
+        case let error as LinuxIO.IOError: return error.isNetwork
+        case let error as ProbeError:
+            if case .failed(let error) = error { return error.isNetwork }
+            return false
+        default: return false
+        }
+    }
+
+    private func failure(_ work: () throws -> Void) -> (any Error)? {
+        do {
+            try work()
+            return nil
+        } catch { return error }
+    }
+
+    @Test(arguments: [
+        ("size", "-1"), ("size", "9223372036854775808"), ("size", "1e300"), ("size", "\"x\""),
+        ("size", "9223372036854775807"),
+        ("alignment", "0"), ("alignment", "-512"), ("alignment", "9223372036854775807"),
+        ("alignment", "7"), ("block", "0"), ("block", "-4096"), ("block", "4095"),
+        ("block", "1099511627776"), ("region", "0"), ("region", "4095"), ("region", "12288"),
+        ("region", "1099511627776"), ("logicalSector", "0"), ("logicalSector", "513"),
+        ("logicalSector", "-512"), ("sizeBefore", "-1"), ("resizeTo", "-1"),
+        ("content", "{\"state\":\"signatures\"}"), ("content", "{\"state\":\"x\"}"),
+        ("content", "[]"), ("session", "null"), ("warnings", "{}"), ("timeout", "\"soon\""),
+    ])
+    func `a session that cannot be is refused`(field: String, value: String) throws {
+        let server = try Self.server { _ in (MediaType.json, Self.record([field: value])) }
+        let error = failure { _ = try Self.open(server) }
+        #expect(error != nil && isNetwork(error), "\(String(describing: error))")
+    }
+
+    @Test(arguments: [
+        ("text/html", "<html><body>It works!</body></html>"), (MediaType.json, "<html>"),
+        (MediaType.json, ""), (MediaType.json, "{}"), (MediaType.json, "[[[[[["),
+        (MediaType.problem, "{}"), ("", "x"),
+    ])
+    func `what is no answer of a blkferry server is told as such`(type: String, body: String) throws
+    {
+        let server = try Self.server { _ in (type, Array(body.utf8)) }
+        let error = failure { _ = try Self.open(server) }
+        #expect(error != nil && isNetwork(error), "\(String(describing: error))")
+    }
+
+    @Test(arguments: ["[", "{\"a\":"])
+    func `JSON of any depth is refused`(opening: String) throws {
+        let body = Array(String(repeating: opening, count: 1_000_000).utf8)
+        let server = try Self.server { _ in (MediaType.json, body) }
+        #expect(isNetwork(failure { _ = try Self.open(server) }))
+    }
+
+    @Test(arguments: ["SSH-2.0-OpenSSH_9.2\r\n", "220 mail ESMTP\r\n", "\0\0\0"])
+    func `another protocol is told as such`(greeting: String) throws {
+        let server = try ScriptedServer { (connection) throws(Errno) in
+            try connection.send(greeting)
+            _ = try connection.receive()
+        }
+        #expect(isNetwork(failure { _ = try Self.open(server) }))
+    }
+
+    @Test func `a body without end is cut off`() throws {
+        let sent = Mutex(0)
+        let server = try ScriptedServer { (connection) throws(Errno) in
+            while try HTTPMessage(from: connection) != nil {
+                try connection.send("HTTP/1.1 200 OK\r\nContent-Type: \(MediaType.json)\r\n\r\n")
+                let spaces = [UInt8](repeating: 0x20, count: 1 << 20)
+                while true {
+                    try connection.send(spaces)
+                    sent.withLock { $0 += spaces.count }
+                }
+            }
+        }
+        #expect(isNetwork(failure { _ = try Self.open(server) }))
+        #expect(sent.withLock { $0 } < 128 << 20)
+    }
+
+    private enum Lie: String, CaseIterable {
+        case nothing, noDigest, wrongDigest, elsewhere, tooShort, tooMuch, beyond, twice, empty
+    }
+
+    private static func payload(_ lie: Lie) throws -> [UInt8] {
+        func data(_ ranges: (Int, Int)..., bytes: Int) throws -> [UInt8] {
+            let extents = ranges.map { Extent(ByteRange(offset: $0.0, length: $0.1), .data) }
+            return try Wire.extents(extents, data: [UInt8](repeating: 1, count: bytes))
+        }
+        switch lie {
+        case .nothing: return []
+        case .noDigest: return Array(try data((0, 8192), bytes: 8192).dropLast(32))
+        case .wrongDigest: return Array(try data((0, 8192), bytes: 8192).dropLast()) + [0]
+        case .elsewhere: return try data((8192, 8192), bytes: 8192)
+        case .tooShort: return try data((0, 4096), bytes: 4096)
+        case .tooMuch: return try data((0, 8192), (8192, 4096), bytes: 12288)
+        case .beyond: return try data((0, 4096), (1 << 40, 4096), bytes: 8192)
+        case .twice: return try data((0, 4096), (0, 4096), bytes: 8192)
+        case .empty: return try data((0, 8192), bytes: 0)
+        }
+    }
+
+    @Test(arguments: Lie.allCases)
+    private func `data that is not what was asked for is not taken`(lie: Lie) throws {
+        let (server, device) = try Self.device { try Self.payload(lie) }
+        defer { server.close() }
+        let buffer = AlignedBuffer(count: 16384)
+        buffer.bytes.initializeMemory(as: UInt8.self, repeating: 0xAA)
+        let part = UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[4096..<12288])
+        let error = failure { try device.read(into: part, at: 0) }
+        #expect(error != nil && isNetwork(error), "\(String(describing: error))")
+        #expect(buffer.bytes.allSatisfy { $0 == 0xAA })
+    }
+
+    private static func words(_ values: UInt64...) throws -> [UInt8] {
+        try Wire.sealed(
+            values.flatMap { word in withUnsafeBytes(of: word.littleEndian) { Array($0) } })
+    }
+
+    private static let maps: [[UInt64]] = [
+        [0, 0], [.max, 0], [UInt64(size), 1, 4096, 0], [UInt64(size), 1, 0, .max],
+        [UInt64(size), 2, 8192, 4096, 0, 4096], [UInt64(size) + 1, 0], [UInt64(size), 1 << 20],
+        [UInt64(size), 1 << 32], [4096, 1, 4096, 4096], [UInt64(size), 1, .max - 10, 20],
+    ]
+
+    @Test(arguments: maps)
+    func `a map that cannot be is refused`(words: [UInt64]) throws {
+        let body = try Wire.sealed(
+            words.flatMap { word in withUnsafeBytes(of: word.littleEndian) { Array($0) } })
+        let (server, device) = try Self.device { body }
+        defer { server.close() }
+        let error = failure { _ = try device.nextData(from: 0) }
+        #expect(error != nil && isNetwork(error), "\(String(describing: error))")
+    }
+
+    /// A server cuts a map short only where it has no room for more runs.
+    @Test func `a map that goes on by a byte each time is refused`() throws {
+        let position = Mutex<UInt64>(0)
+        let (server, device) = try Self.device {
+            let end = position.withLock { position in
+                position += 1
+                return position
+            }
+            return try Self.words(end, 0)
+        }
+        defer { server.close() }
+        #expect(isNetwork(failure { _ = try device.nextData(from: 0) }))
+        #expect(position.withLock { $0 } < 10)
+    }
+
+    private static let orders: [[UInt32]] = [
+        [9, 9, 9], [2, 1, 0], [1, 1], [20], [.max, 0], [UInt32](repeating: 0, count: 17),
+    ]
+
+    @Test(arguments: orders)
+    func `regions out of order, twice or beyond are refused`(words: [UInt32]) throws {
+        var content = withUnsafeBytes(of: UInt32(words.count).littleEndian) { Array($0) }
+        for word in words {
+            content += withUnsafeBytes(of: word.littleEndian) { Array($0) }
+            content += [UInt8](repeating: 0, count: 2 + 16 * 32)
+        }
+        let body = try Wire.sealed(content)
+        let (server, device) = try Self.device { body }
+        defer { server.close() }
+        let digests = [UInt8](repeating: 0, count: 16 * 32)
+        let error = failure {
+            _ = try digests.withUnsafeBytes {
+                try device.openChannel().compare(ByteRange(0, to: Self.size), digests: $0)
+            }
+        }
+        #expect(error != nil && isNetwork(error), "\(String(describing: error))")
+    }
+}
