@@ -64,6 +64,7 @@ final class Channel: RemoteChannel, @unchecked Sendable {
         reserve(table)
         ExtentFrame.writeTable(extents, to: frame.bytes)
         let range = ByteRange(first.range.offset, to: last.range.end)
+        defer { device.noteWrite(to: range.end) }
         let size = method.byteCount
         let digest = UnsafeMutableRawBufferPointer(rebasing: frame.bytes[table..<table + size])
         var all = parts

@@ -5,8 +5,8 @@ package import BlockDevices
 package import DeviceProbe
 package import Digests
 internal import Glibc
-package import LinuxIO
-package import SyncEngine
+internal import LinuxIO
+internal import SyncEngine
 internal import Synchronization
 package import WireProtocol
 
@@ -43,7 +43,7 @@ package final class RemoteBlockDevice: RemoteDevice {
     package let server: RemoteServer
     private let request: SessionRequest
 
-    private struct State {
+    struct State {
         var session: String
         var size: Int
         var generation = 0
@@ -53,15 +53,17 @@ package final class RemoteBlockDevice: RemoteDevice {
         var stampTime: ContinuousClock.Instant?
     }
     /// Where the data is, as far as it was asked for last.
-    private struct KnownMap {
+    struct KnownMap {
         var start: Int
         var map: DataMap
+        /// Where the last byte written since lies: below it there may be data that it lacks.
+        var writtenTo = 0
     }
-    private let state: Mutex<State>
+    let state: Mutex<State>
     /// Held while the session is opened again.
     private let reopening = Mutex(())
-    private let channels = Mutex<[Channel]>([])
-    private let map = Mutex<KnownMap?>(nil)
+    let channels = Mutex<[Channel]>([])
+    let map = Mutex<KnownMap?>(nil)
     private let keeper: SessionKeeper
 
     /// Opens a session on the device that the server's URL names.
@@ -170,8 +172,6 @@ package final class RemoteBlockDevice: RemoteDevice {
     }
 }
 
-// MARK: - Requests
-
 extension RemoteBlockDevice {
     /// Does something within the session; opens it again where it is lost.
     func within<Result>(
@@ -261,7 +261,7 @@ extension RemoteBlockDevice {
     }
 
     /// Asks what the device is like now.
-    private func currentRecord() throws(IOError) -> SessionRecord {
+    func currentRecord() throws(IOError) -> SessionRecord {
         let record = try within { session throws(ProbeError) in
             try server.json(
                 HTTPRequest(.get, Route.session(session).path), "get status", SessionRecord.self)
@@ -298,7 +298,7 @@ extension RemoteBlockDevice {
     /// Seconds that a disk may take to write what its cache holds.
     private static let flushSilence = 600.0
 
-    private func commit(_ session: String, release: Bool, size: Int?) throws(ProbeError) {
+    func commit(_ session: String, release: Bool, size: Int?) throws(ProbeError) {
         let bytes = WireJSON.encode(CommitRequest(size: size, release: release))
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
         defer { memory.deallocate() }
@@ -309,130 +309,5 @@ extension RemoteBlockDevice {
                 .post, Route.commit(session: session).path, contentType: MediaType.json,
                 body: UnsafeRawBufferPointer(memory), silence: Self.flushSilence),
             "flush", into: body)
-    }
-}
-
-// MARK: - BlockDevice
-
-extension RemoteBlockDevice {
-    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
-        try withChannel { channel throws(IOError) in
-            var done = 0
-            while done < buffer.count {
-                let length = min(buffer.count - done, Limits.payload)
-                let payload = try channel.read([ByteRange(offset: offset + done, length: length)])
-                var position = 0
-                for extent in payload.extents {
-                    let start = extent.range.offset - offset
-                    let part = UnsafeMutableRawBufferPointer(
-                        rebasing: buffer[start..<start + extent.range.length])
-                    if extent.kind == .zero {
-                        part.initializeMemory(as: UInt8.self, repeating: 0)
-                    } else {
-                        part.copyMemory(
-                            from: UnsafeRawBufferPointer(
-                                rebasing: payload.data[position..<position + part.count]))
-                        position += part.count
-                    }
-                }
-                done += length
-            }
-        }
-    }
-
-    package func write(_ buffer: UnsafeRawBufferPointer, at offset: Int) throws(IOError) {
-        try write(
-            [Extent(ByteRange(offset: offset, length: buffer.count), .data)], of: buffer,
-            at: offset)
-    }
-
-    package func zero(_ range: ByteRange) throws(IOError) {
-        try write([Extent(range, .zero)], of: nil, at: range.offset)
-    }
-
-    package func write(
-        _ extents: [Extent], of bytes: UnsafeRawBufferPointer?, at offset: Int
-    ) throws(IOError) {
-        try withChannel { channel throws(IOError) in
-            for request in extents.inRequests(unit: record.block) {
-                let parts = request.filter { $0.kind == .data }.map { extent in
-                    guard let bytes else { preconditionFailure("data without bytes") }
-                    let start = extent.range.offset - offset
-                    return UnsafeRawBufferPointer(
-                        rebasing: bytes[start..<start + extent.range.length])
-                }
-                try channel.write(request, parts)
-            }
-        }
-    }
-
-    package func nextData(from offset: Int) throws(IOError) -> ByteRange? {
-        let size = geometry.size
-        guard offset < size else { return nil }
-        // A block device does not know.
-        guard record.kind == "image" else { return ByteRange(offset, to: size) }
-        var position = offset
-        while position < size {
-            let known = map.withLock { $0 }
-            let part: KnownMap
-            if let known, known.start <= position, position < known.map.end {
-                part = known
-            } else {
-                let range = ByteRange(position, to: size)
-                let fresh = try withChannel { channel throws(IOError) in try channel.map(range) }
-                part = KnownMap(start: position, map: fresh)
-                map.withLock { $0 = part }
-            }
-            if let run = part.map.runs.first(where: { $0.end > position }) {
-                return ByteRange(max(run.offset, position), to: run.end)
-            }
-            position = part.map.end
-        }
-        return nil
-    }
-
-    package func resize(to size: Int) throws(IOError) {
-        state.withLock { state in
-            state.pendingSize = size
-            state.size = size
-        }
-    }
-
-    package func flush() throws(IOError) {
-        let size = state.withLock { $0.pendingSize }
-        try within { session throws(ProbeError) in
-            try commit(session, release: false, size: size)
-        }
-        state.withLock { $0.pendingSize = nil }
-    }
-
-    package func checkSize() throws(IOError) {
-        let now = try currentRecord().size
-        let before = state.withLock { $0.size }
-        guard now != before else { return }
-        throw IOError(
-            name, "read", reason: "its size has changed from \(before) to \(now) bytes meanwhile")
-    }
-
-    package func contentStamp() -> ContentStamp? {
-        let (stamp, time) = state.withLock { ($0.stamp, $0.stampTime) }
-        let isFresh = time.map { ContinuousClock().now - $0 < .milliseconds(500) } ?? false
-        let isFirst = time == nil && stamp != nil
-        if isFirst {
-            state.withLock { $0.stampTime = ContinuousClock().now - .seconds(3600) }
-            return stamp.map { ContentStamp($0) }
-        }
-        if isFresh { return stamp.map { ContentStamp($0) } }
-        return (try? currentRecord())?.stamp.map { ContentStamp($0) }
-    }
-
-    package func openChannel() -> any RemoteChannel { Channel(self) }
-
-    private func withChannel<Result>(
-        _ body: (Channel) throws(IOError) -> Result
-    ) throws(IOError) -> Result {
-        let channel = channels.withLock { $0.popLast() } ?? Channel(self)
-        defer { channels.withLock { $0.append(channel) } }
-        return try body(channel)
     }
 }

@@ -110,6 +110,7 @@ final class Service: Sendable {
             return Response(.created, json: session.record)
         case .session(let id) where request.method == .DELETE:
             return try within(id) { session throws(Problem) in
+                // A write that its client has given up may still be in work.
                 session.waitForOthers()
                 try session.commit(size: nil)
                 sessions.end(session, how: "abandoned")

@@ -40,7 +40,7 @@ final class Session: Sendable {
     private struct State {
         var lastUsed = ContinuousClock().now
         var inWork = 0
-        /// How many of these wait for the others.
+        /// Those in work that wait for the others.
         var waiting = 0
         var counts = Counts()
         var isEnded = false
@@ -85,13 +85,20 @@ final class Session: Sendable {
         }
     }
 
-    /// Has a request wait until no other is in work; those that wait as well do not count, or two
-    /// commits at once would wait for each other.
+    /// Waits until the other requests in work are done; of several that wait, one at a time goes on.
     func waitForOthers() {
         state.withLock { $0.waiting += 1 }
-        while state.withLock({ $0.inWork > $0.waiting }) { usleep(1000) }
-        state.withLock { $0.waiting -= 1 }
+        let isAlone = { [self] in
+            state.withLock { state in
+                guard state.inWork == state.waiting else { return false }
+                state.waiting -= 1
+                return true
+            }
+        }
+        while !isAlone() { usleep(1000) }
     }
+
+    var isEnded: Bool { state.withLock { $0.isEnded } }
 
     /// Marks it as ended, once.
     ///

@@ -4,6 +4,7 @@
 internal import BlockDevices
 internal import DeviceProbe
 internal import Digests
+internal import Glibc
 internal import LinuxIO
 internal import Logging
 internal import Synchronization
@@ -61,6 +62,7 @@ final class SessionTable: Sendable {
         _ device: String, _ request: SessionRequest, peer: String
     ) throws(Problem) -> Session {
         let isTarget = request.mode != .read
+        waitForFirstAttempt(of: request)
         let found = try exports.find(device, canCreate: isTarget)
         // A dry run is told what the real one would be told.
         if isTarget && found.access == .readOnly {
@@ -79,10 +81,8 @@ final class SessionTable: Sendable {
             let isOpen = state.withLock { state in
                 guard !state.isClosed else { return false }
                 state.sessions[id] = session
-                // An image that was created is a file like others now.
-                if case .new = state.claims[id]?.key, let file = session.record.host?.file {
-                    state.claims[id]?.key = .file(file)
-                }
+                // An image that was created has an identity now.
+                if let key = Self.key(of: session.record.host) { state.claims[id]?.key = key }
                 return true
             }
             guard isOpen else { throw Self.closing }
@@ -117,6 +117,24 @@ final class SessionTable: Sendable {
         case .image(let file, _): .file(file)
         case .newImage, nil: .new(found.name)
         }
+    }
+
+    /// Waits until a session that the same client asked for before is open, or has ended.
+    private func waitForFirstAttempt(of request: SessionRequest) {
+        guard let run = request.run else { return }
+        while state.withLock({ state in
+            state.claims.contains { id, claim in
+                claim.run == run && claim.isWriting == (request.mode == .write)
+                    && state.sessions[id]?.isEnded ?? true
+            }
+        }) {
+            usleep(1000)
+        }
+    }
+
+    private static func key(of host: HostRecord?) -> Key? {
+        guard let fileSystem = host?.fileSystem, let inode = host?.inode else { return nil }
+        return .file(FileIdentity(fileSystem: fileSystem, inode: inode))
     }
 
     private func claim(
@@ -315,10 +333,7 @@ private struct Opened {
             let target = try SafetyGate.admit(
                 found.path, as: found.name, source: source, policy: policy, view: view)
             device = target.device
-            var identity = found.description?.identity
-            if target.wasCreated, let status = try? FileStatus(path: found.path) {
-                identity = .image(FileIdentity(status), path: found.path)
-            }
+            let identity = found.description?.identity ?? Self.identity(of: target.device)
             facts = SourceFacts(
                 name: found.name, size: target.device.geometry.size, content: .empty,
                 logicalSector: target.kind == .image ? nil : target.device.geometry.logicalSector,
@@ -337,6 +352,13 @@ private struct Opened {
         } catch {
             throw Problem(error)
         }
+    }
+
+    /// Of an image that was created for the session.
+    private static func identity(of device: any BlockDevice) -> DeviceIdentity? {
+        guard let status = try? (device as? ImageFile)?.status() else { return nil }
+        return .image(
+            FileIdentity(fileSystem: status.fileSystem, inode: status.inode), path: device.name)
     }
 
     /// The blocks that were asked for, raised to what the device can transfer.

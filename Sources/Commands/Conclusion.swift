@@ -63,7 +63,10 @@ struct Conclusion {
                 : "The rest is written; run it again to try once more."
             fail(failure)
         }
-        if let error = report.flushError { fail(CommandFailure(error)) }
+        // A lost server is in the way of the flush as well; that is said once.
+        if let error = report.flushError, error.isNetwork == false || report.failure == nil {
+            fail(CommandFailure(error))
+        }
         if let error = report.failure {
             var failure = CommandFailure(error)
             if error.isMediumError, error.object == source, kind != .verify {

@@ -84,6 +84,7 @@ package func describe(
             throw .failed(IOError(name, "find device", reason: "it has no size or is not attached"))
         }
         entry.probe(host)
+        entry.probePartitionTable(host, among: all)
         entry.path = name
         return DeviceDescription(entry, host)
     case .regular:

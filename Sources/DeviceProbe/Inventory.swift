@@ -54,18 +54,13 @@ func inventory(_ host: HostState, probing: Bool) -> [InventoryEntry] {
     for device in host.devices where device.size > 0 {
         entries.append(InventoryEntry(device, host, probing: probing))
     }
-    let tables = Dictionary(
-        zip(entries.map(\.number), entries.map { $0.content?.partitionTable?.partitions ?? [] }),
-        uniquingKeysWith: { first, _ in first })
+    let contents = Dictionary(
+        zip(entries.map(\.number), entries.map(\.content)), uniquingKeysWith: { first, _ in first })
     for index in entries.indices {
         guard let device = host[entries[index].number],
-            let disk = device.disk.flatMap({ host[$0] }),
-            let partition = tables[disk.number]?.first(where: {
-                $0.number == device.partitionNumber && $0.range.offset == device.start
-            })
+            let disk = device.disk.flatMap({ host[$0] }), let content = contents[disk.number]
         else { continue }
-        entries[index].partUUID = partition.uuid ?? entries[index].partUUID
-        entries[index].partLabel = partition.name ?? entries[index].partLabel
+        entries[index].setPartition(device, from: content)
     }
     return entries
 }
@@ -103,6 +98,28 @@ extension InventoryEntry {
         } catch {
             unreadable = error.description
         }
+    }
+
+    /// Looks at the partition table that it is in, which some kernels tell little of.
+    ///
+    /// - Parameters:
+    ///   - host: has its disk.
+    ///   - entries: all of that host.
+    mutating func probePartitionTable(_ host: HostState, among entries: [InventoryEntry]) {
+        guard let device = host[number], let disk = device.disk.flatMap({ host[$0] }),
+            var entry = entries.first(where: { $0.number == disk.number })
+        else { return }
+        entry.probe(host)
+        setPartition(device, from: entry.content)
+    }
+
+    /// Takes down what its disk's partition table says of it.
+    fileprivate mutating func setPartition(_ device: KernelDevice, from content: Content?) {
+        let partition = content?.partitionTable?.partitions.first {
+            $0.number == device.partitionNumber && $0.range.offset == device.start
+        }
+        partUUID = partition?.uuid ?? partUUID
+        partLabel = partition?.name ?? partLabel
     }
 
     /// Takes down what is on it, or why that is not known.

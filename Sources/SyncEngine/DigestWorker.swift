@@ -14,15 +14,15 @@ internal import WireProtocol
 /// little where they are few, and keeps memory small and the hashing within the processor's caches;
 /// where they are many, the pass makes the windows short.
 struct DigestWorker: ~Copyable {
-    private var ownTally = Tally()
-    private let pass: Pass
-    private let layout: WireLayout
-    private let local: any BlockDevice
-    private let channel: any RemoteChannel
+    var ownTally = Tally()
+    let pass: Pass
+    let layout: WireLayout
+    let local: any BlockDevice
+    let channel: any RemoteChannel
     /// The remote side is the target.
     private let isPush: Bool
     private var hasher: BlockHasher
-    private let memory: UnsafeMutableRawBufferPointer
+    let memory: UnsafeMutableRawBufferPointer
     /// Works on windows that cannot be compared by digests: where the remote side has a hole, and
     /// around bad sectors.
     private var byBytes: Worker
@@ -124,7 +124,7 @@ struct DigestWorker: ~Copyable {
         let extents = [Extent(window.range, .data)]
         result.add(extents)
         do throws(IOError) {
-            try pull(extents, targetIsZero: window.targetIsHole)
+            guard try pull(extents, targetIsZero: window.targetIsHole) else { return }
         } catch {
             guard error.isMediumError && pass.skipsUnreadable else { throw error }
             return try processByBytes(window)
@@ -140,7 +140,7 @@ struct DigestWorker: ~Copyable {
 
     private mutating func processByBytes(_ window: Window) throws(IOError) {
         var offset = window.range.offset
-        while offset < window.range.end {
+        while offset < window.range.end && !pass.isStopping {
             let end = min(offset + pass.layout.window, window.range.end)
             var piece = window
             piece.range = ByteRange(offset, to: end)
@@ -170,20 +170,23 @@ struct DigestWorker: ~Copyable {
             start = end
             // What was read must be sent before the memory is used for the next regions.
             if pass.mode != .compare && isPush {
-                push(batch)
+                guard push(batch) else { return }
                 found.removeAll()
             }
         }
         if pass.mode != .compare && !isPush {
-            for batch in found { try pull(batch.extents) }
+            for batch in found {
+                guard try pull(batch.extents) else { return }
+            }
         }
+        // Not before all of it is done: what is counted as compared is finished.
         note(result)
         pass.adapt(toDifferent: differences.count * layout.region, of: range.length)
         pass.control.advance(done: range.length, different: result.different)
     }
 
     /// Extents that differ, and where the local bytes of them are.
-    private struct Batch {
+    struct Batch {
         var extents: [Extent] = []
         /// Regions that are in the memory one after the other.
         var places: [ByteRange] = []
@@ -379,103 +382,6 @@ struct DigestWorker: ~Copyable {
             extents.append(
                 joining: ByteRange(start, to: min(start + layout.block, region.end)),
                 isZero ? .zero : .data)
-        }
-    }
-
-    /// Sends what differs.
-    private mutating func push(_ batch: Batch) {
-        for request in batch.extents.inRequests(unit: layout.block) {
-            if pass.isStopping { return }
-            do throws(IOError) {
-                try channel.write(request, pieces(of: request, in: batch.places))
-                for extent in request { count(extent) }
-            } catch {
-                if error.isNetwork { return pass.fail(error) }
-                ownTally.addWriteError(error)
-            }
-        }
-    }
-
-    /// Where the data of extents is in the memory, in which regions lie one after the other.
-    private func pieces(
-        of extents: ArraySlice<Extent>, in places: [ByteRange]
-    ) -> [UnsafeRawBufferPointer] {
-        var pieces: [UnsafeRawBufferPointer] = []
-        var index = 0
-        var place = 0
-        for extent in extents where extent.kind == .data {
-            while index < places.count, places[index].end <= extent.range.offset {
-                place += places[index].length
-                index += 1
-            }
-            // An extent goes on in the next region, where that is adjacent.
-            var (ahead, start) = (index, place)
-            while ahead < places.count,
-                let part = places[ahead].intersection(extent.range)
-            {
-                let first = start + part.offset - places[ahead].offset
-                pieces.append(
-                    UnsafeRawBufferPointer(rebasing: memory[first..<first + part.length]))
-                start += places[ahead].length
-                ahead += 1
-            }
-        }
-        return pieces
-    }
-
-    private mutating func count(_ extent: Extent) {
-        ownTally.extents += 1
-        switch extent.kind {
-        case .data: ownTally.written += extent.range.length
-        case .zero: ownTally.zeroed += extent.range.length
-        }
-    }
-
-    /// Fetches what differs and writes it here.
-    private mutating func pull(
-        _ extents: [Extent], targetIsZero: Bool = false
-    ) throws(IOError) {
-        for extent in extents where extent.kind == .zero { write(extent, nil) }
-        let data = extents.filter { $0.kind == .data }
-        for request in data.inRequests(unit: layout.block) {
-            if pass.isStopping { return }
-            let payload = try channel.read(request.map(\.range))
-            var position = 0
-            for extent in payload.extents {
-                guard extent.kind == .data else {
-                    if !targetIsZero { write(extent, nil) }
-                    continue
-                }
-                let end = position + extent.range.length
-                write(extent, UnsafeRawBufferPointer(rebasing: payload.data[position..<end]))
-                position = end
-            }
-        }
-    }
-
-    /// Writes an extent to the local target, through aligned memory where its own is not.
-    private mutating func write(_ extent: Extent, _ bytes: UnsafeRawBufferPointer?) {
-        do throws(IOError) {
-            let unit = UInt(local.geometry.alignment)
-            if let bytes, UInt(bitPattern: bytes.baseAddress) % unit == 0 {
-                try local.write(bytes, at: extent.range.offset)
-            } else if let bytes {
-                var offset = 0
-                while offset < bytes.count {
-                    let length = min(bytes.count - offset, memory.count)
-                    let staging = UnsafeMutableRawBufferPointer(rebasing: memory[..<length])
-                    staging.copyMemory(
-                        from: UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + length]))
-                    try local.write(
-                        UnsafeRawBufferPointer(staging), at: extent.range.offset + offset)
-                    offset += length
-                }
-            } else {
-                try local.zero(extent.range)
-            }
-            count(extent)
-        } catch {
-            ownTally.addWriteError(error)
         }
     }
 }

@@ -110,11 +110,11 @@ final class Pass: Sendable {
     }
 
     /// Whether it ends early, and nothing more is to be begun.
-    var isStopping: Bool { isStopped.load(ordering: .relaxed) }
+    var isStopping: Bool { isStopped.load(ordering: .relaxed) || control.isCancelled }
 
     /// The next window; `nil` at the end, or when the pass is to stop.
     func next() -> Window? {
-        if isStopped.load(ordering: .relaxed) || control.isCancelled { return nil }
+        if isStopping { return nil }
         do throws(IOError) {
             let (window, skipped) = try cursor.withLock { cursor throws(IOError) in
                 try cursor.next(

@@ -44,7 +44,7 @@ package func synchronize(
             verify(source: source, target: target, options: options, control, &report)
         }
     }
-    report.sourceChanged = stamp != source.contentStamp()
+    report.sourceChanged = hasChanged(source, since: stamp)
     return report
 }
 
@@ -70,9 +70,15 @@ package func compare(
     } catch {
         report.failure = error
     }
-    report.sourceChanged = stamp != source.contentStamp()
-    report.targetChanged = targetStamp != target.contentStamp()
+    report.sourceChanged = hasChanged(source, since: stamp)
+    report.targetChanged = hasChanged(target, since: targetStamp)
     return report
+}
+
+/// Whether somebody wrote to a device; not when it can no longer be asked.
+private func hasChanged(_ device: any BlockDevice, since stamp: ContentStamp?) -> Bool {
+    guard let stamp, let now = device.contentStamp() else { return false }
+    return now != stamp
 }
 
 private func transfer(

@@ -40,8 +40,9 @@ struct Worker: ~Copyable {
             do throws(IOError) {
                 try process(window)
             } catch {
-                // The one who cancelled does not wait for a bad block to be read around.
-                if !(pass.control.isCancelled && error.isMediumError) { pass.fail(error) }
+                // The one who cancelled waits for neither a bad block nor a lost server.
+                if pass.control.isCancelled && (error.isMediumError || error.isNetwork) { return }
+                pass.fail(error)
             }
         }
     }
@@ -132,7 +133,11 @@ struct Worker: ~Copyable {
             try target.write(
                 extents, of: source.map { UnsafeRawBufferPointer($0) }, at: window.offset)
         } catch {
-            if error.isNetwork { pass.fail(error) } else { tally.addWriteError(error) }
+            guard error.isNetwork else { return tally.addWriteError(error) }
+            // Not done, so that the run is seen to be incomplete.
+            tally.compared -= window.length
+            // The one who cancelled does not wait for a lost server.
+            if !pass.control.isCancelled { pass.fail(error) }
             return
         }
         for extent in extents {

@@ -7,27 +7,19 @@ import SystemPackage
 import TestSupport
 import Testing
 
-/// What must hold for everything that can be copied.
-struct Implementation: Sendable, CustomTestStringConvertible {
-    let testDescription: String
-    let needsRoot: Bool
-    /// Makes an empty device; whatever it stands on lives as long as what comes with it.
-    let make: @Sendable (_ size: Int) throws -> (any BlockDevice, Any?)
-
+/// The devices of this machine.
+private enum Implementations {
     /// Those that this user can make; a test that is skipped shows when that is not all.
     static let all = every.filter { isRoot || !$0.needsRoot }
 
     private static let every = [
-        Implementation(testDescription: "memory", needsRoot: false) {
-            (MemoryDevice([UInt8](repeating: 0, count: $0)), nil)
-        },
-        Implementation(testDescription: "image, direct I/O", needsRoot: false) { size in
+        Implementation("memory") { (MemoryDevice([UInt8](repeating: 0, count: $0)), nil) },
+        Implementation("image, direct I/O") { size in
             let scratch = try ScratchDirectory()
             let path = try scratch.sparseFile("image", size: size)
             return (try ImageFile(path: path, name: path, access: .readWrite), scratch)
         },
-        Implementation(testDescription: "image, file system without direct I/O", needsRoot: true) {
-            size in
+        Implementation("image, file system without direct I/O", needsRoot: true) { size in
             let mount = try journalledMount()
             let path = "\(mount.path)/image"
             try must("truncate", "-s", "\(size)", path)
@@ -40,7 +32,7 @@ struct Implementation: Sendable, CustomTestStringConvertible {
     ]
 
     private static func loop(sector: Int) -> Implementation {
-        Implementation(testDescription: "block device, \(sector)-byte sectors", needsRoot: true) {
+        Implementation("block device, \(sector)-byte sectors", needsRoot: true) {
             let loop = try LoopDevice(size: $0, sectorSize: sector)
             return (
                 try BlockSpecialFile(path: loop.path, name: loop.path, access: .readWrite), loop
@@ -50,81 +42,37 @@ struct Implementation: Sendable, CustomTestStringConvertible {
 }
 
 @Suite struct ConformanceTests {
-    @Test(arguments: Implementation.all)
+    @Test(arguments: Implementations.all)
     func `a block device keeps what is written`(implementation: Implementation) throws {
-        let size = 3 << 20
-        let (device, keeper) = try implementation.make(size)
+        let (device, keeper) = try implementation.make(3 << 20)
         try withExtendedLifetime(keeper) {
-            #expect(device.geometry.size == size)
-            let alignment = device.geometry.alignment
-            #expect(alignment > 0 && 4096 % alignment == 0)
-            #expect(try device.content().allSatisfy { $0 == 0 }, "empty at first")
-
-            var random = SeededGenerator(seed: 11)
-            var expected = [UInt8](repeating: 0, count: size)
-            for _ in 0..<40 {
-                let start = Int.random(in: 0..<size / 4096, using: &random) * 4096
-                let length = min(size - start, 4096 * Int.random(in: 1...64, using: &random))
-                let range = ByteRange(offset: start, length: length)
-                if Int.random(in: 0..<3, using: &random) == 0 {
-                    try device.zero(range)
-                    for index in start..<range.end { expected[index] = 0 }
-                } else {
-                    let bytes = random.bytes(length)
-                    try device.write(bytes, at: start)
-                    expected.replaceSubrange(start..<range.end, with: bytes)
-                }
-            }
-            #expect(try device.content() == expected)
-            try device.flush()
-            #expect(try device.content() == expected)
-
-            var position = 0
-            while let run = try device.nextData(from: position) {
-                #expect(run.offset >= position && run.end <= size && !run.isEmpty)
-                #expect(expected[position..<run.offset].allSatisfy { $0 == 0 }, "hole with data")
-                position = run.end
-            }
-            #expect(expected[position...].allSatisfy { $0 == 0 }, "hole with data")
+            let broken = try Conformance.keepsWhatIsWritten(device, size: 3 << 20)
+            #expect(broken == [])
         }
     }
 
-    @Test(arguments: Implementation.all)
+    @Test(arguments: Implementations.all)
     func `a ragged end is read, written and zeroed like any other byte`(
         implementation: Implementation
     ) throws {
         let (device, keeper) = try implementation.make(1 << 20)
         try withExtendedLifetime(keeper) {
-            var random = SeededGenerator(seed: 12)
-            let bytes = random.bytes(8192 + 77)
-            try device.write(bytes, at: 4096)
-            var expected = [UInt8](repeating: 0, count: 1 << 20)
-            expected.replaceSubrange(4096..<4096 + bytes.count, with: bytes)
-            #expect(try device.content() == expected)
-            try device.zero(ByteRange(offset: 8192, length: 4096 + 33))
-            for index in 8192..<12288 + 33 { expected[index] = 0 }
-            #expect(try device.content() == expected)
-            try device.flush()
-            #expect(try device.content() == expected)
+            let broken = try Conformance.hasRaggedEnds(device)
+            #expect(broken == [])
         }
     }
 
     @Test(.enabled(if: isRoot, "block devices and mounts need root, and are left out"))
     func `block devices and a file system without direct I/O are among those tested`() {
-        #expect(Implementation.all.count == 5)
+        #expect(Implementations.all.count == 5)
     }
 
-    @Test(arguments: Implementation.all.dropFirst())
+    @Test(arguments: Implementations.all.dropFirst())
     func `reading beyond the end is an error, not a short read`(
         implementation: Implementation
     ) throws {
         let (device, keeper) = try implementation.make(1 << 20)
-        withExtendedLifetime(keeper) {
-            let buffer = AlignedBuffer(count: 8192)
-            #expect(throws: IOError.self) {
-                try device.read(into: buffer.bytes, at: (1 << 20) - 4096)
-            }
-        }
+        withExtendedLifetime(keeper) { #expect(Conformance.failsBeyondTheEnd(device)) }
     }
 }
 

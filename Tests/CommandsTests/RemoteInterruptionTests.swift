@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import Foundation
+import TestSupport
+import Testing
+
+/// Runs over the network that do not come to their end, or not at once.
+@Suite(.timeLimit(.minutes(3))) struct RemoteInterruptionTests {
+    private let scratch: ScratchDirectory
+    private let there: String
+    private let server: ServeProcess
+    private let source: String
+    private let size = 24 << 20
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        there = scratch.file("there")
+        try FileManager.default.createDirectory(atPath: there, withIntermediateDirectories: false)
+        server = try ServeProcess("\(there)/:rw", options: ["--session-timeout", "3"])
+        source = try scratch.sparseFile("source", size: size)
+        try fill(source, seed: 1, size: size)
+    }
+
+    private func url(_ name: String) -> String { server.url("\(there)/\(name)") }
+
+    /// Starts a run that takes about six seconds, and waits until its target has some of the data.
+    private func start(
+        _ from: String, _ to: String, target: String, _ flags: [String] = []
+    ) throws -> RunningProgram {
+        let sync = try RunningProgram(
+            [program, "--json", "-c", "2", "--bwlimit", "4M"] + flags + [from, to])
+        let wanted = try [UInt8](contentsOf: source, count: 4096)
+        while sync.isRunning, (try? [UInt8](contentsOf: target, count: 4096)) != wanted {
+            usleep(2_000)
+        }
+        return sync
+    }
+
+    private func json(_ result: ProgramResult) throws -> Record {
+        let object = try JSONSerialization.jsonObject(with: Data(result.output.utf8))
+        return Record(try #require(object as? [String: Any]))
+    }
+
+    @Test(arguments: [true, false], [[], ["--whole-file"]])
+    func `a signal ends the run in order and soon, and a second run finishes the job`(
+        isPush: Bool, flags: [String]
+    ) throws {
+        try must("cp", source, "\(there)/other")
+        let target = try scratch.sparseFile(isPush ? "there/image" : "image", size: size)
+        let (from, to) = isPush ? (source, url("image")) : (url("other"), target)
+        let sync = try start(from, to, target: target, flags)
+        let clock = ContinuousClock()
+        let interrupt = clock.now
+        sync.signal(SIGINT)
+        let result = try sync.wait()
+        #expect(clock.now - interrupt < .seconds(4), "not all the data is waited for")
+        #expect(result.status == 130, "\(result)")
+        let record = try json(result)
+        #expect(record.bool("interrupted") == true && record.bool("flushed") == true)
+        #expect(try #require(record.int("compared")) < size)
+        #expect(try !areEqual(source, target))
+
+        let (second, again) = try blkferryJSON(from, to)
+        #expect(second.status == 0, "\(second)")
+        #expect(try #require(again.int("written")) < size)
+        #expect(try areEqual(source, target))
+    }
+
+    @Test
+    func `on a line so slow that a request takes minutes, a signal ends the run all the same`()
+        throws
+    {
+        for flags in [[], ["--whole-file"]] {
+            _ = try scratch.sparseFile("there/image", size: size)
+            let sync = try RunningProgram(
+                [program, "--bwlimit", "20K", "-c", "2"] + flags + [source, url("image")])
+            usleep(1_500_000)
+            let clock = ContinuousClock()
+            let interrupt = clock.now
+            sync.signal(SIGINT)
+            let result = try sync.wait()
+            #expect(result.status == 130, "\(result)")
+            #expect(clock.now - interrupt < .seconds(30))
+        }
+    }
+
+    @Test(arguments: ["missing", "same", "larger"])
+    func `a server that is killed and started again does not end a push`(target: String) throws {
+        let image = "\(there)/image"
+        switch target {
+        case "same": _ = try scratch.sparseFile("there/image", size: size)
+        case "larger": _ = try scratch.sparseFile("there/image", size: 2 * size)
+        default: break
+        }
+        let sync = try start(source, url("image"), target: image)
+        try server.kill()
+        usleep(700_000)
+        try server.startAgain()
+        let result = try sync.wait()
+        #expect(result.status == 0, "\(result)")
+        #expect(try areEqual(source, image))
+        #expect(try json(result).bool("flushed") == true)
+    }
+
+    @Test func `nor a pull`() throws {
+        try must("cp", source, "\(there)/image")
+        let target = scratch.file("target")
+        let sync = try start(url("image"), target, target: target)
+        try server.kill()
+        usleep(700_000)
+        try server.startAgain()
+        let result = try sync.wait()
+        #expect(result.status == 0, "\(result)")
+        #expect(!result.errors.contains("changed"), "\(result)")
+        #expect(try areEqual(source, target))
+    }
+
+    @Test(arguments: [true, false])
+    func `a server that is gone for good ends the run with one clear line`(isPush: Bool) throws {
+        try must("cp", source, "\(there)/other")
+        let target = try scratch.sparseFile(isPush ? "there/image" : "image", size: size)
+        let (from, to) = isPush ? (source, url("image")) : (url("other"), target)
+        let sync = try start(from, to, target: target)
+        try server.kill()
+        let clock = ContinuousClock()
+        let death = clock.now
+        let result = try sync.wait()
+        #expect(result.status == 4, "\(result)")
+        let seconds = (clock.now - death) / .seconds(1)
+        #expect(seconds > 25 && seconds < 45, "\(seconds)")
+        #expect(result.errors.split(separator: "\n").count == 1, "\(result.errors)")
+        #expect(result.errors.contains("connection refused"))
+        let record = try json(result)
+        #expect(record.bool("flushed") == !isPush)
+        #expect(record.bool("sourceChanged") == false)
+    }
+
+    @Test func `a client that is killed leaves the target locked until its session is silent`()
+        throws
+    {
+        let image = try scratch.sparseFile("there/image", size: size)
+        let sync = try start(source, url("image"), target: image)
+        let beside = try blkferry(source, url("image"))
+        #expect(beside.status == 2)
+        #expect(beside.errors.contains("a client at 127.0.0.1:"), "\(beside)")
+        #expect(beside.errors.contains("is writing to it"), "\(beside)")
+        #expect(try blkferry(url("image"), scratch.file("back")).status == 2, "nor is it read")
+        sync.signal(SIGKILL)
+        _ = try sync.wait()
+        #expect(try blkferry(source, url("image")).status == 2)
+        let clock = ContinuousClock()
+        let deadline = clock.now + .seconds(20)
+        var again = try blkferry("--verify", source, url("image"))
+        while again.status == 2, clock.now < deadline {
+            usleep(200_000)
+            again = try blkferry("--verify", source, url("image"))
+        }
+        #expect(again.status == 0, "\(again)")
+        #expect(try areEqual(source, image))
+        #expect(try server.log().contains("end=silent"))
+    }
+
+    @Test func `a server that is told to end puts everything on the medium and says so`() throws {
+        let image = try scratch.sparseFile("there/image", size: size)
+        let sync = try start(source, url("image"), target: image)
+        server.process.signal(SIGTERM)
+        let ended = try server.process.wait()
+        #expect(ended.status == 0, "\(ended)")
+        #expect(ended.errors.contains("ended"))
+        #expect(sync.isRunning)
+        try server.startAgain()
+        #expect(try sync.wait().status == 0)
+        #expect(try areEqual(source, image))
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import Foundation
+import TestSupport
+
+/// `blkferry serve` as a process of its own; it is killed when the test forgets it.
+final class ServeProcess {
+    /// What tells that it listens did not come.
+    struct NotListening: Error { let errors: String }
+
+    private(set) var process: RunningProgram
+    let port: Int
+    private let host: String
+    private let arguments: [String]
+    private let prefix: [String]
+
+    /// Starts it and waits until it listens.
+    ///
+    /// - Parameters:
+    ///   - exports: as after `--export`.
+    ///   - host: where it listens, an IPv6 address in brackets.
+    ///   - options: further ones.
+    ///   - prefix: what goes before the command.
+    init(
+        _ exports: String..., on host: String = "127.0.0.1", options: [String] = [],
+        prefix: [String] = []
+    ) throws {
+        self.host = host
+        self.prefix = prefix
+        arguments = options + exports.flatMap { ["--export", $0] }
+        (process, port) = try Self.start(prefix, "\(host):0", arguments)
+    }
+
+    private static func start(
+        _ prefix: [String], _ address: String, _ arguments: [String]
+    ) throws -> (RunningProgram, Int) {
+        let process = try RunningProgram(
+            prefix + [program, "serve", "--listen", address] + arguments)
+        let clock = ContinuousClock()
+        let deadline = clock.now + .seconds(30)
+        while clock.now < deadline {
+            let log = try process.errorsSoFar()
+            let line = log.split(separator: "\n").first { $0.hasSuffix("listening") }
+            let place = line?.split(separator: " ").first { $0.hasPrefix("address=") }
+            if let port = place?.split(separator: ":").last.flatMap({ Int($0) }) {
+                return (process, port)
+            }
+            guard process.isRunning else { break }
+            usleep(5_000)
+        }
+        throw NotListening(errors: try process.errorsSoFar())
+    }
+
+    /// The URL of a device: `selector` is a path or a tag.
+    func url(_ selector: String, on otherHost: String? = nil) -> String {
+        let path = selector.hasPrefix("/") ? selector : "/\(selector)"
+        return "http://\(otherHost ?? host):\(port)\(path)"
+    }
+
+    /// Ends it as a power cut would.
+    func kill() throws {
+        process.signal(SIGKILL)
+        _ = try process.wait()
+    }
+
+    /// Starts it again on the same port.
+    func startAgain() throws {
+        (process, _) = try Self.start(prefix, "\(host):\(port)", arguments)
+    }
+
+    func log() throws -> String { try process.errorsSoFar() }
+}

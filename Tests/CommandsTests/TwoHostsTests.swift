@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import Foundation
+import TestSupport
+import Testing
+
+/// Server and client on hosts of their own.
+@Suite(
+    .enabled(if: NetworkNamespaces.isAvailable, "network namespaces need root and ip(8)"),
+    .timeLimit(.minutes(2)))
+struct TwoHostsTests {
+    @Test(arguments: [4, 6])
+    func `a device goes over the cable and back`(version: Int) throws {
+        let size = 16 << 20
+        let pair = try NetworkNamespaces()
+        let source = try LoopDevice(size: size)
+        let there = try LoopDevice(size: size)
+        let back = try LoopDevice(size: size)
+        try fill(source.path, seed: 1, size: 9 << 20, offset: 1 << 20)
+        let host = version == 4 ? pair.first.ipv4 : "[\(pair.first.ipv6)]"
+        let server = try ServeProcess(
+            "\(there.path):rw", on: host, options: ["--insecure"],
+            prefix: pair.run(in: pair.first))
+        let client = pair.run(in: pair.second) + [program, "--verify"]
+        for arguments in [
+            [source.path, server.url(there.path)], [server.url(there.path), back.path],
+        ] {
+            let result = try RunningProgram(client + arguments).wait()
+            #expect(result.status == 0, "\(result)")
+        }
+        #expect(try areEqual(source.path, there.path))
+        #expect(try areEqual(source.path, back.path))
+        #expect(try server.log().contains("without any protection"))
+    }
+
+    @Test func `without --insecure a server does not listen where others reach it`() throws {
+        let result = try blkferry("serve", "--export-all", "--listen", "0.0.0.0:0")
+        #expect(result.status == 64)
+        #expect(result.errors.contains("--insecure"))
+    }
+}

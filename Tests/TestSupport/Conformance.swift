@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+package import BlockDevices
+internal import LinuxIO
+
+/// What must hold for everything that can be copied, each law a function that returns how a device
+/// breaks it.
+package struct Implementation: Sendable, CustomStringConvertible {
+    package let description: String
+    package let needsRoot: Bool
+    /// Makes an empty device; whatever it stands on lives as long as what comes with it.
+    package let make: @Sendable (_ size: Int) throws -> (any BlockDevice, Any?)
+
+    package init(
+        _ description: String, needsRoot: Bool = false,
+        make: @escaping @Sendable (_ size: Int) throws -> (any BlockDevice, Any?)
+    ) {
+        self.description = description
+        self.needsRoot = needsRoot
+        self.make = make
+    }
+}
+
+package enum Conformance {
+    /// A block device keeps what is written, and nothing else.
+    ///
+    /// - Throws: what the device throws.
+    package static func keepsWhatIsWritten(_ device: any BlockDevice, size: Int) throws -> [String]
+    {
+        var broken: [String] = []
+        func expect(_ holds: Bool, _ law: String) { if !holds { broken.append(law) } }
+        expect(device.geometry.size == size, "it has \(device.geometry.size) bytes, not \(size)")
+        let alignment = device.geometry.alignment
+        expect(alignment > 0 && 4096 % alignment == 0, "alignment \(alignment)")
+        expect(try device.content().allSatisfy { $0 == 0 }, "it is not empty at first")
+
+        var random = SeededGenerator(seed: 11)
+        var expected = [UInt8](repeating: 0, count: size)
+        for _ in 0..<40 {
+            let start = Int.random(in: 0..<size / 4096, using: &random) * 4096
+            let length = min(size - start, 4096 * Int.random(in: 1...64, using: &random))
+            let range = ByteRange(offset: start, length: length)
+            if Int.random(in: 0..<3, using: &random) == 0 {
+                try device.zero(range)
+                for index in start..<range.end { expected[index] = 0 }
+            } else {
+                let bytes = random.bytes(length)
+                try device.write(bytes, at: start)
+                expected.replaceSubrange(start..<range.end, with: bytes)
+            }
+            expect(try holesAreZero(device, expected), "a hole with data after a write")
+        }
+        expect(try device.content() == expected, "it holds something else")
+        try device.flush()
+        expect(try device.content() == expected, "it holds something else after the flush")
+        expect(try holesAreZero(device, expected), "a hole with data after the flush")
+        return broken
+    }
+
+    private static func holesAreZero(_ device: any BlockDevice, _ bytes: [UInt8]) throws -> Bool {
+        var position = 0
+        while let run = try device.nextData(from: position) {
+            guard run.offset >= position, run.end <= bytes.count, !run.isEmpty,
+                bytes[position..<run.offset].allSatisfy({ $0 == 0 })
+            else { return false }
+            position = run.end
+        }
+        return bytes[position...].allSatisfy { $0 == 0 }
+    }
+
+    /// A ragged end is read, written and zeroed like any other byte.
+    ///
+    /// - Throws: what the device throws.
+    package static func hasRaggedEnds(_ device: any BlockDevice) throws -> [String] {
+        var broken: [String] = []
+        var random = SeededGenerator(seed: 12)
+        let bytes = random.bytes(8192 + 77)
+        try device.write(bytes, at: 4096)
+        var expected = [UInt8](repeating: 0, count: device.geometry.size)
+        expected.replaceSubrange(4096..<4096 + bytes.count, with: bytes)
+        if try device.content() != expected { broken.append("written") }
+        try device.zero(ByteRange(offset: 8192, length: 4096 + 33))
+        for index in 8192..<12288 + 33 { expected[index] = 0 }
+        if try device.content() != expected { broken.append("zeroed") }
+        try device.flush()
+        if try device.content() != expected { broken.append("flushed") }
+        return broken
+    }
+
+    /// Reading beyond the end is an error, not a short read.
+    package static func failsBeyondTheEnd(_ device: any BlockDevice) -> Bool {
+        let buffer = AlignedBuffer(count: 8192)
+        do throws(IOError) {
+            try device.read(into: buffer.bytes, at: device.geometry.size - 4096)
+            return false
+        } catch {
+            return true
+        }
+    }
+}
