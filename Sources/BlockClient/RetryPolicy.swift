@@ -30,6 +30,10 @@ struct RetryPolicy {
     /// A request is tried so often, no matter how long it takes.
     static let leastAttempts = 3
 
+    /// A request that always fails while others succeed, as a long one on a line that is cut again
+    /// and again, is not tried for ever.
+    private var mostAttempts: Int { 6 + Int(retrySeconds) }
+
     private static let firstDelay = 0.1
     private static let longestDelay = 3.0
     private static let longestRetryAfter = 5.0
@@ -65,7 +69,8 @@ struct RetryPolicy {
         case .answer(let response, let seconds):
             guard Self.isPassing(response) else {
                 hasSucceeded = true
-                failingSince = nil
+                // A sign of life that gets through says nothing of the requests that do not.
+                if isRetried { failingSince = nil }
                 return .done(response)
             }
             failure = HTTPError(.unreachable, "the server answers with status \(response.status)")
@@ -88,7 +93,7 @@ struct RetryPolicy {
         let start = failingSince ?? now
         failingSince = start
         let left = retrySeconds - (now - start) / .seconds(1)
-        guard attempt < Self.leastAttempts || left > 0 else {
+        guard attempt < Self.leastAttempts || (left > 0 && attempt < mostAttempts) else {
             death = failure
             return giveUp
         }

@@ -5,7 +5,7 @@ import BlockClient
 import Testing
 
 /// Servers that do not speak HTTP, that fall silent, and callers that want to end.
-@Suite(.timeLimit(.minutes(2))) struct FailureTests {
+@Suite(.timeLimit(.minutes(30))) struct FailureTests {
     private func error(
         silence: Double = 60, body: [UInt8]? = nil, retrySeconds: Double = 30,
         cancel: Flag = Flag(), notes: Notes = Notes(), _ script: @escaping ScriptedServer.Script

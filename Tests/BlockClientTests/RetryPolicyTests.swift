@@ -51,6 +51,16 @@ import Testing
         }
     }
 
+    @Test func `a sign of life, which is not tried again, does not start the time again`() {
+        var policy = RetryPolicy(retrySeconds: 30)
+        _ = decide(&policy, .lost(loss), attempt: 3)
+        _ = decide(&policy, success, isRetried: false, after: 29)
+        guard case .fail(loss) = decide(&policy, .lost(loss), attempt: 4, after: 30) else {
+            Issue.record("went on")
+            return
+        }
+    }
+
     @Test func `three attempts are made no matter how long they take`() {
         var policy = RetryPolicy(retrySeconds: 30)
         guard case .again = decide(&policy, .lost(loss), attempt: 1, after: 60),

@@ -5,7 +5,7 @@ import BlockClient
 import Testing
 
 /// Trying again, against servers that fail.
-@Suite(.timeLimit(.minutes(2))) struct RetryTests {
+@Suite(.timeLimit(.minutes(30))) struct RetryTests {
     /// A server whose first answers are given, and then 200 with one byte.
     private func server(
         first answers: [(status: Int, type: String, extra: String)]

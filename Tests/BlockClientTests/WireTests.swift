@@ -7,7 +7,7 @@ import Synchronization
 import Testing
 
 /// What goes over the wire.
-@Suite(.timeLimit(.minutes(2))) struct WireTests {
+@Suite(.timeLimit(.minutes(30))) struct WireTests {
     /// Sends one request and gives back its head as the server saw it.
     private func head(
         _ method: HTTPRequest.Method, _ path: String = "/", type: String? = nil,

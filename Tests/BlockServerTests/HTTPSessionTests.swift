@@ -11,7 +11,7 @@ import Testing
 import WireProtocol
 
 /// Who may have a device beside whom, and when that ends.
-@Suite(.timeLimit(.minutes(2))) struct HTTPSessionTests {
+@Suite(.timeLimit(.minutes(30))) struct HTTPSessionTests {
     private let scratch: ScratchDirectory
     private let image: SeededImage
 

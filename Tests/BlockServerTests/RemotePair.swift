@@ -44,6 +44,7 @@ struct RemotePair {
     /// Bytes of the blocks in which the two differ.
     ///
     /// - Parameter block: their size, in bytes.
+    /// - Returns: the blocks, ascending.
     func differing(block: Int) -> [ByteRange] {
         stride(from: 0, to: source.count, by: block).compactMap { start in
             let end = min(source.count, start + block)

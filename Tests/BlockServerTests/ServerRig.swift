@@ -63,6 +63,8 @@ final class ServerRig: Sendable {
     ///   - method: name of the digest.
     ///   - port: of a proxy before the server.
     ///   - options: of the client.
+    /// - Returns: the open device.
+    /// - Throws: what opening it throws.
     func open(
         _ path: String, for purpose: RemoteBlockDevice.Purpose, digest method: String = "poly1305",
         port: Int? = nil, _ options: RemoteServer.Options = RemoteServer.Options()

@@ -22,6 +22,7 @@ final class ServeProcess {
     ///   - host: where it listens, an IPv6 address in brackets.
     ///   - options: further ones.
     ///   - prefix: what goes before the command.
+    /// - Throws: when it does not come to listen.
     init(
         _ exports: String..., on host: String = "127.0.0.1", options: [String] = [],
         prefix: [String] = []

@@ -67,7 +67,7 @@ private final class MadeUpTree {
     }
 }
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(2)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
 struct MadeUpTreeTests {
     private static let lvm = [
         "dm/name": "vg0-root",

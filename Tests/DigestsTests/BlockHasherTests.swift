@@ -7,7 +7,7 @@ internal import Synchronization
 internal import TestSupport
 internal import Testing
 
-@Suite("A hasher digests regions and blocks", .timeLimit(.minutes(2)))
+@Suite("A hasher digests regions and blocks", .timeLimit(.minutes(30)))
 struct BlockHasherTests {
     static let methods = DigestMethod.available()
     private let seed = UInt64.random(in: .min ... .max)

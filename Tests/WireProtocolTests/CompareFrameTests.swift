@@ -6,7 +6,7 @@ import Testing
 import WireProtocol
 
 /// What a stranger can put into the frames of a comparison.
-@Suite(.timeLimit(.minutes(1))) struct CompareFrameTests {
+@Suite(.timeLimit(.minutes(30))) struct CompareFrameTests {
     let layout: WireLayout
     /// Four regions and a bit, so that the last one is short.
     let size = 4 * 1024 + 100
@@ -113,7 +113,7 @@ import WireProtocol
 }
 
 /// What a server can put into its answer.
-@Suite(.timeLimit(.minutes(1))) struct CompareAnswerTests {
+@Suite(.timeLimit(.minutes(30))) struct CompareAnswerTests {
     let layout: WireLayout
     /// A region of 16 blocks, and a last one of 3.
     let range = ByteRange(offset: 8192, length: 8192 + 1100)

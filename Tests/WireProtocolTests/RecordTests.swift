@@ -8,7 +8,7 @@ import SystemPackage
 import Testing
 import WireProtocol
 
-@Suite(.timeLimit(.minutes(1))) struct JSONTests {
+@Suite(.timeLimit(.minutes(30))) struct JSONTests {
     private func reason(_ text: String) -> String? {
         rejection { try decoded(CommitRequest.self, text) }
     }

@@ -7,7 +7,7 @@ import Testing
 import WireProtocol
 
 /// The examples of docs/protocol-vectors.txt, which were made without this code.
-@Suite(.timeLimit(.minutes(1))) struct VectorTests {
+@Suite(.timeLimit(.minutes(30))) struct VectorTests {
     static func vectors(_ kind: String) -> [Vector] { Vector.all.filter { $0.kind == kind } }
 
     @Test func `there are examples of every kind, and of no other`() {

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockServer
+import Glibc
+import TestSupport
+import Testing
+
+/// Connections whose client ends them.
+@Suite(.timeLimit(.minutes(30))) struct ConnectionEndTests {
+    private let rig: ServerRig
+
+    init() throws { rig = try ServerRig() }
+
+    private func hasNoConnection() -> Bool {
+        let clock = ContinuousClock()
+        let deadline = clock.now + .seconds(10)
+        while clock.now < deadline {
+            if rig.server.connectionCount == 0 { return true }
+            usleep(5_000)
+        }
+        return false
+    }
+
+    @Test(arguments: [
+        "", "GET /v1 HTTP/1.1\r\nHos", "GET /v1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /v1/sessions/x/write HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n"
+            + "Content-Type: application/x-blkferry\r\n\r\nhalf of it",
+    ])
+    func `an end wherever it comes ends the connection here as well`(sent: String) throws {
+        let connection = try StreamSocket(port: rig.port)
+        connection.limitWaiting(to: 10)
+        if !sent.isEmpty { try connection.send(sent) }
+        connection.endSending()
+        var answer: [UInt8] = []
+        while let more = try? connection.receive(), !more.isEmpty { answer += more }
+        #expect(hasNoConnection())
+        if sent.hasSuffix("a\r\n\r\n") {
+            #expect(answer.starts(with: Array("HTTP/1.1 200".utf8)), "it is answered all the same")
+        }
+    }
+}
