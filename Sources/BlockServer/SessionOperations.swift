@@ -304,7 +304,7 @@ extension Session {
     func commit(size: Int?) throws(Problem) {
         do throws(IOError) {
             if let size {
-                guard mode == .write, size == record.resizeTo, size <= device.geometry.size else {
+                guard mode == .write, size == record.resizeTo || size == device.geometry.size else {
                     throw IOError(
                         name, "resize to \(size) bytes",
                         reason: "the session was not opened for that")
