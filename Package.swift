@@ -28,6 +28,7 @@ let package = Package(
         .systemLibrary(
             name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .target(name: "CCurl"),
+        .target(name: "CGhash"),
         .target(
             name: "LinuxIO",
             dependencies: [
@@ -49,7 +50,8 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
-            name: "Digests", dependencies: ["COpenSSL", "BlockDevices"], swiftSettings: settings),
+            name: "Digests", dependencies: ["CGhash", "COpenSSL", "BlockDevices"],
+            swiftSettings: settings),
         .target(
             name: "WireProtocol",
             dependencies: [

@@ -71,11 +71,11 @@ package final class RemoteBlockDevice: RemoteDevice {
     /// - Parameters:
     ///   - server: where.
     ///   - purpose: what for.
-    ///   - method: the digest.
+    ///   - method: the digest; `nil` for the fastest that both have.
     /// - Throws: the refusal of the server's gate, with the user's name for the device; the errors
     ///   of the device and of the network.
     package init(
-        _ server: RemoteServer, for purpose: Purpose, digest method: DigestMethod
+        _ server: RemoteServer, for purpose: Purpose, digest method: DigestMethod?
     ) throws(ProbeError) {
         let name = server.location.text
         guard let selector = server.location.selector else {
@@ -85,10 +85,12 @@ package final class RemoteBlockDevice: RemoteDevice {
                     advice: "blkferry list \(name) shows what there is."))
         }
         var request = SessionRequest(
-            mode: purpose.mode, block: purpose.block, digest: method.name, key: nil)
+            mode: purpose.mode, block: purpose.block,
+            digest: (method ?? .poly1305).name, key: nil)
+        if method == nil { request.fasterDigests = DigestMethod.fasterOnes.map(\.name) }
         let key: DigestKey?
         do throws(DigestError) {
-            key = method.isKeyed ? try DigestKey() : nil
+            key = method?.isKeyed ?? true ? try DigestKey() : nil
             request.key = key?.withUnsafeBytes { hexadecimal($0) }
             request.run = try DigestKey().withUnsafeBytes { hexadecimal($0.prefix(16)) }
         } catch {
@@ -100,11 +102,16 @@ package final class RemoteBlockDevice: RemoteDevice {
         request.sizePolicy = purpose.policy?.sizePolicy?.rawValue
         request.overwrite = purpose.policy?.overwrite
         let record = try Self.open(server, selector, request)
+        // Who opens the session again needs the same, whatever that server would choose.
+        request.digest = record.digest ?? request.digest
+        request.fasterDigests = nil
+        do throws(DigestError) { digestMethod = try DigestMethod(named: request.digest) } catch {
+            throw .failed(IOError(name, error.operation, reason: error.reason))
+        }
         self.name = name
         self.server = server
         self.request = request
         self.record = record
-        digestMethod = method
         digestKey = key
         state = Mutex(
             State(session: record.session, size: record.size, stamp: record.stamp))
@@ -148,7 +155,9 @@ package final class RemoteBlockDevice: RemoteDevice {
             (0...maximumSize).contains(record.sizeBefore ?? 0),
             (0...maximumSize).contains(record.resizeTo ?? 0),
             record.logicalSector.map({ $0 >= 512 && $0.nonzeroBitCount == 1 }) ?? true,
-            (try? record.content.content()) != nil
+            (try? record.content.content()) != nil,
+            record.digest == nil || record.digest == request.digest
+                || request.fasterDigests?.contains(record.digest ?? "") == true
         else { return false }
         return (try? WireLayout(block: record.block, region: record.region, digestSize: 16)) != nil
     }

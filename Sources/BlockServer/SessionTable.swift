@@ -178,7 +178,12 @@ final class SessionTable: Sendable {
         let method: DigestMethod
         var key: DigestKey?
         do throws(DigestError) {
-            method = try DigestMethod(named: request.digest)
+            let faster = request.fasterDigests ?? []
+            if let both = DigestMethod.fasterOnes.first(where: { faster.contains($0.name) }) {
+                method = both
+            } else {
+                method = try DigestMethod(named: request.digest)
+            }
             if method.isKeyed {
                 key = try DigestKey(bytes(fromHexadecimal: request.key ?? "") ?? [])
             }
@@ -198,6 +203,7 @@ final class SessionTable: Sendable {
             content: ContentRecord(opened.facts.content), kind: opened.kind,
             rotational: opened.isRotational, warnings: opened.warnings)
         record.timeout = silence / .seconds(1)
+        record.digest = method.name
         record.stamp = opened.device.contentStamp()?.marks
         record.host = boot.flatMap { boot in
             opened.facts.identity.flatMap { HostRecord($0, boot: boot) }

@@ -28,9 +28,10 @@ struct ComparisonOptions: ParsableArguments {
     @Option(
         name: [.customShort("m"), .long],
         help: ArgumentHelp(
-            "Digest that a device on a server is compared by (default: poly1305).",
+            "Digest that a device on a server is compared by (default: the fastest of gmac and "
+                + "poly1305 on both machines).",
             valueName: "name"))
-    var hashMethod = DigestMethod.poly1305.name
+    var hashMethod: String?
 
     @Option(
         help: ArgumentHelp(

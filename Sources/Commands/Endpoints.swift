@@ -39,13 +39,17 @@ struct TargetEndpoint {
 struct Endpoints {
     private let options: ComparisonOptions
     private let control: RunControl
-    private let method: DigestMethod
+    private let method: DigestMethod?
 
     /// - Throws: wrong usage, for a digest that is not to be had.
     init(_ options: ComparisonOptions, _ control: RunControl) throws(CommandFailure) {
         self.options = options
         self.control = control
-        do throws(DigestError) { method = try DigestMethod(named: options.hashMethod) } catch {
+        do throws(DigestError) {
+            method = try options.hashMethod.map { name throws(DigestError) in
+                try DigestMethod(named: name)
+            }
+        } catch {
             throw CommandFailure(
                 .usage, "hash method \(error.object): \(error.reason)", advice: error.advice)
         }

@@ -15,7 +15,8 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
 
     /// What libcrypto works with; the contexts and the algorithm are owned.
     private enum Engine {
-        case poly1305(context: OpaquePointer, key: DigestKey)
+        case ghash(GhashKey)
+        case mac(context: OpaquePointer, key: DigestKey)
         case digest(context: OpaquePointer, algorithm: OpaquePointer)
     }
 
@@ -32,7 +33,9 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
 
     deinit {
         switch engine {
-        case .poly1305(let context, _):
+        case .ghash:
+            break
+        case .mac(let context, _):
             EVP_MAC_CTX_free(context)
         case .digest(let context, let algorithm):
             EVP_MD_CTX_free(context)
@@ -65,8 +68,10 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
         precondition(digest.count >= method.byteCount)
         let done =
             switch engine {
-            case .poly1305(let context, let key):
-                poly1305(context, key, parts, digest)
+            case .ghash(let key):
+                ghash(key, parts, digest)
+            case .mac(let context, let key):
+                mac(context, method, key, parts, digest)
             case .digest(let context, let algorithm):
                 messageDigest(context, algorithm, parts, digest)
             }
@@ -140,12 +145,13 @@ extension BlockHasher {
         _ method: DigestMethod, _ key: DigestKey?
     ) throws(DigestError) -> Engine {
         guard let key else { throw DigestError(method.name, "digest", reason: "it needs a key") }
-        let mac = try DigestMethod.fetchPoly1305()
+        if method == .gmac && GhashKey.isAvailable { return .ghash(try key.ghash()) }
+        let mac = try method.fetchMAC()
         defer { EVP_MAC_free(mac) }
         guard let context = EVP_MAC_CTX_new(mac) else {
             throw DigestError(method.name, "make a context", failedCall: "failed in libcrypto")
         }
-        return .poly1305(context: context, key: key)
+        return .mac(context: context, key: key)
     }
 
     private static func unkeyed(_ method: DigestMethod) throws(DigestError) -> Engine {
@@ -165,19 +171,31 @@ private func unit(
     return UnsafeRawBufferPointer(rebasing: buffer[start..<min(start + size, buffer.count)])
 }
 
-/// The corresponding C functions are `EVP_MAC_init`, `EVP_MAC_update` and `EVP_MAC_final`.
-private func poly1305(
-    _ context: OpaquePointer, _ key: DigestKey, _ parts: some Collection<UnsafeRawBufferPointer>,
+private func ghash(
+    _ key: GhashKey, _ parts: some Collection<UnsafeRawBufferPointer>,
     _ digest: UnsafeMutableRawBufferPointer
 ) -> Bool {
+    key.digest(of: parts, into: digest)
+    return true
+}
+
+/// The corresponding C functions are `EVP_MAC_init`, `EVP_MAC_update` and `EVP_MAC_final`.
+private func mac(
+    _ context: OpaquePointer, _ method: DigestMethod, _ key: DigestKey,
+    _ parts: some Collection<UnsafeRawBufferPointer>, _ digest: UnsafeMutableRawBufferPointer
+) -> Bool {
     key.withUnsafeBytes { key in
-        // The key is given each time: without one, libcrypto does not start this MAC again
+        // The key is given each time: without one, libcrypto does not start these again
         // (openssl/openssl#18100), and a context that goes on after that refusal crashes.
         var length = 0
-        return EVP_MAC_init(context, key.baseAddress, key.count, nil) == 1
+        let isReady =
+            method == .gmac
+            ? co_gmac_init(context, key.baseAddress?.assumingMemoryBound(to: UInt8.self))
+            : EVP_MAC_init(context, key.baseAddress, key.count, nil)
+        return isReady == 1
             && parts.allSatisfy { EVP_MAC_update(context, $0.baseAddress, $0.count) == 1 }
             && EVP_MAC_final(context, digest.baseAddress, &length, digest.count) == 1
-            && length == DigestMethod.poly1305.byteCount
+            && length == method.byteCount
     }
 }
 

@@ -2,17 +2,20 @@
 // Copyright 2026 the blkferry authors
 
 internal import COpenSSL
+internal import Synchronization
 
 /// The random key of one run's digests, wiped from memory when nobody holds it any more.
 ///
 /// The client draws it when a run begins, after the data it compares was written, and sends it to
 /// the server; every hasher of the run shares it. `DigestMethod.poly1305` says what rests on that.
 package final class DigestKey: @unchecked Sendable {
-    /// Bytes: r and s of Poly1305, 16 each (RFC 8439, section 2.5).
+    /// Bytes: r and s of Poly1305, 16 each (RFC 8439, section 2.5), or a key of AES-256.
     package static let byteCount = 32
 
     // Written by the initialisers alone, and so safe to share.
     private let storage: UnsafeMutableRawBufferPointer
+    /// What GMAC works with where this processor has instructions for it.
+    private let ghashKey = Mutex<GhashKey?>(nil)
 
     private init(storage: UnsafeMutableRawBufferPointer) { self.storage = storage }
 
@@ -46,6 +49,16 @@ package final class DigestKey: @unchecked Sendable {
     deinit {
         OPENSSL_cleanse(storage.baseAddress, storage.count)
         storage.deallocate()
+    }
+
+    /// The key as GMAC needs it, made when it is first asked for.
+    func ghash() throws(DigestError) -> GhashKey {
+        try ghashKey.withLock { known throws(DigestError) in
+            if let known { return known }
+            let made = try withUnsafeBytes { bytes throws(DigestError) in try GhashKey(bytes) }
+            known = made
+            return made
+        }
     }
 
     /// Reads the key: for sending it, and for libcrypto.

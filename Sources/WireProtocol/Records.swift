@@ -109,6 +109,9 @@ package struct SessionRequest: Codable, Sendable {
     /// Bytes of a block; the server raises it to what the device can transfer.
     package var block: Int
     package var digest: String
+    /// Methods that are faster than `digest` for the client, the fastest first: the server takes
+    /// one that is faster for it too.
+    package var fasterDigests: [String]?
     /// Hexadecimal, for a digest that needs one.
     package var key: String?
     /// Of a target: what it is to become.
@@ -218,6 +221,8 @@ package struct SessionRecord: Codable, Sendable {
     package var timeout: Double?
     /// Changes when somebody else writes to the device.
     package var stamp: [Int]?
+    /// The method that is used, where the client has let the server choose.
+    package var digest: String?
 
     /// Of a target: its size as the gate found it; 0 for an image that was not there.
     package var sizeBefore: Int?

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import CGhash
+internal import COpenSSL
+
+/// A key of GMAC as its own implementation needs it: powers of the hash key, and the mask.
+final class GhashKey: @unchecked Sendable {
+    /// Whether this processor has the instructions; there is no key without them.
+    static let isAvailable = cg_is_available()
+
+    // Written by the initialiser alone, and so safe to share.
+    private let powers: OpaquePointer
+    /// What the hash is masked with: the cipher's output for the IV and the counter 1.
+    private let mask: (UInt64, UInt64)
+
+    /// - Parameter key: of AES-256.
+    /// - Throws: when libcrypto has no AES.
+    init(_ key: UnsafeRawBufferPointer) throws(DigestError) {
+        precondition(Self.isAvailable && key.count == DigestKey.byteCount)
+        // The block of zeros, and the first counter block: twelve zeros and 1 (SP 800-38D, 7.1).
+        var blocks = [UInt8](repeating: 0, count: 31) + [1]
+        try Self.encrypt(&blocks, key)
+        let mask = blocks.withUnsafeBytes {
+            (
+                $0.loadUnaligned(fromByteOffset: 16, as: UInt64.self),
+                $0.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
+            )
+        }
+        let powers = blocks.withUnsafeBufferPointer { cg_make_key($0.baseAddress) }
+        blocks.withUnsafeMutableBytes { OPENSSL_cleanse($0.baseAddress, $0.count) }
+        guard let powers else {
+            throw DigestError("gmac", "prepare the key", reason: "no memory for it")
+        }
+        self.powers = powers
+        self.mask = mask
+    }
+
+    deinit { cg_free_key(powers) }
+
+    /// Encrypts whole blocks by themselves.
+    ///
+    /// The corresponding C functions are `EVP_EncryptInit_ex2` and `EVP_EncryptUpdate`.
+    private static func encrypt(
+        _ blocks: inout [UInt8], _ key: UnsafeRawBufferPointer
+    ) throws(DigestError) {
+        let failure = DigestError("gmac", "prepare the key", failedCall: "failed in libcrypto")
+        guard let cipher = EVP_CIPHER_fetch(nil, "AES-256-ECB", nil) else { throw failure }
+        defer { EVP_CIPHER_free(cipher) }
+        guard let context = EVP_CIPHER_CTX_new() else { throw failure }
+        defer { EVP_CIPHER_CTX_free(context) }
+        let count = Int32(blocks.count)
+        let done = blocks.withUnsafeMutableBufferPointer { blocks in
+            var length: Int32 = 0
+            return EVP_EncryptInit_ex2(
+                context, cipher, key.baseAddress?.assumingMemoryBound(to: UInt8.self), nil, nil)
+                == 1
+                && EVP_EncryptUpdate(
+                    context, blocks.baseAddress, &length, blocks.baseAddress, count) == 1
+                && length == count
+        }
+        guard done else { throw failure }
+    }
+
+    /// Computes the GMAC of a message.
+    ///
+    /// - Parameters:
+    ///   - parts: of the message, in their order.
+    ///   - digest: gets 16 bytes at its start.
+    func digest(
+        of parts: some Collection<UnsafeRawBufferPointer>,
+        into digest: UnsafeMutableRawBufferPointer
+    ) {
+        var state = cg_state()
+        for part in parts { cg_update(powers, &state, part.baseAddress, part.count) }
+        cg_finish(powers, &state, digest.baseAddress?.assumingMemoryBound(to: UInt8.self))
+        for (index, part) in [mask.0, mask.1].enumerated() {
+            let hash = digest.loadUnaligned(fromByteOffset: 8 * index, as: UInt64.self)
+            digest.storeBytes(of: hash ^ part, toByteOffset: 8 * index, as: UInt64.self)
+        }
+    }
+}
