@@ -29,10 +29,11 @@ let package = Package(
             name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .target(name: "CCurl"),
         .target(name: "CGhash"),
+        .target(name: "CTransferRing"),
         .target(
             name: "LinuxIO",
             dependencies: [
-                "CLinuxBlock", .product(name: "SystemPackage", package: "swift-system"),
+                "CLinuxBlock", "CTransferRing", .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
         .target(

@@ -50,6 +50,15 @@ package protocol BlockDevice: AnyObject, Sendable {
     /// - Throws: when not all of it could be written; any part of it may have been.
     func write(_ buffer: UnsafeRawBufferPointer, at offset: Int) throws(IOError)
 
+    /// Does several transfers at once where the device can, which makes small ones cheap.
+    ///
+    /// - Parameters:
+    ///   - transfers: each as `read` and `write` want it; they do not overlap.
+    ///   - direction: of all of them.
+    /// - Returns: for each whether all of it is done. The others are to be done one by one, also to
+    ///   learn what is wrong with them.
+    func attempt(_ transfers: [Transfer], _ direction: Transfer.Direction) -> [Bool]
+
     /// Makes the range read back as zeros, the cheapest way that guarantees it.
     ///
     /// - Throws: when not all of it could be zeroed; any part of it may have been.
@@ -83,6 +92,20 @@ package protocol BlockDevice: AnyObject, Sendable {
 }
 
 extension BlockDevice {
+    package func attempt(_ transfers: [Transfer], _ direction: Transfer.Direction) -> [Bool] {
+        transfers.map { _ in false }
+    }
+
+    /// Fills the memory of several transfers.
+    ///
+    /// - Parameter transfers: what to read and where to.
+    /// - Throws: when a byte of them cannot be read.
+    package func read(_ transfers: [Transfer]) throws(IOError) {
+        for (transfer, isDone) in zip(transfers, attempt(transfers, .read)) where !isDone {
+            try read(into: transfer.memory, at: transfer.offset)
+        }
+    }
+
     package func nextData(from offset: Int) throws(IOError) -> ByteRange? {
         offset < geometry.size ? ByteRange(offset, to: geometry.size) : nil
     }

@@ -98,6 +98,10 @@ package final class BlockSpecialFile: BlockDevice {
         try file.write(buffer, at: offset)
     }
 
+    package func attempt(_ transfers: [Transfer], _ direction: Transfer.Direction) -> [Bool] {
+        file.attempt(transfers, direction)
+    }
+
     package func zero(_ range: ByteRange) throws(IOError) {
         // The ragged end of a source that is no multiple of the sector can only be written.
         let sector = geometry.logicalSector

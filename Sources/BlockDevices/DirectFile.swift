@@ -136,6 +136,25 @@ final class DirectFile: Sendable {
         }
     }
 
+    /// Bytes from which on a transfer has nothing to gain from being done with others.
+    private static let long = 256 << 10
+
+    /// Does transfers together: small ones, that direct I/O can carry wholly.
+    ///
+    /// - Returns: for each whether it is done.
+    func attempt(_ transfers: [Transfer], _ direction: Transfer.Direction) -> [Bool] {
+        guard transfers.count > 1 else { return transfers.map { _ in false } }
+        let fit = transfers.map { transfer in
+            let count = transfer.memory.count
+            return (1..<Self.long).contains(count) && alignedLength(count) == count
+                && UInt(bitPattern: transfer.memory.baseAddress) % UInt(alignment) == 0
+        }
+        if fit.allSatisfy(\.self) { return TransferRing.perform(transfers, direction, on: main) }
+        let chosen = zip(transfers, fit).filter(\.1).map(\.0)
+        var results = TransferRing.perform(chosen, direction, on: main)[...]
+        return fit.map { $0 && results.popFirst() == true }
+    }
+
     /// Writes zeros, the way that every device knows.
     func writeZeros(_ range: ByteRange) throws(IOError) {
         var offset = range.offset

@@ -87,6 +87,10 @@ package final class ImageFile: BlockDevice {
         try file.write(buffer, at: offset)
     }
 
+    package func attempt(_ transfers: [Transfer], _ direction: Transfer.Direction) -> [Bool] {
+        file.attempt(transfers, direction)
+    }
+
     package func zero(_ range: ByteRange) throws(IOError) {
         if try !ladder.zero(range, name: name) { try file.writeZeros(range) }
     }

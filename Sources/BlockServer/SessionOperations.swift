@@ -177,23 +177,20 @@ extension Session {
         let room = ranges.reduce(0) { $0 + ($1.length + unit - 1) / unit * unit }
         let buffer = RegionMemory(memory, atLeast: room)
         var place = 0
-        for range in ranges {
-            let bytes = UnsafeMutableRawBufferPointer(
-                rebasing: buffer.bytes[place..<place + range.length])
-            do throws(IOError) { try device.read(into: bytes, at: range.offset) } catch {
-                throw Problem(error)
-            }
-            append(range, UnsafeRawBufferPointer(bytes), to: &extents, &pieces)
-            place += (range.length + unit - 1) / unit * unit
+        let transfers = ranges.map { range in
+            defer { place += (range.length + unit - 1) / unit * unit }
+            return Transfer(
+                into: UnsafeMutableRawBufferPointer(
+                    rebasing: buffer.bytes[place..<place + range.length]), at: range.offset)
+        }
+        do throws(IOError) { try device.read(transfers) } catch { throw Problem(error) }
+        for (range, transfer) in zip(ranges, transfers) {
+            append(range, UnsafeRawBufferPointer(transfer.memory), to: &extents, &pieces)
         }
         if extents.count > Limits.extents {
             // So many runs of zeros do not pay.
             extents = ranges.map { Extent($0, .data) }
-            place = 0
-            pieces = ranges.map { range in
-                defer { place += (range.length + unit - 1) / unit * unit }
-                return UnsafeRawBufferPointer(rebasing: buffer.bytes[place..<place + range.length])
-            }
+            pieces = transfers.map { UnsafeRawBufferPointer($0.memory) }
         }
         let answer = try frame(extents, pieces)
         count { $0.read += pieces.reduce(0) { $0 + $1.count } }
@@ -259,18 +256,15 @@ extension Session {
         } catch {
             throw Problem(error)
         }
-        var position = 0
+        let transfers = payload.transfers
         do throws(IOError) {
-            for extent in payload.extents {
-                guard extent.kind == .data else {
-                    try device.zero(extent.range)
-                    count { $0.zeroed += extent.range.length }
-                    continue
-                }
-                let end = position + extent.range.length
-                try writeAligned(payload.data[position..<end], at: extent.range.offset, memory)
-                position = end
-                count { $0.written += extent.range.length }
+            for extent in payload.extents where extent.kind == .zero {
+                try device.zero(extent.range)
+                count { $0.zeroed += extent.range.length }
+            }
+            for (transfer, isDone) in zip(transfers, device.attempt(transfers, .write)) {
+                if !isDone { try writeAligned(transfer, memory) }
+                count { $0.written += transfer.memory.count }
             }
         } catch {
             throw Problem(error)
@@ -279,10 +273,9 @@ extension Session {
 
     /// Directly where memory and length allow it.
     private func writeAligned(
-        _ slice: Slice<UnsafeRawBufferPointer>, at offset: Int,
-        _ memory: UnsafeMutableRawBufferPointer
+        _ transfer: Transfer, _ memory: UnsafeMutableRawBufferPointer
     ) throws(IOError) {
-        let bytes = UnsafeRawBufferPointer(rebasing: slice)
+        let (bytes, offset) = (UnsafeRawBufferPointer(transfer.memory), transfer.offset)
         let address = UInt(bitPattern: bytes.baseAddress)
         if address % UInt(device.geometry.alignment) == 0 {
             return try device.write(bytes, at: offset)

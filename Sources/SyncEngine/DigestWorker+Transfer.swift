@@ -74,15 +74,17 @@ extension DigestWorker {
         for request in data.inRequests(unit: layout.block) {
             if pass.isStopping { return false }
             let payload = try channel.read(request.map(\.range))
-            var position = 0
-            for extent in payload.extents {
-                guard extent.kind == .data else {
-                    if !targetIsZero { write(extent, nil) }
-                    continue
+            if !targetIsZero {
+                for extent in payload.extents where extent.kind == .zero { write(extent, nil) }
+            }
+            let extents = payload.extents.filter { $0.kind == .data }
+            let transfers = payload.transfers
+            for (index, isDone) in local.attempt(transfers, .write).enumerated() {
+                if isDone {
+                    count(extents[index])
+                } else {
+                    write(extents[index], UnsafeRawBufferPointer(transfers[index].memory))
                 }
-                let end = position + extent.range.length
-                write(extent, UnsafeRawBufferPointer(rebasing: payload.data[position..<end]))
-                position = end
             }
         }
         return true

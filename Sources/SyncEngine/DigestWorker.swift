@@ -219,7 +219,10 @@ struct DigestWorker: ~Copyable {
     private mutating func hashRegions(
         of range: ByteRange, localIsHole: Bool
     ) throws(IOError) {
-        let step = localIsHole ? range.length : memory.count / layout.region * layout.region
+        // What is not kept goes through as little memory as possible: the less is touched, the
+        // more of it stays in the processor's caches.
+        let room = range.length <= memory.count ? range.length : pass.layout.window
+        let step = localIsHole ? range.length : room
         var offset = range.offset
         var filled = 0
         while offset < range.end {
@@ -331,6 +334,7 @@ struct DigestWorker: ~Copyable {
 
     /// Fills the memory with regions, one after the other, adjacent ones in one go.
     private func readAgain(_ regions: [ByteRange]) throws(IOError) {
+        var transfers: [Transfer] = []
         var place = 0
         var index = 0
         while index < regions.count {
@@ -340,11 +344,13 @@ struct DigestWorker: ~Copyable {
                 run.length += regions[index].length
                 index += 1
             }
-            try local.read(
-                into: UnsafeMutableRawBufferPointer(rebasing: memory[place..<place + run.length]),
-                at: run.offset)
+            transfers.append(
+                Transfer(
+                    into: UnsafeMutableRawBufferPointer(
+                        rebasing: memory[place..<place + run.length]), at: run.offset))
             place += run.length
         }
+        try local.read(transfers)
     }
 
     private mutating func hashBlocks(

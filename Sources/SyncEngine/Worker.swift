@@ -54,7 +54,7 @@ struct Worker: ~Copyable {
         var leftOut: [ByteRange] = []
         var mended: [ByteRange] = []
         if !window.sourceIsHole {
-            let bytes = slice(sourceBuffer, range.length)
+            let bytes = slice(sourceBuffer, 0, range.length)
             leftOut = try readSource(range, into: bytes)
             source = bytes
         }
@@ -68,7 +68,7 @@ struct Worker: ~Copyable {
         } else {
             var target: UnsafeMutableRawBufferPointer?
             if !window.targetIsHole {
-                let bytes = slice(targetBuffer, range.length)
+                let bytes = slice(targetBuffer, 0, range.length)
                 mended = try readTarget(range, into: bytes, source: source)
                 target = bytes
             }
@@ -103,16 +103,24 @@ struct Worker: ~Copyable {
         if let remote = pass.target as? any RemoteDevice {
             return send(source, at: window, to: remote, mending: bad)
         }
-        for extent in extents {
+        let transfers = extents.map { extent in
+            let start = extent.range.offset - window.offset
+            let end = extent.kind == .data ? start + extent.range.length : start
+            return Transfer(
+                into: slice(source ?? sourceBuffer, start, end), at: extent.range.offset)
+        }
+        let done = pass.target.attempt(transfers, .write)
+        for (index, extent) in extents.enumerated() {
             let range = extent.range
             do throws(IOError) {
-                if extent.kind == .data, let source {
-                    let start = range.offset - window.offset
-                    try pass.target.write(
-                        UnsafeRawBufferPointer(rebasing: source[start..<start + range.length]),
-                        at: range.offset)
+                switch extent.kind {
+                case .data:
+                    if !done[index] {
+                        try pass.target.write(
+                            UnsafeRawBufferPointer(transfers[index].memory), at: range.offset)
+                    }
                     tally.written += range.length
-                } else {
+                case .zero:
                     try pass.target.zero(range)
                     tally.zeroed += range.length
                 }
@@ -235,8 +243,8 @@ struct Worker: ~Copyable {
     }
 
     private func slice(
-        _ buffer: UnsafeMutableRawBufferPointer, _ length: Int
+        _ buffer: UnsafeMutableRawBufferPointer, _ start: Int, _ end: Int
     ) -> UnsafeMutableRawBufferPointer {
-        UnsafeMutableRawBufferPointer(rebasing: buffer[..<length])
+        UnsafeMutableRawBufferPointer(rebasing: buffer[start..<end])
     }
 }

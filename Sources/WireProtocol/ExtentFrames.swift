@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 package import BlockDevices
+package import LinuxIO
 
 /// The data and the table of one read or write.
 ///
@@ -129,6 +130,18 @@ package enum ExtentFrame {
         package var extents: [Extent]
         /// The data of the data extents, one after the other.
         package var data: UnsafeRawBufferPointer
+
+        /// Where the data of each data extent goes.
+        package var transfers: [Transfer] {
+            var position = 0
+            return extents.filter { $0.kind == .data }.map { extent in
+                let end = position + extent.range.length
+                defer { position = end }
+                return Transfer(
+                    of: UnsafeRawBufferPointer(rebasing: data[position..<end]),
+                    at: extent.range.offset)
+            }
+        }
     }
 
     /// Takes a payload apart.
