@@ -67,6 +67,17 @@ private enum Implementations {
         #expect(Implementations.all.count == 5)
     }
 
+    @Test(arguments: Implementations.all)
+    func `what is done together is as if it were done one by one`(
+        implementation: Implementation
+    ) throws {
+        let (device, keeper) = try implementation.make((1 << 20) + 8192)
+        try withExtendedLifetime(keeper) {
+            let broken = try Conformance.transfersTogether(device)
+            #expect(broken == [])
+        }
+    }
+
     @Test(arguments: Implementations.all.dropFirst())
     func `reading beyond the end is an error, not a short read`(
         implementation: Implementation

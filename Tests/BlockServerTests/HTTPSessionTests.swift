@@ -3,6 +3,7 @@
 
 import BlockDevices
 import BlockServer
+import Digests
 import Foundation
 import LinuxIO
 import Synchronization
@@ -50,6 +51,31 @@ import WireProtocol
         #expect(answer.status == 200 && answer.body == image.bytes)
         #expect(try server.ask("DELETE", Route.session(writer.session).path).status == 204)
         #expect(try server.open(image.path, .read).status == 201)
+    }
+
+    @Test func `the digest is the one asked for, but for a faster one that both have`() throws {
+        let server = try makeServer()
+        var request = Wire.sessionRequest(.read)
+        func digest() throws -> String? {
+            try server.ask(
+                "POST", Route.sessions(device: image.path).path, [Wire.json],
+                body: WireJSON.encode(request)
+            ).decoded(as: SessionRecord.self).digest
+        }
+        #expect(try digest() == "sha256")
+        request.fasterDigests = ["md5", "nonsense"]
+        #expect(try digest() == "sha256")
+        request.fasterDigests = ["nonsense", "gmac"]
+        request.key = String(repeating: "07", count: DigestKey.byteCount)
+        #expect(try digest() == (DigestMethod.fasterOnes.contains(.gmac) ? "gmac" : "sha256"))
+        request.fasterDigests = nil
+        request.digest = "gmac"
+        #expect(try digest() == "gmac")
+        request.key = nil
+        let answer = try server.ask(
+            "POST", Route.sessions(device: image.path).path, [Wire.json],
+            body: WireJSON.encode(request))
+        #expect(answer.status == 400 && answer.problem == .digest)
     }
 
     @Test func `a session for reading cannot write`() throws {

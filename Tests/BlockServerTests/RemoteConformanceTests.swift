@@ -68,6 +68,17 @@ import WireProtocol
     func `block devices are among those tested`() { #expect(Self.all.count == 4) }
 
     @Test(arguments: all)
+    func `what is done together is as if it were done one by one`(
+        implementation: Implementation
+    ) throws {
+        let (device, keeper) = try implementation.make((1 << 20) + 8192)
+        try withExtendedLifetime(keeper) {
+            let broken = try Conformance.transfersTogether(device)
+            #expect(broken == [])
+        }
+    }
+
+    @Test(arguments: all)
     func `reading beyond the end is an error, not a short read`(
         implementation: Implementation
     ) throws {

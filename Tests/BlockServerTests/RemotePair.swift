@@ -11,7 +11,8 @@ struct RemotePair {
     var source: [UInt8]
     var target: [UInt8]
     let block: Int
-    let method: String
+    /// `nil` for the fastest that both sides have.
+    let method: String?
 
     /// Makes a pair.
     ///
@@ -21,7 +22,7 @@ struct RemotePair {
     init(seed: UInt64, size: Int? = nil) {
         var random = SeededGenerator(seed: seed)
         block = [512, 1024, 1536, 4096, 5120, 65536, 66048][Int(seed % 7)]
-        method = ["poly1305", "sha1", "sha256", "blake2b512"][Int(seed / 7 % 4)]
+        method = [nil, "poly1305", "gmac", "sha1", "sha256", "blake2b512"][Int(seed / 7 % 6)]
         let size = size ?? Int.random(in: 1...(5 << 20), using: &random)
         source = random.bytes(size)
         target = source

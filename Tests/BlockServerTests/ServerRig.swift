@@ -60,13 +60,13 @@ final class ServerRig: Sendable {
     /// - Parameters:
     ///   - path: of the device.
     ///   - purpose: what for.
-    ///   - method: name of the digest.
+    ///   - method: name of the digest; `nil` for the fastest that both have.
     ///   - port: of a proxy before the server.
     ///   - options: of the client.
     /// - Returns: the open device.
     /// - Throws: what opening it throws.
     func open(
-        _ path: String, for purpose: RemoteBlockDevice.Purpose, digest method: String = "poly1305",
+        _ path: String, for purpose: RemoteBlockDevice.Purpose, digest method: String? = nil,
         port: Int? = nil, _ options: RemoteServer.Options = RemoteServer.Options()
     ) throws -> RemoteBlockDevice {
         guard case .remote(let location) = try Location(url(path, port: port)) else {
@@ -74,14 +74,15 @@ final class ServerRig: Sendable {
         }
         return try RemoteBlockDevice(
             try RemoteServer(location, options), for: purpose,
-            digest: try DigestMethod(named: method))
+            digest: try method.map { try DigestMethod(named: $0) })
     }
 }
 
 /// How one run is to go.
 struct RemoteRun {
     var block = BlockLayout.defaultBlock
-    var method = "poly1305"
+    /// `nil` for the fastest that both sides have.
+    var method: String?
     var options = SyncOptions(concurrency: 3)
     var sizePolicy: SizePolicy?
     var port: Int?

@@ -41,7 +41,7 @@ import Testing
         #expect(second.json.double("similarity") == 100)
     }
 
-    @Test(arguments: ["poly1305", "sha1", "sha256", "blake2b512"], [[], ["--whole-file"]])
+    @Test(arguments: ["gmac", "poly1305", "sha1", "sha256", "blake2b512"], [[], ["--whole-file"]])
     func `push, pull and verify work with every digest`(method: String, flags: [String]) throws {
         let back = scratch.file("back")
         let push = try RunningProgram([program] + flags + ["-m", method, source, url("image")])

@@ -88,6 +88,51 @@ package enum Conformance {
         return broken
     }
 
+    /// What is done together is done, and what is not can be done one by one.
+    ///
+    /// - Throws: what the device throws.
+    package static func transfersTogether(_ device: any BlockDevice) throws -> [String] {
+        var broken: [String] = []
+        var random = SeededGenerator(seed: 13)
+        let size = device.geometry.size
+        var expected = try device.content()
+        let buffer = AlignedBuffer(count: size)
+        for round in 0..<20 {
+            // Small and long ones, far from each other or not.
+            var transfers: [Transfer] = []
+            var offset = 4096 * Int.random(in: 0..<8, using: &random)
+            while offset < size {
+                let length = 4096 * Int.random(in: 1...(round % 5 == 0 ? 80 : 4), using: &random)
+                let end = min(size, offset + length)
+                let memory = UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[offset..<end])
+                memory.copyBytes(from: random.bytes(memory.count))
+                transfers.append(Transfer(into: memory, at: offset))
+                offset = end + 4096 * Int.random(in: 0..<8, using: &random)
+            }
+            transfers.shuffle(using: &random)
+            let done = device.attempt(transfers, .write)
+            if done.count != transfers.count { broken.append("an answer for each write") }
+            for (transfer, isDone) in zip(transfers, done) {
+                let bytes = UnsafeRawBufferPointer(transfer.memory)
+                if !isDone { try device.write(bytes, at: transfer.offset) }
+                expected.replaceSubrange(
+                    transfer.offset..<transfer.offset + bytes.count, with: bytes)
+            }
+            if try device.content() != expected { broken.append("written, round \(round)") }
+            for transfer in transfers {
+                transfer.memory.initializeMemory(as: UInt8.self, repeating: 0xA5)
+            }
+            try device.read(transfers)
+            for transfer in transfers {
+                let range = transfer.offset..<transfer.offset + transfer.memory.count
+                if !transfer.memory.elementsEqual(expected[range]) {
+                    broken.append("read, round \(round), at \(range)")
+                }
+            }
+        }
+        return broken
+    }
+
     /// Reading beyond the end is an error, not a short read.
     package static func failsBeyondTheEnd(_ device: any BlockDevice) -> Bool {
         let buffer = AlignedBuffer(count: 8192)
