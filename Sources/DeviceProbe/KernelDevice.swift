@@ -62,7 +62,11 @@ extension KernelDevice {
         func text(_ file: String) -> String? { readSmallFile("\(directory)/\(file)") }
         guard let number = text("dev").flatMap({ deviceNumber($0) }) else { return nil }
         let link = symbolicLinkTarget(directory) ?? ""
-        let event = Self.fields(of: text("uevent") ?? "")
+        size = (text("size").flatMap { Int($0) } ?? 0) * 512
+        let isAttached = size > 0
+        // Most machines have eight loop devices that nothing is attached to.
+        let isIdle = !isAttached && entry.hasPrefix("loop")
+        let event = isIdle ? [:] : Self.fields(of: text("uevent") ?? "")
         let isPartition = event["DEVTYPE"] == "partition"
         let isMapped = entry.hasPrefix("dm-")
         let parent = link.split(separator: "/").dropLast().last.map(String.init)
@@ -72,8 +76,6 @@ extension KernelDevice {
 
         self.number = number
         name = Self.deviceName(entry)
-        size = (text("size").flatMap { Int($0) } ?? 0) * 512
-        let isAttached = size > 0
         isReadOnly = isAttached && text("ro") == "1"
         logicalSector =
             isAttached ? text("\(queue)/logical_block_size").flatMap { Int($0) } ?? 512 : 512
@@ -82,9 +84,10 @@ extension KernelDevice {
         self.disk = disk.map(Self.deviceName)
         partitionNumber = isPartition ? text("partition").flatMap { Int($0) } : nil
         start = isPartition ? (text("start").flatMap { Int($0) } ?? 0) * 512 : 0
-        holders = namesInDirectory("\(directory)/holders").map(Self.deviceName)
+        holders =
+            isIdle ? [] : namesInDirectory("\(directory)/holders").map(Self.deviceName)
         slaves =
-            isPartition ? [] : namesInDirectory("\(directory)/slaves").map(Self.deviceName)
+            isPartition || isIdle ? [] : namesInDirectory("\(directory)/slaves").map(Self.deviceName)
         mapperName = isMapped ? text("dm/name") : nil
         mapperUUID = isMapped ? text("dm/uuid") : nil
         let isLoop =
