@@ -33,7 +33,8 @@ let package = Package(
         .target(
             name: "LinuxIO",
             dependencies: [
-                "CLinuxBlock", "CTransferRing", .product(name: "SystemPackage", package: "swift-system"),
+                "CLinuxBlock", "CTransferRing",
+                .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
         .target(

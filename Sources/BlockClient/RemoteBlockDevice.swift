@@ -84,10 +84,10 @@ package final class RemoteBlockDevice: RemoteDevice {
                     name, "open", reason: "the URL names no device",
                     advice: "blkferry list \(name) shows what there is."))
         }
+        let offered = try Self.offered(method, name)
         var request = SessionRequest(
-            mode: purpose.mode, block: purpose.block,
-            digest: (method ?? .poly1305).name, key: nil)
-        if method == nil { request.fasterDigests = DigestMethod.fasterOnes.map(\.name) }
+            mode: purpose.mode, block: purpose.block, digest: offered.method.name, key: nil)
+        request.fasterDigests = offered.faster
         let key: DigestKey?
         do throws(DigestError) {
             key = method?.isKeyed ?? true ? try DigestKey() : nil
@@ -122,6 +122,27 @@ package final class RemoteBlockDevice: RemoteDevice {
     }
 
     deinit { keeper.stop() }
+
+    /// What the server may choose from: nothing that this libcrypto does not have.
+    ///
+    /// - Returns: the method for every server, and faster ones where the user leaves the choice.
+    private static func offered(
+        _ method: DigestMethod?, _ name: String
+    ) throws(ProbeError) -> (method: DigestMethod, faster: [String]?) {
+        if let method { return (method, nil) }
+        let faster = DigestMethod.fasterOnes.map(\.name).filter {
+            (try? DigestMethod(named: $0)) != nil
+        }
+        do throws(DigestError) {
+            let method = try DigestMethod(named: DigestMethod.poly1305.name)
+            return (method, faster.isEmpty ? nil : faster)
+        } catch {
+            throw .failed(
+                IOError(
+                    name, error.operation, reason: "\(error.object): \(error.reason)",
+                    advice: "-m NAME chooses another digest."))
+        }
+    }
 
     private static func open(
         _ server: RemoteServer, _ selector: String, _ request: SessionRequest

@@ -143,7 +143,7 @@ final class DirectFile: Sendable {
     ///
     /// - Returns: for each whether it is done.
     func attempt(_ transfers: [Transfer], _ direction: Transfer.Direction) -> [Bool] {
-        guard transfers.count > 1 else { return transfers.map { _ in false } }
+        guard isDirect, transfers.count > 1 else { return transfers.map { _ in false } }
         let fit = transfers.map { transfer in
             let count = transfer.memory.count
             return (1..<Self.long).contains(count) && alignedLength(count) == count

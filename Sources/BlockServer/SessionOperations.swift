@@ -262,8 +262,10 @@ extension Session {
                 try device.zero(extent.range)
                 count { $0.zeroed += extent.range.length }
             }
-            for (transfer, isDone) in zip(transfers, device.attempt(transfers, .write)) {
-                if !isDone { try writeAligned(transfer, memory) }
+            let done = zip(transfers, device.attempt(transfers, .write))
+            count { $0.written += done.reduce(0) { $0 + ($1.1 ? $1.0.memory.count : 0) } }
+            for (transfer, isDone) in done where !isDone {
+                try writeAligned(transfer, memory)
                 count { $0.written += transfer.memory.count }
             }
         } catch {

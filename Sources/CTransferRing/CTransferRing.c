@@ -37,12 +37,13 @@ ctr_ring *ctr_make(uint32_t capacity) {
     memset(&parameters, 0, sizeof parameters);
     int fd = (int)syscall(SYS_io_uring_setup, capacity, &parameters);
     if (fd < 0) return NULL;
-    // Linux 5.6: reads and writes without vectors came with it.
-    uint32_t needed = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_RW_CUR_POS;
+    // Linux 5.12: what has to sleep is done by threads of this process from then on.
+    uint32_t needed = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_NATIVE_WORKERS;
     ctr_ring *ring = calloc(1, sizeof *ring);
     if (ring == NULL || (parameters.features & needed) != needed) {
         free(ring);
         close(fd);
+        errno = ENOSYS;
         return NULL;
     }
     ring->fd = fd;
@@ -56,6 +57,7 @@ ctr_ring *ctr_make(uint32_t capacity) {
     ring->entries = map(fd, ring->entries_size, IORING_OFF_SQES);
     if (ring->shared == NULL || ring->entries == NULL) {
         ctr_free(ring);
+        errno = ENOMEM;
         return NULL;
     }
     char *base = ring->shared;

@@ -21,7 +21,7 @@ struct ComparisonOptions: ParsableArguments {
         name: [.customShort("c"), .long],
         help: ArgumentHelp(
             "Worker threads, each with a connection of its own where a server takes part "
-                + "(default: four a processor; two for a rotational disk).",
+                + "(default: two a processor, four with a server; two for a rotational disk).",
             valueName: "n"))
     var concurrency: Int?
 
@@ -156,7 +156,7 @@ struct ComparisonOptions: ParsableArguments {
     /// - Parameters:
     ///   - layout: the buffers' size.
     ///   - isRotational: one of the devices is.
-    ///   - isRemote: one of the devices is on a server: each thread takes a connection.
+    ///   - isRemote: one of the devices is on a server: half of the threads wait for it.
     /// - Returns: at least 1.
     /// - Throws: wrong usage, when the buffers of so many threads would be too large.
     func threads(
@@ -174,7 +174,8 @@ struct ComparisonOptions: ParsableArguments {
         if isRotational { return 2 }
         let processors = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
         let affordable = Self.bufferMemory / (2 * layout.window)
-        return max(1, min(4 * processors, isRemote ? 16 : 32, affordable))
+        let wanted = isRemote ? min(4 * processors, 16) : max(4, min(2 * processors, 32))
+        return max(1, min(wanted, affordable))
     }
 
     /// Bytes that all buffers together take at most, unless the user asks for more threads.

@@ -87,7 +87,8 @@ extension KernelDevice {
         holders =
             isIdle ? [] : namesInDirectory("\(directory)/holders").map(Self.deviceName)
         slaves =
-            isPartition || isIdle ? [] : namesInDirectory("\(directory)/slaves").map(Self.deviceName)
+            isPartition || isIdle
+            ? [] : namesInDirectory("\(directory)/slaves").map(Self.deviceName)
         mapperName = isMapped ? text("dm/name") : nil
         mapperUUID = isMapped ? text("dm/uuid") : nil
         let isLoop =

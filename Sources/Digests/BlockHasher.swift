@@ -25,10 +25,14 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
     /// - Parameters:
     ///   - method: which digest.
     ///   - key: for a keyed method; the others have no use for it.
+    ///   - usesLibcrypto: whatever this processor has instructions for, for tests.
     /// - Throws: when a keyed method gets no key, or libcrypto refuses.
-    package init(_ method: DigestMethod, key: DigestKey?) throws(DigestError) {
+    package init(
+        _ method: DigestMethod, key: DigestKey?, usesLibcrypto: Bool = false
+    ) throws(DigestError) {
         self.method = method
-        engine = try method.isKeyed ? Self.keyed(method, key) : Self.unkeyed(method)
+        engine =
+            try method.isKeyed ? Self.keyed(method, key, usesLibcrypto) : Self.unkeyed(method)
     }
 
     deinit {
@@ -142,10 +146,12 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
 
 extension BlockHasher {
     private static func keyed(
-        _ method: DigestMethod, _ key: DigestKey?
+        _ method: DigestMethod, _ key: DigestKey?, _ usesLibcrypto: Bool
     ) throws(DigestError) -> Engine {
         guard let key else { throw DigestError(method.name, "digest", reason: "it needs a key") }
-        if method == .gmac && GhashKey.isAvailable { return .ghash(try key.ghash()) }
+        if method == .gmac && GhashKey.isAvailable && !usesLibcrypto {
+            return .ghash(try key.ghash())
+        }
         let mac = try method.fetchMAC()
         defer { EVP_MAC_free(mac) }
         guard let context = EVP_MAC_CTX_new(mac) else {

@@ -19,7 +19,7 @@ package struct DigestMethod: Hashable, Sendable {
     ///
     /// It serves as a keyed universal hash, on the conditions that `poly1305` tells. A digest is
     /// GHASH_H(block) and a mask which both sides' digests have in common; the difference of two
-    /// blocks of up to n bytes is a polynomial in H of degree n/16 + 1, which as many values of the
+    /// blocks of up to n bytes is a polynomial in H of degree ⌈n/16⌉ + 1, which as many values of the
     /// 2^128 at most are a root of. H is what AES makes of zeros under the random key: as good as
     /// random, to whoever does not know that.
     package static let gmac = DigestMethod(name: "gmac", byteCount: 16, isKeyed: true)

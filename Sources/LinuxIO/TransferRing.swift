@@ -2,7 +2,9 @@
 // Copyright 2026 the blkferry authors
 
 internal import CTransferRing
+internal import Glibc
 internal import Synchronization
+internal import SystemPackage
 
 /// A piece of a file and its place in memory, which is read from or written to.
 package struct Transfer {
@@ -49,10 +51,21 @@ package enum TransferRing {
         if let ring = idle.withLock({ $0.popLast() }) { return ring }
         if isRefused.load(ordering: .relaxed) { return nil }
         guard let ring = ctr_make(capacity) else {
-            isRefused.store(true, ordering: .relaxed)
+            // Without descriptors or memory for the moment there may be one the next time.
+            let refusals: [Errno] = [
+                .noFunction, .notPermitted, .permissionDenied, .invalidArgument,
+            ]
+            if refusals.contains(currentErrno()) { isRefused.store(true, ordering: .relaxed) }
             return nil
         }
         return Ring(ring)
+    }
+
+    /// Whether the kernel lets this program have one.
+    package static var isAvailable: Bool {
+        guard let ring = take() else { return false }
+        idle.withLock { $0.append(ring) }
+        return true
     }
 
     /// Does transfers together, and returns when all of them have ended.
@@ -71,7 +84,8 @@ package enum TransferRing {
         var done: [Bool] = []
         done.reserveCapacity(transfers.count)
         var start = 0
-        while start < transfers.count {
+        var isFailing = false
+        while start < transfers.count && !isFailing {
             let part = transfers[start..<min(start + Int(capacity), transfers.count)]
             var entries = part.map {
                 ctr_transfer(
@@ -82,10 +96,16 @@ package enum TransferRing {
                 ring.ring, file.rawValue, direction == .write, &entries, UInt32(entries.count))
             for (entry, transfer) in zip(entries, part) {
                 done.append(Int(entry.result) == transfer.memory.count)
+                // On a disk that fails every transfer may take long: those that follow are left to
+                // the caller, who ends at the first.
+                isFailing = isFailing || Self.mediumErrors.contains(-entry.result)
             }
             start = part.endIndex
         }
         idle.withLock { $0.append(ring) }
-        return done
+        return done + transfers[start...].map { _ in false }
     }
+
+    /// As `IOError.isMediumError` has them.
+    private static let mediumErrors: Set<Int32> = [EIO, ENODATA, EILSEQ, 121]
 }

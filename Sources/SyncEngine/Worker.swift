@@ -105,9 +105,11 @@ struct Worker: ~Copyable {
         }
         let transfers = extents.map { extent in
             let start = extent.range.offset - window.offset
-            let end = extent.kind == .data ? start + extent.range.length : start
+            let bytes =
+                extent.kind == .data
+                ? source.map { slice($0, start, start + extent.range.length) } : nil
             return Transfer(
-                into: slice(source ?? sourceBuffer, start, end), at: extent.range.offset)
+                into: bytes ?? slice(sourceBuffer, 0, 0), at: extent.range.offset)
         }
         let done = pass.target.attempt(transfers, .write)
         for (index, extent) in extents.enumerated() {

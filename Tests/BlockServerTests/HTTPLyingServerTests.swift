@@ -93,7 +93,8 @@ import WireProtocol
         ("region", "1099511627776"), ("logicalSector", "0"), ("logicalSector", "513"),
         ("logicalSector", "-512"), ("sizeBefore", "-1"), ("resizeTo", "-1"),
         ("content", "{\"state\":\"signatures\"}"), ("content", "{\"state\":\"x\"}"),
-        ("content", "[]"), ("digest", "\"md5\""), ("digest", "\"\""), ("session", "null"), ("warnings", "{}"), ("timeout", "\"soon\""),
+        ("content", "[]"), ("digest", "\"md5\""), ("digest", "\"\""), ("session", "null"),
+        ("warnings", "{}"), ("timeout", "\"soon\""),
     ])
     func `a session that cannot be is refused`(field: String, value: String) throws {
         let server = try Self.server { _ in (MediaType.json, Self.record([field: value])) }

@@ -90,13 +90,20 @@ package enum Conformance {
 
     /// What is done together is done, and what is not can be done one by one.
     ///
+    /// - Parameters:
+    ///   - device: whose size may be no multiple of its alignment.
+    ///   - isTogether: it is one that does small transfers together, as far as the kernel can.
+    /// - Returns: what is broken.
     /// - Throws: what the device throws.
-    package static func transfersTogether(_ device: any BlockDevice) throws -> [String] {
+    package static func transfersTogether(
+        _ device: any BlockDevice, isTogether: Bool = false
+    ) throws -> [String] {
         var broken: [String] = []
+        var count = 0
         var random = SeededGenerator(seed: 13)
         let size = device.geometry.size
         var expected = try device.content()
-        let buffer = AlignedBuffer(count: size)
+        let buffer = AlignedBuffer(count: size + 4096)
         for round in 0..<20 {
             // Small and long ones, far from each other or not.
             var transfers: [Transfer] = []
@@ -110,7 +117,21 @@ package enum Conformance {
                 offset = end + 4096 * Int.random(in: 0..<8, using: &random)
             }
             transfers.shuffle(using: &random)
+            // One that must fail, in the middle of the others.
+            let middle = transfers.count / 2
+            let beyond = (size + 8191) / 4096 * 4096
+            let spare = UnsafeMutableRawBufferPointer(
+                rebasing: buffer.bytes[size / 4096 * 4096..<size / 4096 * 4096 + 4096])
+            transfers.insert(Transfer(into: spare, at: beyond), at: middle)
+            if device.attempt(transfers, .read)[middle] {
+                broken.append("something was read beyond the end")
+            }
+            transfers.remove(at: middle)
+            for transfer in transfers {
+                transfer.memory.copyBytes(from: random.bytes(transfer.memory.count))
+            }
             let done = device.attempt(transfers, .write)
+            count += done.filter(\.self).count
             if done.count != transfers.count { broken.append("an answer for each write") }
             for (transfer, isDone) in zip(transfers, done) {
                 let bytes = UnsafeRawBufferPointer(transfer.memory)
@@ -129,6 +150,9 @@ package enum Conformance {
                     broken.append("read, round \(round), at \(range)")
                 }
             }
+        }
+        if isTogether && TransferRing.isAvailable && count < 100 {
+            broken.append("\(count) transfers were done together")
         }
         return broken
     }

@@ -51,6 +51,13 @@ package final class RecordingDevice: BlockDevice {
         try base.write(buffer, at: offset)
     }
 
+    /// Does every other one.
+    package func attempt(_ transfers: [Transfer], _ direction: Transfer.Direction) -> [Bool] {
+        transfers.enumerated().map { index, transfer in
+            index % 2 == 0 && does(transfer, direction)
+        }
+    }
+
     package func zero(_ range: ByteRange) throws(IOError) {
         note(.zero(range))
         try base.zero(range)
@@ -123,6 +130,11 @@ package final class FaultyDevice: BlockDevice {
         try base.write(buffer, at: offset)
     }
 
+    /// Does all but those that fail.
+    package func attempt(_ transfers: [Transfer], _ direction: Transfer.Direction) -> [Bool] {
+        transfers.map { does($0, direction) }
+    }
+
     package func zero(_ range: ByteRange) throws(IOError) {
         try failIfUnwritable(range, "zero")
         try base.zero(range)
@@ -147,6 +159,22 @@ package final class FaultyDevice: BlockDevice {
         let current = faults.withLock { $0 }
         if current.unwritable.contains(where: range.overlaps) {
             throw IOError(name, "\(operation) at \(range)", current.writeError)
+        }
+    }
+}
+
+extension BlockDevice {
+    /// Does one transfer that may be empty.
+    fileprivate func does(_ transfer: Transfer, _ direction: Transfer.Direction) -> Bool {
+        guard !transfer.memory.isEmpty else { return false }
+        do throws(IOError) {
+            switch direction {
+            case .read: try read(into: transfer.memory, at: transfer.offset)
+            case .write: try write(UnsafeRawBufferPointer(transfer.memory), at: transfer.offset)
+            }
+            return true
+        } catch {
+            return false
         }
     }
 }

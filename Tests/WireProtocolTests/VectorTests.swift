@@ -16,7 +16,8 @@ import WireProtocol
             "payload", "json",
         ]
         #expect(Set(Vector.all.map(\.kind)) == kinds)
-        #expect(Set(Vector.all.compactMap { $0.fields["digest"] }) == ["gmac", "poly1305", "sha256"])
+        #expect(
+            Set(Vector.all.compactMap { $0.fields["digest"] }) == ["gmac", "poly1305", "sha256"])
     }
 
     @Test(arguments: Vector.all.filter { !$0.frame.isEmpty })

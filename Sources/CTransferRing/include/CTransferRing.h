@@ -19,8 +19,8 @@ struct ctr_transfer {
     int32_t result;  // bytes transferred, or the negative errno
 };
 
-/// io_uring_setup(2) for so many transfers at once; NULL where the kernel has none, is too old
-/// (before 5.6) or does not allow it
+/// io_uring_setup(2) for so many transfers at once; NULL and errno where the kernel has none, is too
+/// old (before 5.12) or does not allow it
 ctr_ring *ctr_make(uint32_t capacity);
 void ctr_free(ctr_ring *ring);
 
