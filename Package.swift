@@ -89,7 +89,8 @@ let package = Package(
         .target(
             name: "Commands",
             dependencies: [
-                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol", "SyncEngine",
+                "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol",
+                "SyncEngine",
                 "BlockClient", "BlockServer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),

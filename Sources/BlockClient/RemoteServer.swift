@@ -13,6 +13,8 @@ package final class RemoteServer: Sendable {
         package var bytesPerSecond: Int?
         /// Seconds that a server which went away is waited for.
         package var retrySeconds = 30.0
+        /// What shows the server who asks; `nil` for nothing.
+        package var token: String?
         /// What is told with `-v`.
         package var log: @Sendable (String) -> Void
         /// Whether the user has had enough.
@@ -45,6 +47,7 @@ package final class RemoteServer: Sendable {
             base: location.server, log: options.log, isCancelled: options.isCancelled)
         transportOptions.retrySeconds = options.retrySeconds
         transportOptions.bytesPerSecond = options.bytesPerSecond
+        transportOptions.token = options.token
         do throws(HTTPError) { transport = try HTTPTransport(transportOptions) } catch {
             throw .failed(.network(location.text, "connect", reason: error.reason))
         }
@@ -133,6 +136,7 @@ package final class RemoteServer: Sendable {
         switch problem.kind {
         case .noSession: error.operation = noSession
         case .corrupted: error.operation = corrupted
+        case .unauthorized: error.isUnauthorized = true
         case .digest:
             if let candidates = problem.candidates {
                 let ours = Set(DigestMethod.available().map(\.name))

@@ -3,6 +3,7 @@
 
 internal import CLinuxBlock
 internal import DeviceProbe
+internal import Digests
 internal import Glibc
 package import LinuxIO
 package import Logging
@@ -23,6 +24,8 @@ package final class BlockServer: Sendable {
         package var exports: [ExportSelector]
         /// Every block device of the machine as well, for reading.
         package var exportsAll = false
+        /// Who may use it; `nil` for everybody.
+        package var tokens: [TokenEntry]?
         /// Seconds after which a silent session is released.
         package var sessionTimeout = 60.0
         /// Threads for device I/O; `nil` for what was measured to be best.
@@ -50,6 +53,8 @@ package final class BlockServer: Sendable {
     private let queue: WorkQueue
     private let sessions: SessionTable
     private let budget: MemoryBudget
+    private let access: AccessTable
+    private let service: Service
     private let connections = Connections()
     private let listener: Mutex<(any Channel)?> = Mutex(nil)
     private let tidying: Mutex<RepeatedTask?> = Mutex(nil)
@@ -71,11 +76,15 @@ package final class BlockServer: Sendable {
         sessions = SessionTable(
             exports: exports, limit: options.maximumSessions,
             silence: .seconds(options.sessionTimeout), logger: options.logger)
-        let service = Service(exports: exports, sessions: sessions, version: options.version)
+        do throws(DigestError) { access = try AccessTable(options.tokens) } catch {
+            throw IOError("tokens", error.operation, reason: error.reason)
+        }
+        service = Service(exports: exports, sessions: sessions, version: options.version)
         budget = MemoryBudget(bytes: options.memory)
         let shared = ConnectionContext(
             service: service, queue: queue, budget: budget,
-            bodies: BodyPool(size: Limits.body),
+            bodies: BodyPool(size: Limits.body), access: access, penalties: Penalties(),
+            logger: options.logger,
             patience: .milliseconds(Int64(options.patience * 1000)),
             idleTime: .milliseconds(Int64(options.idleTime * 1000)))
         do {
@@ -91,7 +100,7 @@ package final class BlockServer: Sendable {
         let interval = TimeAmount.milliseconds(
             Int64(max(50, min(1000, options.sessionTimeout * 250))))
         let task = group.next().scheduleRepeatedTask(initialDelay: interval, delay: interval) {
-            [queue] _ in queue.add { _ in service.tidy() }
+            [queue, service] _ in queue.add { _ in service.tidy() }
         }
         tidying.withLock { $0 = task }
     }
@@ -140,6 +149,23 @@ package final class BlockServer: Sendable {
 
     /// How many connections there are, for tests.
     package var connectionCount: Int { connections.count }
+
+    /// Offers other exports to others from now on.
+    ///
+    /// Sessions go on, as far as their client's token is still known.
+    ///
+    /// - Parameters:
+    ///   - exports: in place of those before.
+    ///   - tokens: in place of those before; `nil` for everybody.
+    /// - Throws: when libcrypto fails; then all is as before.
+    package func replace(
+        exports: [ExportSelector], tokens: [TokenEntry]?
+    ) throws(LinuxIO.IOError) {
+        do throws(DigestError) { try access.replace(tokens) } catch {
+            throw IOError("tokens", error.operation, reason: error.reason)
+        }
+        service.replace(exports: exports)
+    }
 
     /// Finishes the requests in work, flushes the targets and ends.
     ///

@@ -6,6 +6,7 @@ internal import DeviceProbe
 internal import Digests
 internal import Glibc
 internal import LinuxIO
+internal import Synchronization
 internal import SystemPackage
 internal import WireProtocol
 
@@ -13,11 +14,22 @@ internal import WireProtocol
 ///
 /// Nothing is remembered: a device that appears is found when it is asked for, and one that is
 /// gone is not.
-struct ExportTable: Sendable {
-    var exports: [ExportSelector]
+final class ExportTable: Sendable {
+    private let offered: Mutex<[ExportSelector]>
     /// Every block device of the machine as well, for reading.
-    var offersAll = false
-    var view = SystemView()
+    private let offersAll: Bool
+    let view: SystemView
+
+    init(exports: [ExportSelector], offersAll: Bool = false, view: SystemView = SystemView()) {
+        offered = Mutex(exports)
+        self.offersAll = offersAll
+        self.view = view
+    }
+
+    private var exports: [ExportSelector] { offered.withLock { $0 } }
+
+    /// Offers others from now on.
+    func replace(_ exports: [ExportSelector]) { offered.withLock { $0 = exports } }
 
     /// A device that a name has led to.
     struct Found: Sendable {
@@ -46,15 +58,19 @@ struct ExportTable: Sendable {
     /// - Parameters:
     ///   - name: an id, a tag or a path.
     ///   - canCreate: whether an image that is not there may be meant.
+    ///   - grant: what the client may see and do.
     /// - Returns: the device, or the place of an image that may be created.
-    /// - Throws: 404 for what is not exported or not there, 409 where several devices match.
-    func find(_ name: String, canCreate: Bool = false) throws(Problem) -> Found {
+    /// - Throws: 404 for what is not exported, not there, or not for this client; 409 where several
+    ///   devices match.
+    func find(
+        _ name: String, canCreate: Bool = false, for grant: Grant
+    ) throws(Problem) -> Found {
         if name.hasPrefix("/") {
-            if let found = try findPath(name, canCreate: canCreate) { return found }
+            if let found = try findPath(name, canCreate: canCreate, for: grant) { return found }
             throw Self.notFound(name)
         }
         var matches: [Found] = []
-        for found in try all() {
+        for found in try all().compactMap(grant.limit) {
             guard found.id == name || found.description?.hasTag(name) == true else { continue }
             // The same device under two exports counts once, with what the one allows more.
             if let index = matches.firstIndex(where: { $0.identity == found.identity }) {
@@ -68,17 +84,17 @@ struct ExportTable: Sendable {
         return match
     }
 
-    /// Everything that is offered and there.
-    func list() throws(Problem) -> ExportList {
+    /// Everything that is offered and there, and for this client.
+    func list(for grant: Grant) throws(Problem) -> ExportList {
         var seen: Set<String> = []
         var records: [ExportRecord] = []
-        for found in try all() {
+        for found in try all().compactMap(grant.limit) {
             guard let record = found.record, seen.insert(found.id + "\0" + found.name).inserted
             else { continue }
             records.append(record)
         }
-        let directories = exports.filter(\.isDirectory).map {
-            DirectoryRecord(path: $0.text, access: $0.access)
+        let directories = exports.filter(\.isDirectory).compactMap {
+            grant.limit(DirectoryRecord(path: $0.text, access: $0.access))
         }
         return ExportList(devices: records, directories: directories)
     }
@@ -128,10 +144,13 @@ extension ExportTable.Found {
 
 extension ExportTable {
     /// A path is an exported one, or that of an exported device, or an image in a directory.
-    private func findPath(_ path: String, canCreate: Bool) throws(Problem) -> Found? {
+    private func findPath(
+        _ path: String, canCreate: Bool, for grant: Grant
+    ) throws(Problem) -> Found? {
         var best: Found?
         func consider(_ found: Found?) {
-            guard let found, best == nil || found.access == .readWrite else { return }
+            guard let found = found.flatMap(grant.limit), best == nil || found.access == .readWrite
+            else { return }
             best = found
         }
         for export in exports {

@@ -3,6 +3,7 @@
 
 internal import BlockDevices
 internal import LinuxIO
+internal import Logging
 internal import NIOCore
 internal import NIOHTTP1
 internal import WireProtocol
@@ -13,6 +14,9 @@ struct ConnectionContext: Sendable {
     let queue: WorkQueue
     let budget: MemoryBudget
     let bodies: BodyPool
+    let access: AccessTable
+    let penalties: Penalties
+    let logger: Logger
     /// How long a client may be silent in the middle of a request or of an answer.
     let patience: TimeAmount
     /// How long a connection may be idle between requests.
@@ -49,7 +53,9 @@ final class RequestHandler: ChannelInboundHandler {
         var isComplete = false
         /// Bytes of the budget.
         var cost: Int
-        var dropped = 0
+        var grant = Grant.everything
+        /// The rejection has to wait, whatever else comes.
+        var isPunished = false
     }
 
     let shared: ConnectionContext
@@ -61,6 +67,8 @@ final class RequestHandler: ChannelInboundHandler {
     var next: [HTTPServerRequestPart] = []
     private var timer: Scheduled<Void>?
     private var peer = "?"
+    /// The same without the port.
+    private var address = "local"
 
     /// Bodies of rejected requests up to this are read, so that the connection can go on.
     private static let droppable = 64 << 10
@@ -69,6 +77,7 @@ final class RequestHandler: ChannelInboundHandler {
     init(_ shared: ConnectionContext) { self.shared = shared }
 
     func channelActive(context: ChannelHandlerContext) {
+        address = context.remoteAddress?.ipAddress ?? "local"
         peer =
             context.remoteAddress.map { address in
                 address.ipAddress.map { ip in address.port.map { "\(ip):\($0)" } ?? ip } ?? "local"
@@ -186,6 +195,11 @@ extension RequestHandler {
         var incoming = Incoming(head: head, route: route, cost: 0)
         incoming.rejection = RequestRules.reject(head, route, length)
         let size = length ?? 0
+        switch shared.access.judge(head.headers) {
+        case .granted(let grant): incoming.grant = grant
+        case .missing: incoming.rejection = RequestRules.unauthorized("no token was shown")
+        case .wrong: return punish(incoming, context)
+        }
         if incoming.rejection != nil {
             incoming.isGranted = true
             state = .receiving(incoming)
@@ -216,6 +230,24 @@ extension RequestHandler {
                     if !handler.granted(size, context) { budget.give(cost) }
                 }
             }
+        }
+    }
+
+    /// Has a client that showed a wrong token wait for its answer, which is the last one on this
+    /// connection.
+    private func punish(_ incoming: Incoming, _ context: ChannelHandlerContext) {
+        var incoming = incoming
+        let wait = shared.penalties.wait(of: address)
+        shared.logger.warning(
+            "wrong token",
+            metadata: ["peer": "\(peer)", "wait": "\((wait / .milliseconds(1)).rounded() / 1000)"])
+        incoming.rejection = RequestRules.unauthorized("the server does not know the token")
+        incoming.isGranted = true
+        incoming.isPunished = true
+        keepsAlive = false
+        state = .receiving(incoming)
+        arm(.milliseconds(Int64(wait / .milliseconds(1))), context) { handler, context in
+            handler.answerRejection(context)
         }
     }
 
@@ -281,6 +313,7 @@ extension RequestHandler {
             state = .receiving(incoming)
             return
         }
+        if incoming.isPunished { return }
         timer?.cancel()
         guard incoming.rejection == nil, let route = incoming.route else {
             answerRejection(context)
@@ -289,7 +322,7 @@ extension RequestHandler {
         state = .answering
         let request = Request(
             route: route, method: incoming.head.method, headers: incoming.head.headers,
-            body: incoming.body, peer: peer)
+            body: incoming.body, peer: peer, grant: incoming.grant)
         let (shared, loop, cost) = (shared, context.eventLoop, incoming.cost)
         let bound = NIOLoopBound((self, context), eventLoop: loop)
         shared.queue.add { memory in

@@ -86,6 +86,16 @@ enum RequestRules {
         return nil
     }
 
+    /// The answer to who is not known (RFC 6750, section 3).
+    static func unauthorized(_ reason: String) -> Response {
+        var problem = Problem(
+            .unauthorized, status: 401, "A token is needed", detail: reason)
+        problem.advice = "The client takes one from --token-file FILE or BLKFERRY_TOKEN."
+        var response = Response(problem)
+        response.headers.add(name: "WWW-Authenticate", value: "Bearer realm=\"blkferry\"")
+        return response
+    }
+
     static func bodyLimit(_ route: Route) -> Int {
         switch route {
         case .sessions, .commit: Limits.json

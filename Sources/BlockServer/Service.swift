@@ -22,6 +22,7 @@ struct Request: Sendable {
     var headers: HTTPHeaders
     var body: RequestBody?
     var peer: String
+    var grant: Grant
 
     var bytes: UnsafeRawBufferPointer {
         body?.bytes ?? UnsafeRawBufferPointer(start: nil, count: 0)
@@ -96,9 +97,9 @@ final class Service: Sendable {
                     version: version, features: ["sessions", "content"],
                     digests: DigestMethod.available().map(\.name)))
         case .devices:
-            return Response(.ok, json: try exports.list())
+            return Response(.ok, json: try exports.list(for: request.grant))
         case .device(let name):
-            guard let record = try exports.find(name).record else {
+            guard let record = try exports.find(name, for: request.grant).record else {
                 preconditionFailure("found without a description")
             }
             return Response(.ok, json: record)
@@ -106,10 +107,10 @@ final class Service: Sendable {
             return try content(of: name, request)
         case .sessions(let device):
             let asked = try json(SessionRequest.self, request)
-            let session = try sessions.open(device, asked, peer: request.peer)
+            let session = try sessions.open(device, asked, peer: request.peer, request.grant)
             return Response(.created, json: session.record)
         case .session(let id) where request.method == .DELETE:
-            return try within(id) { session throws(Problem) in
+            return try within(id, request) { session throws(Problem) in
                 // A write that its client has given up may still be in work.
                 session.waitForOthers()
                 try session.commit(size: nil)
@@ -117,7 +118,7 @@ final class Service: Sendable {
                 return Response(.noContent)
             }
         case .session(let id):
-            return try within(id) { session throws(Problem) in
+            return try within(id, request) { session throws(Problem) in
                 var record = session.record
                 record.size = session.device.geometry.size
                 record.stamp = session.device.contentStamp()?.marks
@@ -125,21 +126,21 @@ final class Service: Sendable {
                 return Response(.ok, json: record)
             }
         case .compare(let id):
-            return try within(id) { session throws(Problem) in
+            return try within(id, request) { session throws(Problem) in
                 Response(.ok, frames: try session.compare(request.bytes, memory))
             }
         case .read(let id):
-            return try within(id) { session throws(Problem) in
+            return try within(id, request) { session throws(Problem) in
                 Response(.ok, frames: try session.read(request.bytes, memory))
             }
         case .write(let id):
-            return try within(id) { session throws(Problem) in
+            return try within(id, request) { session throws(Problem) in
                 try session.write(request.bytes, memory)
                 return Response(.noContent)
             }
         case .commit(let id):
             let asked = try json(CommitRequest.self, request)
-            return try within(id) { session throws(Problem) in
+            return try within(id, request) { session throws(Problem) in
                 session.waitForOthers()
                 try session.commit(size: asked.size)
                 if asked.release { sessions.end(session, how: "committed") }
@@ -149,9 +150,9 @@ final class Service: Sendable {
     }
 
     private func within(
-        _ id: String, _ body: (Session) throws(Problem) -> Response
+        _ id: String, _ request: Request, _ body: (Session) throws(Problem) -> Response
     ) throws(Problem) -> Response {
-        let session = try sessions.begin(id)
+        let session = try sessions.begin(id, request.grant)
         defer { session.finish() }
         return try body(session)
     }
@@ -168,7 +169,7 @@ final class Service: Sendable {
 
     /// The raw bytes, whole or in part (RFC 9110, section 14).
     private func content(of name: String, _ request: Request) throws(Problem) -> Response {
-        let opened = try contents.open(name, exports)
+        let opened = try contents.open(name, exports, request.grant)
         let size = opened.device.geometry.size
         // There is no validator that a conditional range could agree with.
         // Only GET has ranges.
@@ -198,6 +199,12 @@ final class Service: Sendable {
             response.headers.add(name: "Content-Type", value: MediaType.bytes)
         }
         return response
+    }
+
+    /// Offers other exports from now on; sessions go on.
+    func replace(exports new: [ExportSelector]) {
+        exports.replace(new)
+        contents.forgetAll()
     }
 
     /// What is to be done from time to time.
@@ -248,16 +255,24 @@ final class ContentCache: Sendable {
         var size: Int
         var used: ContinuousClock.Instant
     }
-    private let entries = Mutex<[String: Entry]>([:])
+    /// What is one client's is no other's.
+    private struct Key: Hashable {
+        var name: String
+        var grant: Grant
+    }
+    private let entries = Mutex<[Key: Entry]>([:])
     private static let lifetime = Duration.seconds(5)
     private static let limit = 16
 
     /// Opens what a name leads to.
     ///
     /// - Throws: 404 where it is not there, or no longer the same.
-    func open(_ name: String, _ exports: ExportTable) throws(Problem) -> OpenedContent {
-        if let known = known(name, exports) { return known }
-        let found = try exports.find(name)
+    func open(
+        _ name: String, _ exports: ExportTable, _ grant: Grant
+    ) throws(Problem) -> OpenedContent {
+        let key = Key(name: name, grant: grant)
+        if let known = known(key, exports) { return known }
+        let found = try exports.find(name, for: grant)
         let device: any BlockDevice
         do throws(IOError) {
             if found.description?.isImage == true {
@@ -274,13 +289,13 @@ final class ContentCache: Sendable {
             size: device.geometry.size, used: ContinuousClock().now)
         entries.withLock { entries in
             if entries.count >= Self.limit { entries.removeAll() }
-            entries[name] = entry
+            entries[key] = entry
         }
         return content
     }
 
-    private func known(_ name: String, _ exports: ExportTable) -> OpenedContent? {
-        guard let entry = entries.withLock({ $0[name] }) else { return nil }
+    private func known(_ key: Key, _ exports: ExportTable) -> OpenedContent? {
+        guard let entry = entries.withLock({ $0[key] }) else { return nil }
         let status = try? FileStatus(path: entry.path)
         let isSame =
             switch entry.identity {
@@ -291,12 +306,15 @@ final class ContentCache: Sendable {
             case .newImage, nil: false
             }
         guard isSame, ContinuousClock().now - entry.used < Self.lifetime else {
-            entries.withLock { $0[name] = nil }
+            entries.withLock { $0[key] = nil }
             return nil
         }
-        entries.withLock { $0[name]?.used = ContinuousClock().now }
+        entries.withLock { $0[key]?.used = ContinuousClock().now }
         return entry.content
     }
+
+    /// Forgets all, since other exports may be offered now.
+    func forgetAll() { entries.withLock { $0.removeAll() } }
 
     func forgetOld() {
         let limit = ContinuousClock().now - Self.lifetime

@@ -15,6 +15,8 @@ final class Session: Sendable {
     /// What the client drew for its run.
     let run: String?
     let peer: String
+    /// Of the token that it was opened with: nobody else gets at it.
+    let grant: Grant
     let mode: SessionRequest.Mode
     /// What the device is called to clients.
     let name: String
@@ -49,13 +51,15 @@ final class Session: Sendable {
     private let state = Mutex(State())
 
     init(
-        id: String, run: String?, peer: String, mode: SessionRequest.Mode, name: String,
+        id: String, run: String?, peer: String, grant: Grant, mode: SessionRequest.Mode,
+        name: String,
         device: any BlockDevice, layout: WireLayout, method: DigestMethod, key: DigestKey?,
         record: SessionRecord, relatives: [String], anchor: ExportTable.Anchor?
     ) {
         self.id = id
         self.run = run
         self.peer = peer
+        self.grant = grant
         self.mode = mode
         self.name = name
         self.device = device

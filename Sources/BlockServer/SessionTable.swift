@@ -24,6 +24,7 @@ final class SessionTable: Sendable {
         var isWriting: Bool
         var peer: String
         var run: String?
+        var grant: Grant
     }
     private struct State {
         var claims: [String: Claim] = [:]
@@ -56,28 +57,37 @@ final class SessionTable: Sendable {
     ///   - device: what the client calls it.
     ///   - request: what for.
     ///   - peer: the client's address.
+    ///   - grant: what it may do.
     /// - Returns: the session, and what the client is told of it.
     /// - Throws: why not: 404, 409, 423, 503 and the errors of the device.
     func open(
-        _ device: String, _ request: SessionRequest, peer: String
+        _ device: String, _ request: SessionRequest, peer: String, _ grant: Grant
     ) throws(Problem) -> Session {
         let isTarget = request.mode != .read
-        waitForFirstAttempt(of: request)
-        let found = try exports.find(device, canCreate: isTarget)
+        waitForFirstAttempt(of: request, grant)
+        let found = try exports.find(device, canCreate: isTarget, for: grant)
         // A dry run is told what the real one would be told.
         if isTarget && found.access == .readOnly {
+            let isTokens = grant.access == .readOnly
             var problem = Problem(
                 .access, status: 403, "The export is read-only",
-                detail: "the server exports it read-only")
+                detail: isTokens
+                    ? "the token allows only reading" : "the server exports it read-only")
             problem.object = found.name
-            problem.advice = "The server's --export SELECTOR:rw allows writing."
+            problem.advice =
+                isTokens ? nil : "The server's --export SELECTOR:rw allows writing."
             throw problem
         }
-        if let known = sessionOf(run: request.run, key(of: found), request.mode) { return known }
+        if let known = sessionOf(run: request.run, key(of: found), request.mode, grant) {
+            return known
+        }
         let id = try newIdentifier()
-        try claim(id, key(of: found), request, found, peer: peer)
+        let claim = Claim(
+            key: key(of: found), isWriting: request.mode == .write, peer: peer, run: request.run,
+            grant: grant)
+        try take(claim, as: id, found)
         do throws(Problem) {
-            let session = try open(id, found, request, peer)
+            let session = try open(id, found, request, claim)
             let isOpen = state.withLock { state in
                 guard !state.isClosed else { return false }
                 state.sessions[id] = session
@@ -98,11 +108,14 @@ final class SessionTable: Sendable {
         .busy, status: 503, "The server is ending", detail: "the server is ending")
 
     /// The session that a client has opened before without having heard of it.
-    private func sessionOf(run: String?, _ key: Key, _ mode: SessionRequest.Mode) -> Session? {
+    private func sessionOf(
+        run: String?, _ key: Key, _ mode: SessionRequest.Mode, _ grant: Grant
+    ) -> Session? {
         guard let run else { return nil }
         let known = state.withLock { state in
             state.sessions.values.first {
-                $0.run == run && $0.mode == mode && state.claims[$0.id]?.key == key
+                $0.run == run && $0.mode == mode && $0.grant == grant
+                    && state.claims[$0.id]?.key == key
             }
         }
         // Not one that is just being released for its silence.
@@ -120,11 +133,12 @@ final class SessionTable: Sendable {
     }
 
     /// Waits until a session that the same client asked for before is open, or has ended.
-    private func waitForFirstAttempt(of request: SessionRequest) {
+    private func waitForFirstAttempt(of request: SessionRequest, _ grant: Grant) {
         guard let run = request.run else { return }
         while state.withLock({ state in
             state.claims.contains { id, claim in
-                claim.run == run && claim.isWriting == (request.mode == .write)
+                claim.run == run && claim.grant == grant
+                    && claim.isWriting == (request.mode == .write)
                     && state.sessions[id]?.isEnded ?? true
             }
         }) {
@@ -137,16 +151,13 @@ final class SessionTable: Sendable {
         return .file(FileIdentity(fileSystem: fileSystem, inode: inode))
     }
 
-    private func claim(
-        _ id: String, _ key: Key, _ request: SessionRequest, _ found: ExportTable.Found,
-        peer: String
+    private func take(
+        _ claim: Claim, as id: String, _ found: ExportTable.Found
     ) throws(Problem) {
-        let isWriting = request.mode == .write
-        let claim = Claim(key: key, isWriting: isWriting, peer: peer, run: request.run)
         let (other, isFull, isClosed) = state.withLock { state -> (Claim?, Bool, Bool) in
             if state.isClosed { return (nil, false, true) }
             let other = state.claims.values.first {
-                $0.key == key && ($0.isWriting || isWriting)
+                $0.key == claim.key && ($0.isWriting || claim.isWriting)
             }
             let isFull = state.claims.count >= limit
             if other == nil && !isFull { state.claims[id] = claim }
@@ -173,7 +184,7 @@ final class SessionTable: Sendable {
     }
 
     private func open(
-        _ id: String, _ found: ExportTable.Found, _ request: SessionRequest, _ peer: String
+        _ id: String, _ found: ExportTable.Found, _ request: SessionRequest, _ claim: Claim
     ) throws(Problem) -> Session {
         let method: DigestMethod
         var key: DigestKey?
@@ -212,7 +223,8 @@ final class SessionTable: Sendable {
         record.resizeTo = opened.resizeTo
         record.created = opened.wasCreated
         return Session(
-            id: id, run: request.run, peer: peer, mode: request.mode, name: found.name,
+            id: id, run: request.run, peer: claim.peer, grant: claim.grant, mode: request.mode,
+            name: found.name,
             device: opened.device, layout: layout, method: method, key: key, record: record,
             relatives: opened.relatives, anchor: found.anchor)
     }
@@ -220,8 +232,10 @@ final class SessionTable: Sendable {
     /// Finds a session; the caller must `finish()` what it then does.
     ///
     /// - Throws: 404 where it has ended, or never was.
-    func begin(_ id: String) throws(Problem) -> Session {
-        if let session = state.withLock({ $0.sessions[id] }), session.begin() { return session }
+    func begin(_ id: String, _ grant: Grant) throws(Problem) -> Session {
+        let session = state.withLock { $0.sessions[id] }
+        // A token that was changed meanwhile has the sessions that it had under its name.
+        if let session, session.grant.name == grant.name, session.begin() { return session }
         throw Problem(
             .noSession, status: 404, "There is no such session",
             detail: "the session has ended or never was")
@@ -277,10 +291,12 @@ final class SessionTable: Sendable {
     }
 
     private func metadata(_ session: Session) -> Logger.Metadata {
-        [
+        var metadata: Logger.Metadata = [
             "session": "\(session.id.prefix(8))", "peer": "\(session.peer)",
             "device": "\(session.name)", "mode": "\(session.mode.rawValue)",
         ]
+        if let name = session.grant.name { metadata["client"] = "\(name)" }
+        return metadata
     }
 
     /// 128 random bits.

@@ -13,6 +13,8 @@
 #include <malloc.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -109,6 +111,12 @@ int clb_cached_pages(int fd, uint64_t offset, uint64_t length, uint64_t *pages) 
 }
 
 void clb_limit_arenas(int count) { mallopt(M_ARENA_MAX, count); }
+
+void clb_forbid_core_dumps(void) {
+    struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_DUMPABLE, 0);
+}
 
 unsigned int clb_major(uint64_t device) { return major(device); }
 unsigned int clb_minor(uint64_t device) { return minor(device); }

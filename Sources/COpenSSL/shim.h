@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 #include <openssl/core_names.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/params.h>

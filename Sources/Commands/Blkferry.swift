@@ -16,6 +16,7 @@ package struct Blkferry: ParsableCommand {
             blkferry verify [<options>] <source> <target>
             blkferry serve [<options>]
             blkferry list [--json] [<url>]
+            blkferry token
             """,
         discussion: """
             SOURCE and TARGET are devices or disk images: a path, or UUID=, LABEL=, PARTUUID=, \
@@ -23,7 +24,7 @@ package struct Blkferry: ParsableCommand {
             holds something else, and exit status 0 means that the replica is on the medium.
             """,
         version: version,
-        subcommands: [Sync.self, Verify.self, Serve.self, List.self],
+        subcommands: [Sync.self, Verify.self, Serve.self, List.self, Token.self],
         defaultSubcommand: Sync.self)
 
     package init() {}

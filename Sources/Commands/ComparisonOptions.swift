@@ -38,6 +38,8 @@ struct ComparisonOptions: ParsableArguments {
             "Bytes a second that go over the network at most, such as 10M.", valueName: "rate"))
     var bwlimit: ByteSize?
 
+    @OptionGroup var credentials: Credentials
+
     @Option(help: "Progress on standard error: auto, bar, json or none.")
     var progress = ProgressStyle.auto
 

@@ -40,8 +40,9 @@ struct Endpoints {
     private let options: ComparisonOptions
     private let control: RunControl
     private let method: DigestMethod?
+    private let token: String?
 
-    /// - Throws: wrong usage, for a digest that is not to be had.
+    /// - Throws: wrong usage, for a digest or a token that is not to be had.
     init(_ options: ComparisonOptions, _ control: RunControl) throws(CommandFailure) {
         self.options = options
         self.control = control
@@ -53,6 +54,7 @@ struct Endpoints {
             throw CommandFailure(
                 .usage, "hash method \(error.object): \(error.reason)", advice: error.advice)
         }
+        token = try options.credentials.token()
     }
 
     /// Opens a source, or one side of a comparison.
@@ -173,6 +175,7 @@ struct Endpoints {
         var settings = RemoteServer.Options(
             log: { console.note($0) }, isCancelled: { control.isCancelled })
         settings.bytesPerSecond = options.bwlimit?.bytes
+        settings.token = token
         return try RemoteServer(location, settings)
     }
 

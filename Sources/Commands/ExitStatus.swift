@@ -15,6 +15,8 @@ enum ExitStatus: Int32 {
     case deviceError = 3
     /// The network, or what the other side said, was in the way.
     case networkError = 4
+    /// The server does not know this side, or this side does not trust the server.
+    case unauthorized = 5
     /// Finished, but unreadable blocks of the source were left out.
     case unreadable = 6
     /// Wrong usage (`EX_USAGE` of sysexits.h).
@@ -39,8 +41,9 @@ struct CommandFailure: Error {
     }
 
     init(_ error: IOError) {
-        self.init(
-            error.isNetwork ? .networkError : .deviceError, error.description, advice: error.advice)
+        let status: ExitStatus =
+            error.isUnauthorized ? .unauthorized : error.isNetwork ? .networkError : .deviceError
+        self.init(status, error.description, advice: error.advice)
     }
 
     init(_ error: ProbeError) {

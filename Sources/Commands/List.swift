@@ -14,6 +14,8 @@ struct List: ParsableCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    @OptionGroup var credentials: Credentials
+
     @Argument(help: "A server's URL, or that of one of its devices.")
     var location: String?
 
@@ -55,8 +57,12 @@ struct List: ParsableCommand {
 
     private func listExports(of location: RemoteLocation, _ console: Console) throws {
         let list: ExportList
+        var options = RemoteServer.Options()
+        do throws(CommandFailure) { options.token = try credentials.token() } catch {
+            try end(error, console)
+        }
         do throws(ProbeError) {
-            let server = try RemoteServer(location, .init())
+            let server = try RemoteServer(location, options)
             if let selector = location.selector {
                 list = ExportList(devices: [try server.export(selector)], directories: [])
             } else {

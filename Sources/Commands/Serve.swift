@@ -3,6 +3,7 @@
 
 internal import ArgumentParser
 internal import BlockServer
+internal import CLinuxBlock
 internal import Glibc
 internal import LinuxIO
 internal import Logging
@@ -14,8 +15,9 @@ struct Serve: ParsableCommand {
         abstract: "Offer devices and images over HTTP until it is told to end.",
         discussion: """
             Only what is exported can be reached, and it is read-only unless :rw says otherwise. \
-            Whoever can connect may use it: without --insecure the server listens on this machine \
-            alone. SIGTERM and SIGINT finish what is in work and put it on the medium.
+            Without tokens whoever can connect may use it, and the server listens on this machine \
+            alone, unless --insecure says otherwise. SIGTERM and SIGINT finish what is in work and \
+            put it on the medium; SIGHUP reads the files of exports and tokens again.
             """)
 
     @Option(
@@ -40,6 +42,16 @@ struct Serve: ParsableCommand {
     @Flag(help: "Offer every block device of this machine, read-only.")
     var exportAll = false
 
+    @Option(
+        help: ArgumentHelp(
+            "Let only those in who show a token of this file, one a line: "
+                + "NAME TOKEN [ro] [SELECTOR…].", valueName: "path"))
+    var tokenFile: String?
+
+    @Flag(
+        help: "Let only those in who show a token that is made now, and print what to type there.")
+    var oneTimeToken = false
+
     @Flag(help: "Listen on an address that other machines reach, without any protection.")
     var insecure = false
 
@@ -63,10 +75,11 @@ struct Serve: ParsableCommand {
         }
         do throws(WireError) {
             let address = try ListenAddress(listen)
-            guard insecure || address.isLocal else {
+            guard insecure || address.isLocal || tokenFile != nil || oneTimeToken else {
                 throw WireError(
                     "\(listen): other machines could connect, and nothing would keep them out: "
-                        + "listen on 127.0.0.1, [::1] or unix:PATH, or say --insecure")
+                        + "say --token-file FILE or --one-time-token, or listen on 127.0.0.1, "
+                        + "[::1] or unix:PATH; --insecure lets everybody in")
             }
             for selector in selectors { _ = try ExportSelector(selector) }
         } catch {
@@ -88,19 +101,23 @@ struct Serve: ParsableCommand {
                 .usage, "nothing is exported",
                 advice: "Say --export, --exports-file or --export-all.")
         }
+        // Before a secret is read or a file is made.
+        clb_forbid_core_dumps()
+        umask(0o077)
+        let oneTime = oneTimeToken ? try Token.make() : nil
         let address: ListenAddress
-        var exports: [ExportSelector] = []
+        let offer: Offer
         do throws(WireError) {
             address = try ListenAddress(listen)
-            for selector in selectors { exports.append(try ExportSelector(selector)) }
-            if let exportsFile { exports += try read(exportsFile) }
+            offer = try self.offer(oneTime)
         } catch {
             throw CommandFailure(.usage, error.reason)
         }
         var logger = Logger(label: "blkferry") { StreamLogHandler.standardError(label: $0) }
         logger.logLevel = .info
         var options = BlockServer.Options(
-            address: address.address, exports: exports, logger: logger)
+            address: address.address, exports: offer.exports, logger: logger)
+        options.tokens = offer.tokens
         options.exportsAll = exportAll
         options.sessionTimeout = sessionTimeout
         options.threads = concurrency
@@ -114,16 +131,73 @@ struct Serve: ParsableCommand {
         do throws(IOError) { server = try BlockServer(options) } catch {
             throw CommandFailure(error)
         }
-        if insecure && !address.isLocal {
-            logger.warning("listening without any protection", metadata: ["address": "\(listen)"])
+        if !address.isLocal {
+            logger.warning(
+                offer.tokens == nil
+                    ? "listening without any protection"
+                    : "what crosses the network can be read on the way, tokens included",
+                metadata: ["address": "\(listen)"])
         }
         let place = address.description(port: server.port)
-        logger.info("listening", metadata: ["address": "\(place)", "exports": "\(exports.count)"])
+        logger.info(
+            "listening", metadata: ["address": "\(place)", "exports": "\(offer.exports.count)"])
+        if let oneTime { tell(oneTime, address.urls(port: server.port), console) }
         var number: Int32 = 0
-        while sigwait(&signals, &number) != 0 {}
+        while sigwait(&signals, &number) != 0 || number == SIGHUP {
+            if number == SIGHUP { reload(server, oneTime, logger) }
+        }
         logger.info("ending", metadata: ["signal": "\(number)"])
         server.stop()
         logger.info("ended")
+    }
+
+    /// What is offered, and to whom.
+    private struct Offer {
+        var exports: [ExportSelector] = []
+        /// `nil` for everybody.
+        var tokens: [TokenEntry]?
+    }
+
+    /// Reads options and files.
+    private func offer(_ oneTime: String?) throws(WireError) -> Offer {
+        var offer = Offer()
+        for selector in selectors { offer.exports.append(try ExportSelector(selector)) }
+        if let exportsFile { offer.exports += try read(exportsFile) }
+        if let tokenFile {
+            offer.tokens = try tokens(inFile: try readSecret(tokenFile), named: tokenFile)
+        }
+        if let oneTime {
+            offer.tokens = (offer.tokens ?? []) + [TokenEntry(name: "one-time", token: oneTime)]
+        }
+        return offer
+    }
+
+    /// Reads the files again; what cannot be read changes nothing.
+    private func reload(_ server: BlockServer, _ oneTime: String?, _ logger: Logger) {
+        do throws(WireError) {
+            let offer = try offer(oneTime)
+            do throws(IOError) {
+                try server.replace(exports: offer.exports, tokens: offer.tokens)
+            } catch {
+                throw WireError("\(error)")
+            }
+            logger.info("reloaded", metadata: ["exports": "\(offer.exports.count)"])
+        } catch {
+            logger.error("not reloaded: \(error.reason)")
+        }
+    }
+
+    /// Prints what the user types on the other host.
+    private func tell(_ token: String, _ urls: [String], _ console: Console) {
+        let url = urls.first ?? "URL"
+        console.result(
+            """
+            On the other host:
+                BLKFERRY_TOKEN=\(token) blkferry list \(url)
+            """)
+        if urls.count > 1 {
+            console.result("or with \(urls.dropFirst().joined(separator: ", "))")
+        }
     }
 
     private func read(_ path: String) throws(WireError) -> [ExportSelector] {
@@ -138,63 +212,5 @@ struct Serve: ParsableCommand {
         sigemptyset(&set)
         for number in [SIGINT, SIGTERM, SIGHUP] { sigaddset(&set, number) }
         return set
-    }
-}
-
-/// What `--listen` says.
-struct ListenAddress: Hashable {
-    let address: BlockServer.Options.Address
-
-    /// Reads `PORT`, `ADDRESS:PORT`, `[IPV6]:PORT` or `unix:PATH`.
-    init(_ text: String) throws(WireError) {
-        if text.hasPrefix("unix:") {
-            let path = String(text.dropFirst(5))
-            // sun_path of unix(7) has 108 bytes, one of them the NUL.
-            guard (1..<108).contains(path.utf8.count) else {
-                throw WireError("\(text): the path must have 1 to 107 bytes")
-            }
-            address = .unix(path)
-            return
-        }
-        let colon = text.lastIndex(of: ":")
-        let digits = colon.map { text[text.index(after: $0)...] } ?? text[...]
-        guard let port = UInt16(digits), digits.utf8.allSatisfy({ $0 != UInt8(ascii: "+") }) else {
-            throw WireError("\(text): not [ADDRESS:]PORT nor unix:PATH")
-        }
-        var host = colon.map { String(text[..<$0]) } ?? "127.0.0.1"
-        if host.hasPrefix("[") && host.hasSuffix("]") {
-            host = String(host.dropFirst().dropLast())
-        } else if host.contains(":") {
-            throw WireError("\(text): an IPv6 address is written in brackets: [\(host)]:\(port)")
-        }
-        guard !host.isEmpty else { throw WireError("\(text): the address is missing") }
-        address = .host(host, port: Int(port))
-    }
-
-    /// Whether only this machine can connect to it.
-    var isLocal: Bool {
-        switch address {
-        case .unix: true
-        case .host(let host, _): host == "localhost" || host == "::1" || Self.isLoopback(host)
-        }
-    }
-
-    /// 127.0.0.0/8 (RFC 1122, section 3.2.1.3).
-    private static func isLoopback(_ host: String) -> Bool {
-        var parsed = in_addr()
-        guard inet_pton(AF_INET, host, &parsed) == 1 else { return false }
-        return UInt32(bigEndian: parsed.s_addr) >> 24 == 127
-    }
-
-    /// As a client would write it.
-    ///
-    /// - Parameter port: the one that the system gave where 0 was asked for.
-    /// - Returns: address and port.
-    func description(port: Int?) -> String {
-        switch address {
-        case .unix: "\(address)"
-        case .host(let host, let asked):
-            "\(BlockServer.Options.Address.host(host, port: port ?? asked))"
-        }
     }
 }

@@ -20,6 +20,8 @@ package struct IOError: Error, Hashable, Sendable {
     package var advice: String?
     /// Whether the way to the device failed, and not the device.
     package var isNetwork = false
+    /// Of those: whether the other side was there, and does not know or trust this one.
+    package var isUnauthorized = false
 
     package init(_ object: String, _ operation: String, _ errno: Errno, advice: String? = nil) {
         self.object = object

@@ -59,15 +59,19 @@ package func exports(
     inFile text: String, named name: String
 ) throws(WireError) -> [ExportSelector] {
     var exports: [ExportSelector] = []
-    let lines = text.split(omittingEmptySubsequences: false) { $0.isNewline }
-    for (index, line) in lines.enumerated() {
-        let content = withoutComment(line)
-        guard !content.isEmpty else { continue }
-        do throws(WireError) { exports.append(try ExportSelector(String(content))) } catch {
-            throw WireError("\(name):\(index + 1): \(error.reason)")
+    for (number, line) in contentLines(of: text) {
+        do throws(WireError) { exports.append(try ExportSelector(String(line))) } catch {
+            throw WireError("\(name):\(number): \(error.reason)")
         }
     }
     return exports
+}
+
+/// The lines of a file that are more than a comment, each with its number, from 1.
+func contentLines(of text: String) -> [(number: Int, line: Substring)] {
+    text.split(omittingEmptySubsequences: false) { $0.isNewline }.enumerated()
+        .map { ($0 + 1, withoutComment($1)) }
+        .filter { !$0.1.isEmpty }
 }
 
 /// A line without its comment and the white space around.

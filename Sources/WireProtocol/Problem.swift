@@ -28,6 +28,8 @@ package struct Problem: Codable, Hashable, Sendable {
         case timeout
         case busy
         case access
+        /// No token was shown, or none that the server knows.
+        case unauthorized
     }
 
     private static let prefix = "urn:blkferry:problem:"

@@ -45,6 +45,11 @@ package final class RunningProgram {
 
     package var isRunning: Bool { process.isRunning }
 
+    /// What it has written to standard output so far.
+    package func outputSoFar() throws -> String {
+        try String(contentsOfFile: scratch.file("out"), encoding: .utf8)
+    }
+
     /// What it has written to standard error so far.
     package func errorsSoFar() throws -> String {
         try String(contentsOfFile: scratch.file("err"), encoding: .utf8)

@@ -68,6 +68,10 @@ int clb_cached_pages(int fd, uint64_t offset, uint64_t length, uint64_t *pages);
 /// mallopt(3) M_ARENA_MAX
 void clb_limit_arenas(int count);
 
+/// setrlimit(2) RLIMIT_CORE and prctl(2) PR_SET_DUMPABLE, which holds where core dumps go to a
+/// program (core(5))
+void clb_forbid_core_dumps(void);
+
 unsigned int clb_major(uint64_t device);
 unsigned int clb_minor(uint64_t device);
 uint64_t clb_makedev(unsigned int major, unsigned int minor);
