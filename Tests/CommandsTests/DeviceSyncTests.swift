@@ -144,24 +144,28 @@ import Testing
         let image = try scratch.sparseFile("image", size: size + 100)
         try must("mkfs.ext4", "-q", source.path)
         try fill(source.path, seed: 1, size: 4 << 20, offset: 16 << 20)
-        try must("blockdev", "--flushbufs", source.path)
-        #expect(try cachedPages(of: source.path) == 0)
-        #expect(try blkferry("--verify", source.path, target.path).status == 0)
-        #expect(try blkferry("--size-policy", "prefix", source.path, image).status == 0)
-        #expect(try cachedPages(of: source.path) == 0)
-        #expect(try cachedPages(of: target.path) == 0)
-        #expect(try cachedPages(of: image) == 0)
+        let holds = try holdsUndisturbed {
+            try must("blockdev", "--flushbufs", source.path)
+            let before = try cachedPages(of: source.path)
+            #expect(try blkferry("--verify", "--overwrite", source.path, target.path).status == 0)
+            #expect(try blkferry("--size-policy", "prefix", source.path, image).status == 0)
+            let after = try [source.path, target.path, image].map { try cachedPages(of: $0) }
+            return before == 0 && after == [0, 0, 0]
+        }
+        #expect(holds)
     }
 
     @Test func `pages that were cached before stay so`() throws {
         let scratch = try ScratchDirectory()
         let source = try scratch.sparseFile("source", size: size)
         try fill(source, seed: 1, size: size)
-        _ = try [UInt8](contentsOf: source)
-        let before = try cachedPages(of: source)
-        #expect(before == size / 4096)
-        #expect(try blkferry(source, scratch.file("target")).status == 0)
-        #expect(try cachedPages(of: source) == before)
+        let holds = try holdsUndisturbed {
+            _ = try [UInt8](contentsOf: source)
+            let before = try cachedPages(of: source)
+            #expect(try blkferry(source, scratch.file("target")).status == 0)
+            return try before == size / 4096 && cachedPages(of: source) == before
+        }
+        #expect(holds)
     }
 
     @Test func `a file system without direct I/O is used all the same, and -v says so`() throws {

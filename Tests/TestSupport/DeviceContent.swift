@@ -59,3 +59,18 @@ package func cachedPages(of path: String) throws -> Int {
     _ = try retryingInterrupts { clb_cached_pages(file.rawValue, 0, UInt64(Int64.max), &pages) }
     return Int(pages)
 }
+
+/// Tries a claim about the page cache up to five times.
+///
+/// Programs that look at all devices of the machine, as other tests do at the same time, cache pages
+/// of devices that are not theirs; what blkferry itself leaves behind is there each time.
+///
+/// - Parameter claim: does what is claimed to leave the cache alone, and looks.
+/// - Returns: whether it was true once.
+package func holdsUndisturbed(_ claim: () throws -> Bool) rethrows -> Bool {
+    for attempt in 1...5 {
+        if try claim() { return true }
+        usleep(UInt32(attempt) * 200_000)
+    }
+    return false
+}
