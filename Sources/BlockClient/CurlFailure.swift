@@ -16,6 +16,7 @@ struct CurlFailure {
     var isConnected: Bool
 
     var outcome: Outcome {
+        if let distrust { return .final(distrust) }
         switch code {
         case CURLE_COULDNT_CONNECT, CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY,
             CURLE_PROXY, CURLE_SSL_CONNECT_ERROR:
@@ -26,9 +27,7 @@ struct CurlFailure {
                 connectSeconds.rounded() == connectSeconds
                 ? "\(Int(connectSeconds))" : "\(connectSeconds)"
             return .notConnected(HTTPError(.timeout, "no connection within \(time) s"))
-        case CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE, CURLE_SSL_CERTPROBLEM,
-            CURLE_SSL_ISSUER_ERROR, CURLE_SSL_CIPHER, CURLE_SSL_PINNEDPUBKEYNOTMATCH,
-            CURLE_SSL_INVALIDCERTSTATUS, CURLE_SSL_CLIENTCERT, CURLE_URL_MALFORMAT:
+        case CURLE_SSL_CIPHER, CURLE_URL_MALFORMAT:
             return .final(HTTPError(.unreachable, words))
         case CURLE_GOT_NOTHING:
             return .lost(
@@ -51,6 +50,38 @@ struct CurlFailure {
         }
     }
 
+    /// Why one side does not trust the other.
+    private var distrust: HTTPError? {
+        switch code {
+        case CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_ISSUER_ERROR, CURLE_SSL_INVALIDCERTSTATUS:
+            return HTTPError(
+                .untrusted, words,
+                advice: "--cacert FILE names who signs; --pinned-pubkey PIN trusts a single key.")
+        case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+            return HTTPError(
+                .untrusted, "the server's key is not the pinned one",
+                advice: "It was made anew, or somebody is in between.")
+        case CURLE_SSL_CACERT_BADFILE, CURLE_SSL_CERTPROBLEM, CURLE_SSL_CLIENTCERT:
+            return HTTPError(.untrusted, words)
+        case CURLE_RECV_ERROR, CURLE_SEND_ERROR, CURLE_SSL_CONNECT_ERROR:
+            guard let alert = Self.alerts.first(where: { message.contains("alert \($0.key)") })
+            else { return nil }
+            return HTTPError(
+                .untrusted, "the server refuses this side's certificate: \(alert.value)",
+                advice: "--cert FILE and --key FILE show one that the server's authority signed.")
+        default:
+            return nil
+        }
+    }
+
+    /// What a server says of a client's certificate (RFC 8446, section 6.2), as libssl writes it.
+    private static let alerts = [
+        "certificate required": "it wants one", "bad certificate": "it is bad",
+        "unsupported certificate": "it is of no use", "certificate revoked": "it was revoked",
+        "certificate expired": "it has expired", "certificate unknown": "it is not accepted",
+        "unknown ca": "its authority is unknown", "access denied": "it is not accepted",
+    ]
+
     /// The system's reason, which is shorter than libcurl's sentence about it.
     private var systemReason: String? {
         guard code == CURLE_COULDNT_CONNECT, errno != 0 else { return nil }
@@ -58,7 +89,10 @@ struct CurlFailure {
     }
 
     private var words: String {
-        Self.uncapitalized(
+        if code == CURLE_SSL_CONNECT_ERROR, message.contains("wrong version number") {
+            return "what answers there does not speak TLS"
+        }
+        return Self.uncapitalized(
             message.isEmpty ? String(cString: curl_easy_strerror(code)) : message)
     }
 

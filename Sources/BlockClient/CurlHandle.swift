@@ -197,6 +197,7 @@ extension CurlHandle {
         try check(cc_setopt_pointer(easy, CURLOPT_ERRORBUFFER, message))
         try set(CURLOPT_NOSIGNAL, 1)
         try set(CURLOPT_PROTOCOLS_STR, "http,https")
+        try check(options.trust.apply(to: easy))
         try set(CURLOPT_HTTP_VERSION, Int(CURL_HTTP_VERSION_1_1))
         try set(CURLOPT_HTTP09_ALLOWED, 0)
         try set(CURLOPT_FOLLOWLOCATION, 0)

@@ -62,8 +62,10 @@ package struct HTTPResponse: Hashable, Sendable {
 /// Why there is no answer.
 package struct HTTPError: Error, Hashable, Sendable {
     package enum Kind: Hashable, Sendable {
-        /// No connection, one that cannot be trusted, or one that was lost.
+        /// No connection, or one that was lost.
         case unreachable
+        /// A server that this side does not trust, or that does not trust this side.
+        case untrusted
         /// A connection, but nothing came or went for too long; or none in time.
         case timeout
         /// The body is larger than the caller takes.
@@ -77,10 +79,13 @@ package struct HTTPError: Error, Hashable, Sendable {
     package var kind: Kind
     /// One line.
     package var reason: String
+    /// One line, what the user can do about it.
+    package var advice: String?
 
-    package init(_ kind: Kind, _ reason: String) {
+    package init(_ kind: Kind, _ reason: String, advice: String? = nil) {
         self.kind = kind
         self.reason = reason
+        self.advice = advice
     }
 }
 

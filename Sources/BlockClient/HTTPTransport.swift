@@ -33,6 +33,8 @@ package final class HTTPTransport: Sendable {
         package var userAgent: String?
         /// Sent as `Authorization: Bearer` (RFC 6750, section 2.1), never in a URL.
         package var token: String?
+        /// For `https`, which never becomes anything else.
+        package var trust = ServerTrust()
         /// How long a request in work may go on after the wish to end.
         package var graceSeconds = 5.0
         /// Told of every retry: what failed, and in how many seconds it is tried again.

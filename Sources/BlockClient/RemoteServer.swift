@@ -15,6 +15,8 @@ package final class RemoteServer: Sendable {
         package var retrySeconds = 30.0
         /// What shows the server who asks; `nil` for nothing.
         package var token: String?
+        /// How the server is known, and how this side is, in TLS.
+        package var trust = ServerTrust()
         /// What is told with `-v`.
         package var log: @Sendable (String) -> Void
         /// Whether the user has had enough.
@@ -48,6 +50,7 @@ package final class RemoteServer: Sendable {
         transportOptions.retrySeconds = options.retrySeconds
         transportOptions.bytesPerSecond = options.bytesPerSecond
         transportOptions.token = options.token
+        transportOptions.trust = options.trust
         do throws(HTTPError) { transport = try HTTPTransport(transportOptions) } catch {
             throw .failed(.network(location.text, "connect", reason: error.reason))
         }
@@ -104,7 +107,7 @@ package final class RemoteServer: Sendable {
     ) throws(ProbeError) -> HTTPResponse {
         let response: HTTPResponse
         do throws(HTTPError) { response = try transport.send(request, into: body) } catch {
-            throw .failed(.network(location.text, operation, reason: error.reason))
+            throw .failed(Self.error(error, location.text, operation))
         }
         if (200..<300).contains(response.status) { return response }
         guard response.contentType.hasPrefix(MediaType.problem),
@@ -118,6 +121,17 @@ package final class RemoteServer: Sendable {
                     location.text, operation, reason: "the server answers \(response.status)"))
         }
         throw Self.error(problem, location.text, operation)
+    }
+
+    private static func error(
+        _ error: HTTPError, _ name: String, _ operation: String
+    ) -> IOError {
+        var result = IOError.network(name, operation, reason: error.reason)
+        if error.kind == .untrusted {
+            result.isUnauthorized = true
+            result.advice = error.advice
+        }
+        return result
     }
 
     private static func noBlkferry(_ name: String, _ operation: String) -> IOError {

@@ -13,7 +13,8 @@ internal import WireProtocol
 /// its digest compared with all of them, each to its end.
 final class AccessTable: Sendable {
     private struct Holder: Sendable {
-        let digest: [UInt8]
+        /// Of the token; `nil` where only a certificate will do.
+        let digest: [UInt8]?
         let grant: Grant
     }
     /// `nil` where no token is needed.
@@ -41,44 +42,44 @@ final class AccessTable: Sendable {
         if let tokens {
             new = []
             for entry in tokens {
-                new?.append(Holder(digest: try Self.digest(of: entry.token), grant: Grant(entry)))
+                let digest = try entry.token.map { token throws(DigestError) in
+                    try sha256(of: Array(token.utf8))
+                }
+                new?.append(Holder(digest: digest, grant: Grant(entry)))
             }
         }
         holders.withLock { $0 = new }
     }
 
-    /// Judges a request by its `Authorization` header (RFC 6750, section 2.1).
-    func judge(_ headers: HTTPHeaders) -> Verdict {
-        guard let holders = holders.withLock({ $0 }) else { return .granted(.everything) }
+    /// Judges a request by its `Authorization` header (RFC 6750, section 2.1), and by who sent it.
+    ///
+    /// - Parameters:
+    ///   - headers: of the request.
+    ///   - certified: the name in the client's certificate, where it had to show one.
+    /// - Returns: what the client may do. A certificate's name that has a line of its own needs no
+    ///   token.
+    func judge(_ headers: HTTPHeaders, certified: String? = nil) -> Verdict {
+        guard let holders = holders.withLock({ $0 }) else {
+            guard let certified else { return .granted(.everything) }
+            return .granted(Grant(name: certified, access: .readWrite, selectors: nil))
+        }
+        if let certified, let holder = holders.first(where: { $0.grant.name == certified }) {
+            return .granted(holder.grant)
+        }
         let values = headers["Authorization"]
         guard let value = values.first else { return .missing }
         let words = value.split(separator: " ", omittingEmptySubsequences: true)
         guard values.count == 1, words.count == 2, words[0].lowercased() == "bearer",
-            let digest = try? Self.digest(of: String(words[1]))
+            let digest = try? sha256(of: Array(words[1].utf8))
         else { return .wrong }
         var grant: Grant?
-        for holder in holders where areEqualInConstantTime(holder.digest, digest) {
+        for holder in holders {
+            guard let known = holder.digest, areEqualInConstantTime(known, digest) else {
+                continue
+            }
             grant = holder.grant
         }
         return grant.map { .granted($0) } ?? .wrong
-    }
-
-    private static func digest(of token: String) throws(DigestError) -> [UInt8] {
-        var hasher = try BlockHasher(try DigestMethod(named: "sha256"), key: nil)
-        var digest = [UInt8](repeating: 0, count: hasher.method.byteCount)
-        var token = token
-        var failure: DigestError?
-        token.withUTF8 { bytes in
-            digest.withUnsafeMutableBytes { digest in
-                do throws(DigestError) {
-                    try hasher.digest(of: UnsafeRawBufferPointer(bytes), into: digest)
-                } catch {
-                    failure = error
-                }
-            }
-        }
-        if let failure { throw failure }
-        return digest
     }
 }
 

@@ -10,6 +10,7 @@ package import Logging
 internal import NIOCore
 internal import NIOHTTP1
 internal import NIOPosix
+internal import NIOSSL
 internal import Synchronization
 package import WireProtocol
 
@@ -26,6 +27,8 @@ package final class BlockServer: Sendable {
         package var exportsAll = false
         /// Who may use it; `nil` for everybody.
         package var tokens: [TokenEntry]?
+        /// What it shows and asks for in TLS; `nil` for none of it.
+        package var identity: ServerIdentity?
         /// Seconds after which a silent session is released.
         package var sessionTimeout = 60.0
         /// Threads for device I/O; `nil` for what was measured to be best.
@@ -54,6 +57,7 @@ package final class BlockServer: Sendable {
     private let sessions: SessionTable
     private let budget: MemoryBudget
     private let access: AccessTable
+    private let identity: Mutex<ServerIdentity?>
     private let service: Service
     private let connections = Connections()
     private let listener: Mutex<(any Channel)?> = Mutex(nil)
@@ -64,6 +68,7 @@ package final class BlockServer: Sendable {
     /// - Throws: when the address cannot be had.
     package init(_ options: Options) throws(LinuxIO.IOError) {
         self.options = options
+        identity = Mutex(options.identity)
         Self.raiseDescriptorLimit()
         // Each thread would keep an arena of its own, full of answers that are long sent.
         clb_limit_arenas(2)
@@ -106,12 +111,10 @@ package final class BlockServer: Sendable {
     }
 
     private func listen(_ shared: ConnectionContext) throws -> any Channel {
-        let connections = connections
-        let limit = options.maximumConnections
+        let (connections, limit) = (connections, options.maximumConnections)
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 256)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
             .childChannelOption(.autoRead, value: false)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelOption(
@@ -119,18 +122,27 @@ package final class BlockServer: Sendable {
                 value: AdaptiveRecvByteBufferAllocator(
                     minimum: 1 << 10, initial: 16 << 10, maximum: 512 << 10)
             )
-            .childChannelInitializer { channel in
-                guard connections.add(channel, limit: limit) else {
-                    return channel.pipeline.addHandler(Rejecter())
-                }
-                return channel.pipeline.configureHTTPServerPipeline(
-                    withPipeliningAssistance: true, withErrorHandling: false
-                ).flatMapThrowing {
-                    try channel.pipeline.syncOperations.addHandler(RequestHandler(shared))
+            .childChannelInitializer { [self] channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let pipeline = channel.pipeline.syncOperations
+                    let identity = identity.withLock { $0 }
+                    if let identity {
+                        try pipeline.addHandlers(
+                            PlainTextDetector(), NIOSSLServerHandler(context: identity.context))
+                    }
+                    guard connections.add(channel, limit: limit) else {
+                        return try pipeline.addHandler(Rejecter())
+                    }
+                    try pipeline.configureHTTPServerPipeline(
+                        withPipeliningAssistance: true, withErrorHandling: false)
+                    try pipeline.addHandler(
+                        RequestHandler(shared, identity?.asksForCertificates ?? false))
                 }
             }
         switch options.address {
-        case .host(let host, let port): return try bootstrap.bind(host: host, port: port).wait()
+        case .host(let host, let port):
+            return try bootstrap.childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+                .bind(host: host, port: port).wait()
         case .unix(let path):
             return try bootstrap.bind(
                 unixDomainSocketPath: path, cleanupExistingSocketFile: true
@@ -157,13 +169,15 @@ package final class BlockServer: Sendable {
     /// - Parameters:
     ///   - exports: in place of those before.
     ///   - tokens: in place of those before; `nil` for everybody.
+    ///   - identity: in place of the one before, for new connections.
     /// - Throws: when libcrypto fails; then all is as before.
     package func replace(
-        exports: [ExportSelector], tokens: [TokenEntry]?
+        exports: [ExportSelector], tokens: [TokenEntry]?, identity: ServerIdentity? = nil
     ) throws(LinuxIO.IOError) {
         do throws(DigestError) { try access.replace(tokens) } catch {
             throw IOError("tokens", error.operation, reason: error.reason)
         }
+        self.identity.withLock { $0 = identity }
         service.replace(exports: exports)
     }
 
@@ -248,14 +262,8 @@ private final class Rejecter: ChannelInboundHandler, Sendable {
         let problem = Problem(
             .busy, status: 503, "The server has no connection to spare",
             detail: "the server has too many connections")
-        let body = WireJSON.encode(problem)
-        let head =
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: \(MediaType.problem)\r\n"
-            + "Content-Length: \(body.count)\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
-        var bytes = ByteBuffer(string: head)
-        bytes.writeBytes(body)
         let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
-        context.writeAndFlush(wrapOutboundOut(bytes)).whenComplete { _ in
+        context.writeAndFlush(wrapOutboundOut(plainAnswer(problem))).whenComplete { _ in
             bound.value.close(promise: nil)
         }
     }

@@ -6,6 +6,8 @@ internal import LinuxIO
 internal import Logging
 internal import NIOCore
 internal import NIOHTTP1
+internal import NIOSSL
+internal import NIOTLS
 internal import WireProtocol
 
 /// What all connections of a server share.
@@ -69,12 +71,19 @@ final class RequestHandler: ChannelInboundHandler {
     private var peer = "?"
     /// The same without the port.
     private var address = "local"
+    /// Whether the client has to show a certificate.
+    private let asksForCertificate: Bool
+    /// The name in the client's certificate.
+    private var certified: String?
 
     /// Bodies of rejected requests up to this are read, so that the connection can go on.
     private static let droppable = 64 << 10
     static let lingerBytes = 8 << 20
 
-    init(_ shared: ConnectionContext) { self.shared = shared }
+    init(_ shared: ConnectionContext, _ asksForCertificate: Bool) {
+        self.shared = shared
+        self.asksForCertificate = asksForCertificate
+    }
 
     func channelActive(context: ChannelHandlerContext) {
         address = context.remoteAddress?.ipAddress ?? "local"
@@ -115,6 +124,9 @@ final class RequestHandler: ChannelInboundHandler {
             if case .idle = state { context.close(promise: nil) }
         } else if let event = event as? ChannelEvent, event == .inputClosed {
             inputClosed(context)
+        } else if asksForCertificate, case .handshakeCompleted? = event as? TLSUserEvent {
+            let certificate = try? context.pipeline.syncOperations.nioSSL_peerCertificate()
+            certified = certificate.flatMap { $0 }.flatMap(clientName)
         } else {
             context.fireUserInboundEventTriggered(event)
         }
@@ -195,10 +207,14 @@ extension RequestHandler {
         var incoming = Incoming(head: head, route: route, cost: 0)
         incoming.rejection = RequestRules.reject(head, route, length)
         let size = length ?? 0
-        switch shared.access.judge(head.headers) {
-        case .granted(let grant): incoming.grant = grant
-        case .missing: incoming.rejection = RequestRules.unauthorized("no token was shown")
-        case .wrong: return punish(incoming, context)
+        if asksForCertificate && certified == nil {
+            incoming.rejection = RequestRules.unnamed
+        } else {
+            switch shared.access.judge(head.headers, certified: certified) {
+            case .granted(let grant): incoming.grant = grant
+            case .missing: incoming.rejection = RequestRules.unauthorized(certified)
+            case .wrong: return punish(incoming, context)
+            }
         }
         if incoming.rejection != nil {
             incoming.isGranted = true
@@ -241,7 +257,7 @@ extension RequestHandler {
         shared.logger.warning(
             "wrong token",
             metadata: ["peer": "\(peer)", "wait": "\((wait / .milliseconds(1)).rounded() / 1000)"])
-        incoming.rejection = RequestRules.unauthorized("the server does not know the token")
+        incoming.rejection = RequestRules.wrongToken
         incoming.isGranted = true
         incoming.isPunished = true
         keepsAlive = false

@@ -86,8 +86,27 @@ enum RequestRules {
         return nil
     }
 
-    /// The answer to who is not known (RFC 6750, section 3).
-    static func unauthorized(_ reason: String) -> Response {
+    /// The answer to who shows no token; `certified` is the name in a certificate shown instead.
+    static func unauthorized(_ certified: String?) -> Response {
+        unauthorized(
+            certified.map { "no token was shown, and \($0) is not allowed in without one" }
+                ?? "no token was shown")
+    }
+
+    /// The answer to who shows a token that nobody has.
+    static var wrongToken: Response { unauthorized("the server does not know the token") }
+
+    /// The answer to a certificate that names nobody.
+    static var unnamed: Response {
+        var problem = Problem(
+            .unauthorized, status: 401, "The certificate names nobody",
+            detail: "the certificate's common name is not of 1 to 64 letters, digits and ._@-")
+        problem.advice = "The client shows it with --cert FILE."
+        return Response(problem)
+    }
+
+    /// As in RFC 6750, section 3.
+    private static func unauthorized(_ reason: String) -> Response {
         var problem = Problem(
             .unauthorized, status: 401, "A token is needed", detail: reason)
         problem.advice = "The client takes one from --token-file FILE or BLKFERRY_TOKEN."

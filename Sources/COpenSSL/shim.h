@@ -3,10 +3,12 @@
 
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
+#include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/params.h>
 #include <openssl/rand.h>
+#include <openssl/x509v3.h>
 
 /// Begins a GMAC under AES-256 and an IV of twelve zero bytes: EVP_MAC_init(3).
 static inline int co_gmac_init(EVP_MAC_CTX *context, const unsigned char *key) {

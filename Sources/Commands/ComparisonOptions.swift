@@ -80,6 +80,7 @@ struct ComparisonOptions: ParsableArguments {
                     guard location.selector != nil else {
                         throw WireError("\(text): it names a server, but no device of it")
                     }
+                    try credentials.check(location)
                     return true
                 }
                 return false

@@ -41,8 +41,9 @@ struct Endpoints {
     private let control: RunControl
     private let method: DigestMethod?
     private let token: String?
+    private let trust: ServerTrust
 
-    /// - Throws: wrong usage, for a digest or a token that is not to be had.
+    /// - Throws: wrong usage, for a digest, a token or a certificate that is not to be had.
     init(_ options: ComparisonOptions, _ control: RunControl) throws(CommandFailure) {
         self.options = options
         self.control = control
@@ -55,6 +56,7 @@ struct Endpoints {
                 .usage, "hash method \(error.object): \(error.reason)", advice: error.advice)
         }
         token = try options.credentials.token()
+        trust = try options.credentials.trust()
     }
 
     /// Opens a source, or one side of a comparison.
@@ -176,6 +178,7 @@ struct Endpoints {
             log: { console.note($0) }, isCancelled: { control.isCancelled })
         settings.bytesPerSecond = options.bwlimit?.bytes
         settings.token = token
+        settings.trust = trust
         return try RemoteServer(location, settings)
     }
 

@@ -21,9 +21,11 @@ struct List: ParsableCommand {
 
     func validate() throws {
         do throws(WireError) {
-            if let location, case .local = try Location(location) {
+            guard let location else { return }
+            guard case .remote(let server) = try Location(location) else {
                 throw WireError("\(location): not the URL of a server, such as http://host:8080")
             }
+            try credentials.check(server)
         } catch {
             throw ValidationError(error.reason)
         }
@@ -58,7 +60,10 @@ struct List: ParsableCommand {
     private func listExports(of location: RemoteLocation, _ console: Console) throws {
         let list: ExportList
         var options = RemoteServer.Options()
-        do throws(CommandFailure) { options.token = try credentials.token() } catch {
+        do throws(CommandFailure) {
+            options.token = try credentials.token()
+            options.trust = try credentials.trust()
+        } catch {
             try end(error, console)
         }
         do throws(ProbeError) {

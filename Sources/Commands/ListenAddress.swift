@@ -66,15 +66,23 @@ struct ListenAddress: Hashable {
 extension ListenAddress {
     /// The URLs under which a server there is reached, best first.
     ///
-    /// - Parameter port: the one that the system gave where 0 was asked for.
+    /// - Parameters:
+    ///   - port: the one that the system gave where 0 was asked for.
+    ///   - isTLS: whether it speaks TLS.
     /// - Returns: one, but for an address that stands for all of the machine's: then one for each
     ///   of these; none for a unix socket.
-    func urls(port: Int?) -> [String] {
-        guard case .host(let host, let asked) = address else { return [] }
-        let hosts = ["0.0.0.0", "::"].contains(host) ? Self.addressesOfMachine() : [host]
+    func urls(port: Int?, isTLS: Bool) -> [String] {
+        guard case .host(_, let asked) = address else { return [] }
+        let scheme = isTLS ? "https" : "http"
         return hosts.map {
-            "http://\(BlockServer.Options.Address.host($0, port: port ?? asked))"
+            "\(scheme)://\(BlockServer.Options.Address.host($0, port: port ?? asked))"
         }
+    }
+
+    /// The addresses under which a server there is reached, best first.
+    var hosts: [String] {
+        guard case .host(let host, _) = address else { return [] }
+        return ["0.0.0.0", "::"].contains(host) ? Self.addressesOfMachine() : [host]
     }
 
     /// Addresses that other machines may reach this one by.

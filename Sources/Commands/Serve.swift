@@ -52,6 +52,8 @@ struct Serve: ParsableCommand {
         help: "Let only those in who show a token that is made now, and print what to type there.")
     var oneTimeToken = false
 
+    @OptionGroup var tls: ServerTLS
+
     @Flag(help: "Listen on an address that other machines reach, without any protection.")
     var insecure = false
 
@@ -75,11 +77,11 @@ struct Serve: ParsableCommand {
         }
         do throws(WireError) {
             let address = try ListenAddress(listen)
-            guard insecure || address.isLocal || tokenFile != nil || oneTimeToken else {
+            guard insecure || isGuarded || address.isLocal else {
                 throw WireError(
                     "\(listen): other machines could connect, and nothing would keep them out: "
-                        + "say --token-file FILE or --one-time-token, or listen on 127.0.0.1, "
-                        + "[::1] or unix:PATH; --insecure lets everybody in")
+                        + "say --token-file FILE, --one-time-token or --tls-client-ca FILE, or "
+                        + "listen on 127.0.0.1, [::1] or unix:PATH; --insecure lets everybody in")
             }
             for selector in selectors { _ = try ExportSelector(selector) }
         } catch {
@@ -106,18 +108,17 @@ struct Serve: ParsableCommand {
         umask(0o077)
         let oneTime = oneTimeToken ? try Token.make() : nil
         let address: ListenAddress
-        let offer: Offer
-        do throws(WireError) {
-            address = try ListenAddress(listen)
-            offer = try self.offer(oneTime)
-        } catch {
+        do throws(WireError) { address = try ListenAddress(listen) } catch {
             throw CommandFailure(.usage, error.reason)
         }
+        var offer = try self.offer(oneTime)
+        offer.identity = try tls.identity(for: address.hosts)
         var logger = Logger(label: "blkferry") { StreamLogHandler.standardError(label: $0) }
         logger.logLevel = .info
         var options = BlockServer.Options(
             address: address.address, exports: offer.exports, logger: logger)
         options.tokens = offer.tokens
+        options.identity = offer.identity
         options.exportsAll = exportAll
         options.sessionTimeout = sessionTimeout
         options.threads = concurrency
@@ -131,24 +132,35 @@ struct Serve: ParsableCommand {
         do throws(IOError) { server = try BlockServer(options) } catch {
             throw CommandFailure(error)
         }
-        if !address.isLocal {
-            logger.warning(
-                offer.tokens == nil
-                    ? "listening without any protection"
-                    : "what crosses the network can be read on the way, tokens included",
-                metadata: ["address": "\(listen)"])
-        }
+        warn(address, offer, logger)
         let place = address.description(port: server.port)
         logger.info(
             "listening", metadata: ["address": "\(place)", "exports": "\(offer.exports.count)"])
-        if let oneTime { tell(oneTime, address.urls(port: server.port), console) }
+        tell(oneTime, address.urls(port: server.port, isTLS: tls.isOn), offer.identity, console)
         var number: Int32 = 0
         while sigwait(&signals, &number) != 0 || number == SIGHUP {
-            if number == SIGHUP { reload(server, oneTime, logger) }
+            if number == SIGHUP { reload(server, oneTime, offer.identity, logger) }
         }
         logger.info("ending", metadata: ["signal": "\(number)"])
         server.stop()
         logger.info("ended")
+    }
+
+    /// Whether the server asks who somebody is.
+    private var isGuarded: Bool {
+        tokenFile != nil || oneTimeToken || tls.clientAuthorities != nil
+    }
+
+    private func warn(_ address: ListenAddress, _ offer: Offer, _ logger: Logger) {
+        if let identity = offer.identity, identity.end < time(nil) {
+            logger.warning("the certificate has expired")
+        }
+        guard !address.isLocal else { return }
+        let reason: String? =
+            !isGuarded
+            ? "listening without any protection"
+            : tls.isOn ? nil : "what crosses the network can be read on the way, tokens included"
+        if let reason { logger.warning("\(reason)", metadata: ["address": "\(listen)"]) }
     }
 
     /// What is offered, and to whom.
@@ -156,15 +168,23 @@ struct Serve: ParsableCommand {
         var exports: [ExportSelector] = []
         /// `nil` for everybody.
         var tokens: [TokenEntry]?
+        var identity: ServerIdentity?
     }
 
-    /// Reads options and files.
-    private func offer(_ oneTime: String?) throws(WireError) -> Offer {
+    /// Reads options and files, but for those of TLS.
+    private func offer(_ oneTime: String?) throws(CommandFailure) -> Offer {
         var offer = Offer()
-        for selector in selectors { offer.exports.append(try ExportSelector(selector)) }
-        if let exportsFile { offer.exports += try read(exportsFile) }
-        if let tokenFile {
-            offer.tokens = try tokens(inFile: try readSecret(tokenFile), named: tokenFile)
+        let secrets = try tokenFile.map { path throws(CommandFailure) in
+            (text: try readCredential(path, .token), path: path)
+        }
+        do throws(WireError) {
+            for selector in selectors { offer.exports.append(try ExportSelector(selector)) }
+            if let exportsFile { offer.exports += try read(exportsFile) }
+            if let secrets {
+                offer.tokens = try tokens(inFile: secrets.text, named: secrets.path)
+            }
+        } catch {
+            throw CommandFailure(.usage, error.reason)
         }
         if let oneTime {
             offer.tokens = (offer.tokens ?? []) + [TokenEntry(name: "one-time", token: oneTime)]
@@ -173,27 +193,39 @@ struct Serve: ParsableCommand {
     }
 
     /// Reads the files again; what cannot be read changes nothing.
-    private func reload(_ server: BlockServer, _ oneTime: String?, _ logger: Logger) {
-        do throws(WireError) {
+    private func reload(
+        _ server: BlockServer, _ oneTime: String?, _ made: ServerIdentity?, _ logger: Logger
+    ) {
+        do throws(CommandFailure) {
             let offer = try offer(oneTime)
+            // A key that was made at the start is what clients insist on.
+            let identity = tls.isSelfSigned ? made : try tls.identity(for: [])
             do throws(IOError) {
-                try server.replace(exports: offer.exports, tokens: offer.tokens)
+                try server.replace(
+                    exports: offer.exports, tokens: offer.tokens, identity: identity)
             } catch {
-                throw WireError("\(error)")
+                throw CommandFailure(error)
             }
             logger.info("reloaded", metadata: ["exports": "\(offer.exports.count)"])
         } catch {
-            logger.error("not reloaded: \(error.reason)")
+            logger.error("not reloaded: \(error.message)")
         }
     }
 
-    /// Prints what the user types on the other host.
-    private func tell(_ token: String, _ urls: [String], _ console: Console) {
-        let url = urls.first ?? "URL"
+    /// Prints what the user types on the other host, where that is not known beforehand.
+    private func tell(
+        _ token: String?, _ urls: [String], _ identity: ServerIdentity?, _ console: Console
+    ) {
+        guard token != nil || tls.isSelfSigned else { return }
+        let variable = token.map { "BLKFERRY_TOKEN=\($0) " } ?? ""
+        var options = ""
+        if tls.isSelfSigned, let identity {
+            options = "--pinned-pubkey sha256//\(base64(identity.keyDigest)) "
+        }
         console.result(
             """
             On the other host:
-                BLKFERRY_TOKEN=\(token) blkferry list \(url)
+                \(variable)blkferry list \(options)\(urls.first ?? "URL")
             """)
         if urls.count > 1 {
             console.result("or with \(urls.dropFirst().joined(separator: ", "))")

@@ -29,14 +29,6 @@ struct Token: ParsableCommand {
         do throws(DigestError) { bytes = try DigestKey().withUnsafeBytes { Array($0) } } catch {
             throw CommandFailure(.deviceError, "token: \(error.reason)")
         }
-        let letters = Array(
-            "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-        var text = ""
-        for start in stride(from: 0, to: bytes.count, by: 3) {
-            let group = bytes[start..<min(start + 3, bytes.count)]
-            let bits = group.reduce(0) { $0 << 8 | Int($1) } << (8 * (3 - group.count))
-            for index in 0...group.count { text.append(letters[bits >> (18 - 6 * index) & 63]) }
-        }
-        return text
+        return base64(bytes, isForURLs: true)
     }
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import COpenSSL
 internal import Glibc
 
 /// Digests of the consecutive regions of a window, or blocks of a region, lie one after the other
@@ -41,13 +40,4 @@ extension DigestMethod {
 func unitCount(_ length: Int, every unit: Int) -> Int {
     precondition(length >= 0 && unit > 0)
     return (length + unit - 1) / unit
-}
-
-/// Compares secrets without telling by the time it takes where they differ.
-///
-/// The corresponding C function is `CRYPTO_memcmp`.
-///
-/// - Returns: whether they are equal; their lengths are no secret.
-package func areEqualInConstantTime(_ first: [UInt8], _ second: [UInt8]) -> Bool {
-    first.count == second.count && CRYPTO_memcmp(first, second, first.count) == 0
 }

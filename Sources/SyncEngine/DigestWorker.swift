@@ -391,16 +391,3 @@ struct DigestWorker: ~Copyable {
         }
     }
 }
-
-/// Memory of a fixed size.
-private final class Scratch<Element: BitwiseCopyable> {
-    let elements: UnsafeMutableBufferPointer<Element>
-    var bytes: UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(elements) }
-
-    init(count: Int, of element: Element) {
-        elements = .allocate(capacity: count)
-        elements.initialize(repeating: element)
-    }
-
-    deinit { elements.deallocate() }
-}

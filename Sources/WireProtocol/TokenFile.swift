@@ -5,15 +5,15 @@
 package struct TokenEntry: Hashable, Sendable {
     /// For the log.
     package var name: String
-    /// What the client shows: the secret.
-    package var token: String
+    /// What the client shows: the secret; `nil` where only a certificate of that name will do.
+    package var token: String?
     /// Whether its holder may write where the export allows it.
     package var access: ExportAccess
     /// The exports that there are for its holder; `nil` for all.
     package var selectors: [ExportSelector]?
 
     package init(
-        name: String, token: String, access: ExportAccess = .readWrite,
+        name: String, token: String?, access: ExportAccess = .readWrite,
         selectors: [ExportSelector]? = nil
     ) {
         self.name = name
@@ -22,7 +22,7 @@ package struct TokenEntry: Hashable, Sendable {
         self.selectors = selectors
     }
 
-    /// Reads a line, `NAME TOKEN [ro] [SELECTOR…]`, without its comment.
+    /// Reads a line, `NAME TOKEN [ro] [SELECTOR…]`, without its comment; `-` stands for no token.
     ///
     /// - Throws: what is wrong with it, never with the token.
     package init(line: Substring) throws(WireError) {
@@ -30,11 +30,11 @@ package struct TokenEntry: Hashable, Sendable {
         guard let name = words.popFirst(), let token = words.popFirst() else {
             throw WireError("a line has a name and a token")
         }
-        guard name.utf8.count <= 64, name.utf8.allSatisfy(Self.isNameByte) else {
+        guard Self.isName(name) else {
             throw WireError("the name is not of 1 to 64 letters, digits and ._@-")
         }
-        try Self.check(token)
-        self.init(name: name, token: token)
+        if token != "-" { try Self.check(token) }
+        self.init(name: name, token: token == "-" ? nil : token)
         if let word = words.first, word == "ro" || word == "rw" {
             access = word == "ro" ? .readOnly : .readWrite
             words.removeFirst()
@@ -79,6 +79,11 @@ package struct TokenEntry: Hashable, Sendable {
         }
     }
 
+    /// Whether a text can name a holder: 1 to 64 letters, digits and `._@-`.
+    package static func isName(_ text: String) -> Bool {
+        (1...64).contains(text.utf8.count) && text.utf8.allSatisfy(isNameByte)
+    }
+
     private static func isNameByte(_ byte: UInt8) -> Bool {
         isAlphanumeric(byte) || "._@-".utf8.contains(byte)
     }
@@ -104,9 +109,9 @@ package func tokens(inFile text: String, named name: String) throws(WireError) -
         do throws(WireError) {
             let entry = try TokenEntry(line: line)
             if entries.contains(where: { $0.name == entry.name }) {
-                throw WireError("\(entry.name) has a token already")
+                throw WireError("\(entry.name) has a line already")
             }
-            if let other = entries.first(where: { $0.token == entry.token }) {
+            if let other = entries.first(where: { $0.token != nil && $0.token == entry.token }) {
                 throw WireError("\(entry.name) has the same token as \(other.name)")
             }
             entries.append(entry)

@@ -65,7 +65,7 @@ import Testing
         defer { server.stop() }
         let transport = try makeTransport("https://127.0.0.1:\(server.port)")
         let error = failure { () throws(HTTPError) in try transport.call() }
-        #expect(error?.kind == .unreachable && error?.reason.contains("SSL") == true)
+        #expect(error?.kind == .unreachable && error?.reason.contains("does not speak TLS") == true)
         #expect(server.connections == 1)
     }
 

@@ -13,7 +13,8 @@ final class ServeProcess {
     let port: Int
     private let host: String
     private let arguments: [String]
-    private let prefix: [String]
+    /// The program, and what goes before it.
+    private let command: [String]
 
     /// Starts it and waits until it listens.
     ///
@@ -22,22 +23,23 @@ final class ServeProcess {
     ///   - host: where it listens, an IPv6 address in brackets.
     ///   - options: further ones.
     ///   - prefix: what goes before the command.
+    ///   - binary: the program.
     /// - Throws: when it does not come to listen.
     init(
         _ exports: String..., on host: String = "127.0.0.1", options: [String] = [],
-        prefix: [String] = []
+        prefix: [String] = [], binary: String = program
     ) throws {
         self.host = host
-        self.prefix = prefix
+        command = prefix + [binary]
         arguments = options + exports.flatMap { ["--export", $0] }
-        (process, port) = try Self.start(prefix, "\(host):0", arguments)
+        (process, port) = try Self.start(command, "\(host):0", arguments)
     }
 
     private static func start(
-        _ prefix: [String], _ address: String, _ arguments: [String]
+        _ command: [String], _ address: String, _ arguments: [String]
     ) throws -> (RunningProgram, Int) {
         let process = try RunningProgram(
-            prefix + [program, "serve", "--listen", address] + arguments)
+            command + ["serve", "--listen", address] + arguments)
         let clock = ContinuousClock()
         let deadline = clock.now + .seconds(30)
         while clock.now < deadline {
@@ -56,7 +58,8 @@ final class ServeProcess {
     /// The URL of a device: `selector` is a path or a tag.
     func url(_ selector: String, on otherHost: String? = nil) -> String {
         let path = selector.hasPrefix("/") ? selector : "/\(selector)"
-        return "http://\(otherHost ?? host):\(port)\(path)"
+        let scheme = arguments.contains { $0.hasPrefix("--tls-") } ? "https" : "http"
+        return "\(scheme)://\(otherHost ?? host):\(port)\(path)"
     }
 
     /// Ends it as a power cut would.
@@ -67,7 +70,7 @@ final class ServeProcess {
 
     /// Starts it again on the same port.
     func startAgain() throws {
-        (process, _) = try Self.start(prefix, "\(host):\(port)", arguments)
+        (process, _) = try Self.start(command, "\(host):\(port)", arguments)
     }
 
     func log() throws -> String { try process.errorsSoFar() }

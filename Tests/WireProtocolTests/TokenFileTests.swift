@@ -47,7 +47,7 @@ import WireProtocol
         ),
         ("na/me \(good)", "t:1: the name is not of 1 to 64 letters, digits and ._@-"),
         ("a \(good)\nb \(good)", "t:2: b has the same token as a"),
-        ("a \(good)\na \(good)x", "t:2: a has a token already"),
+        ("a \(good)\na \(good)x", "t:2: a has a line already"),
         ("a \(good) relative", "t:1: relative: not an absolute path, nor UUID= or another tag"),
         ("a \(good) /dev/sda:rw", "t:1: /dev/sda:rw: a selector is without :ro and :rw here"),
     ])

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import DeviceProbe
+internal import LinuxIO
+internal import WireProtocol
+
+/// A device that was opened for a session, as source or target.
+struct Opened {
+    var device: any BlockDevice
+    var facts: SourceFacts
+    var kind: String
+    var warnings: [String]
+    var isRotational: Bool
+    var relatives: [String] = []
+    var sizeBefore: Int?
+    var resizeTo: Int?
+    var wasCreated: Bool?
+
+    init(
+        _ found: ExportTable.Found, _ request: SessionRequest, boot: String?, view: SystemView
+    ) throws(Problem) {
+        do throws(ProbeError) {
+            guard request.mode != .read else {
+                let source = try openSource(found.path, as: found.name, view: view)
+                device = source.device
+                facts = source.facts
+                kind = source.device is ImageFile ? "image" : "block-device"
+                warnings = source.warnings
+                isRotational = source.isRotational
+                return
+            }
+            let source: SourceFacts
+            let policy: GatePolicy
+            do throws(WireError) {
+                guard let record = request.source else { throw WireError("source is missing") }
+                source = try record.facts(boot: boot)
+                var sizePolicy: SizePolicy?
+                if let name = request.sizePolicy {
+                    sizePolicy = SizePolicy(rawValue: name)
+                    guard sizePolicy != nil else { throw WireError("sizePolicy is unknown") }
+                }
+                policy = GatePolicy(
+                    sizePolicy: sizePolicy, overwrite: request.overwrite ?? false,
+                    isDryRun: request.mode == .dryRun)
+            } catch {
+                throw .failed(IOError(found.name, "open", reason: error.reason))
+            }
+            let target = try SafetyGate.admit(
+                found.path, as: found.name, source: source, policy: policy, view: view)
+            device = target.device
+            let identity = found.description?.identity ?? Self.identity(of: target.device)
+            facts = SourceFacts(
+                name: found.name, size: target.device.geometry.size, content: .empty,
+                logicalSector: target.kind == .image ? nil : target.device.geometry.logicalSector,
+                identity: identity)
+            kind = target.kind.rawValue
+            warnings = target.warnings
+            isRotational = target.isRotational
+            relatives = target.relatives
+            sizeBefore = target.sizeBefore
+            wasCreated = target.wasCreated
+            resizeTo = target.resizeTo
+            // Grown before the first write; shrunk by the commit.
+            if let size = target.resizeTo, request.mode == .write, size > device.geometry.size {
+                do throws(IOError) { try device.resize(to: size) } catch { throw .failed(error) }
+            }
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    /// Of an image that was created for the session.
+    private static func identity(of device: any BlockDevice) -> DeviceIdentity? {
+        guard let status = try? (device as? ImageFile)?.status() else { return nil }
+        return .image(
+            FileIdentity(fileSystem: status.fileSystem, inode: status.inode), path: device.name)
+    }
+
+    /// The blocks that were asked for, raised to what the device can transfer.
+    func layout(for block: Int, digestSize: Int) throws(Problem) -> WireLayout {
+        do throws(WireError) {
+            guard block > 0, block <= Limits.window else { throw WireError("block size \(block)") }
+            var unit = block
+            while unit % device.geometry.alignment != 0 {
+                unit += block
+                guard unit <= Limits.window else {
+                    throw WireError("blocks of \(block) bytes do not fit the device")
+                }
+            }
+            var region = unit
+            while region < 64 << 10 { region *= 2 }
+            return try WireLayout(block: unit, region: region, digestSize: digestSize)
+        } catch {
+            throw Problem(error)
+        }
+    }
+}
