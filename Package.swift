@@ -72,8 +72,9 @@ let package = Package(
         .target(
             name: "BlockClient",
             dependencies: [
-                "CCurl", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol",
-                "SyncEngine", .product(name: "SystemPackage", package: "swift-system"),
+                "CCurl", "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests",
+                "WireProtocol", "SyncEngine",
+                .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
         .target(

@@ -15,14 +15,14 @@ struct ActivityWatch {
     ///
     /// - Parameters:
     ///   - bytes: read and written here so far.
-    ///   - sockets: the connection; none yet or several while it comes about.
+    ///   - kernelBytes: those that only the kernels know of.
     /// - Returns: whether there was something new.
-    mutating func sees(bytes: Int, sockets: [Int32]) -> Bool {
+    mutating func sees(bytes: Int, kernelBytes: @autoclosure () -> UInt64) -> Bool {
         if bytes != self.bytes {
             self.bytes = bytes
             return true
         }
-        let count = sockets.reduce(UInt64(0)) { $0 &+ Self.kernelBytes($1) }
+        let count = kernelBytes()
         guard count != acknowledged else { return false }
         acknowledged = count
         return true
@@ -33,7 +33,7 @@ struct ActivityWatch {
     /// The corresponding C function is `getsockopt` with `TCP_INFO`: `tcpi_bytes_acked` and
     /// `tcpi_bytes_received`, at these places in linux/tcp.h since Linux 4.1. The C library's
     /// structure ends before them.
-    private static func kernelBytes(_ socket: Int32) -> UInt64 {
+    static func kernelBytes(_ socket: Int32) -> UInt64 {
         let acknowledged = 120
         let received = 128
         return withUnsafeTemporaryAllocation(byteCount: received + 8, alignment: 8) { info in

@@ -41,7 +41,9 @@ final class CurlHandle: @unchecked Sendable {
         message.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
         exchange = Exchange(
             limiter: limiter, isCancelled: options.isCancelled, grace: options.graceSeconds)
+        exchange.connector = options.connector
         try setUp()
+        if options.connector != nil { try setUpConnector() }
     }
 
     deinit {
@@ -86,7 +88,7 @@ final class CurlHandle: @unchecked Sendable {
             guard result == CURLM_OK else { return .code(CURLE_OUT_OF_MEMORY) }
             if running == 0 { return .code(finalCode()) }
             if exchange.isOver() { return .over }
-            if watch.sees(bytes: exchange.received + uploaded, sockets: exchange.sockets)
+            if watch.sees(bytes: exchange.received + uploaded, kernelBytes: exchange.kernelBytes)
                 || !isConnected
             {
                 exchange.lastActivity = .now
@@ -132,6 +134,9 @@ final class CurlHandle: @unchecked Sendable {
             }
             return answer
         case (.code(let code), _):
+            if let error = exchange.connectError {
+                return error.kind == .unreachable ? .notConnected(error) : .final(error)
+            }
             return CurlFailure(
                 code: code, message: String(cString: message),
                 errno: Int32(long(CURLINFO_OS_ERRNO)),
@@ -233,9 +238,21 @@ extension CurlHandle {
         }
     }
 
+    /// Has libcurl take its connections from elsewhere, for as long as it takes to make one.
+    private func setUpConnector() throws(HTTPError) {
+        let own = Unmanaged.passUnretained(exchange).toOpaque()
+        try check(cc_setopt_opensocket(easy, CURLOPT_OPENSOCKETFUNCTION, Exchange.onConnect))
+        try check(cc_setopt_pointer(easy, CURLOPT_OPENSOCKETDATA, own))
+        try check(cc_setopt_prereq(easy, CURLOPT_PREREQFUNCTION, Exchange.onReady))
+        try check(cc_setopt_pointer(easy, CURLOPT_PREREQDATA, own))
+        try set(CURLOPT_CONNECTTIMEOUT_MS, 86_400_000)
+        try set(CURLOPT_PROXY, "")
+    }
+
     private func prepare(_ request: HTTPRequest) throws(HTTPError) {
         try set(CURLOPT_URL, options.base + request.path)
-        try set(CURLOPT_FRESH_CONNECT, request.isRetried ? 0 : 1)
+        // A connection by ssh may ask for a passphrase, and its requests may come twice.
+        try set(CURLOPT_FRESH_CONNECT, request.isRetried || options.connector != nil ? 0 : 1)
         try setHeaders(request)
         try set(CURLOPT_CUSTOMREQUEST, nil)
         switch request.method {

@@ -2,7 +2,9 @@
 // Copyright 2026 the blkferry authors
 
 internal import CCurl
+internal import CLinuxBlock
 internal import Glibc
+internal import LinuxIO
 
 /// What the callbacks of one handle work with while a request is under way.
 ///
@@ -23,6 +25,12 @@ final class Exchange {
     static let headerLimit = 64 << 10
 
     let limiter: RateLimiter?
+    /// Makes the connections; `nil` for libcurl.
+    var connector: (any Connector)?
+    /// Sockets that libcurl has in place of others, which were connected before.
+    private var standIns: [curl_socket_t: curl_socket_t] = [:]
+    /// Why it made none.
+    private(set) var connectError: HTTPError?
     private let isCancelled: @Sendable () -> Bool
     private let graceSeconds: Double
 
@@ -68,6 +76,7 @@ final class Exchange {
         isHeadComplete = false
         received = 0
         stop = nil
+        connectError = nil
         cancelledAt = nil
         lastActivity = .now
     }
@@ -87,6 +96,51 @@ final class Exchange {
         guard (now - start) / .seconds(1) >= graceSeconds else { return false }
         stop = stop ?? .cancelled
         return true
+    }
+
+    /// Bytes of the connection that are under way, as far as somebody knows of them.
+    var kernelBytes: UInt64 {
+        sockets.reduce(0) {
+            $0 &+ (connector?.activity(of: standIns[$1] ?? $1) ?? ActivityWatch.kernelBytes($1))
+        }
+    }
+
+    private func connect() throws(HTTPError) -> curl_socket_t {
+        // However long that takes, it is not the server's silence.
+        defer { lastActivity = .now }
+        guard let connector else { throw HTTPError(.unreachable, "nothing connects") }
+        let socket = try connector.connect(unless: isOver)
+        guard Self.needsStandIns else { return socket }
+        let kind = Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue)
+        let standIn = Glibc.socket(AF_INET, kind, 0)
+        guard standIn >= 0, fcntl(socket, F_SETFL, O_NONBLOCK) == 0 else {
+            connector.disconnect(socket)
+            throw HTTPError(.unreachable, "no socket: \(currentErrno())")
+        }
+        standIns[standIn] = socket
+        return standIn
+    }
+
+    /// Whether libcurl cannot take what is connected.
+    ///
+    /// Before 8.0 it does not keep a connection whose other end has no address, and 7.88 connects
+    /// sockets that are connected, which fails. It is given a socket of UDP, which it can
+    /// connect without sending anything; the real one takes its place before the first request.
+    private static let needsStandIns = cc_version() < 0x080000
+
+    private func replaceStandIns() -> Bool {
+        standIns.allSatisfy { clb_duplicate($1, $0) >= 0 }
+    }
+
+    private func disconnect(_ socket: curl_socket_t) -> Int32 {
+        sockets.removeAll { $0 == socket }
+        guard let connector else { return close(socket) }
+        guard let real = standIns.removeValue(forKey: socket) else {
+            connector.disconnect(socket)
+            return 0
+        }
+        connector.disconnect(real)
+        return close(socket)
     }
 
     private func pass(_ bytes: Int) -> Bool {
@@ -187,6 +241,9 @@ extension Exchange {
     static let onOpen: curl_sockopt_callback = { pointer, socket, _ in
         guard let exchange = from(pointer) else { return CURL_SOCKOPT_OK }
         exchange.sockets.append(socket)
+        if exchange.connector != nil {
+            return exchange.standIns.isEmpty ? CURL_SOCKOPT_ALREADY_CONNECTED : CURL_SOCKOPT_OK
+        }
         guard let limiter = exchange.limiter else { return CURL_SOCKOPT_OK }
         var size = Int32(limiter.receiveWindow)
         // Advice: with a larger window the limit holds all the same, only less smoothly.
@@ -194,8 +251,21 @@ extension Exchange {
         return CURL_SOCKOPT_OK
     }
 
+    /// Gives a connection in place of the socket that libcurl would make.
+    static let onConnect: curl_opensocket_callback = { pointer, _, _ in
+        let exchange = from(pointer)
+        do throws(HTTPError) { return try exchange?.connect() ?? -1 } catch {
+            exchange?.connectError = error
+            return -1
+        }
+    }
+
+    /// Called once the connection stands, before each request.
+    static let onReady: curl_prereq_callback = { pointer, _, _, _, _ in
+        from(pointer)?.replaceStandIns() == true ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT
+    }
+
     static let onClose: curl_closesocket_callback = { pointer, socket in
-        from(pointer)?.sockets.removeAll { $0 == socket }
-        return close(socket)
+        from(pointer)?.disconnect(socket) ?? close(socket)
     }
 }

@@ -35,6 +35,8 @@ package final class HTTPTransport: Sendable {
         package var token: String?
         /// For `https`, which never becomes anything else.
         package var trust = ServerTrust()
+        /// Makes the connections; `nil` for libcurl.
+        var connector: (any Connector)?
         /// How long a request in work may go on after the wish to end.
         package var graceSeconds = 5.0
         /// Told of every retry: what failed, and in how many seconds it is tried again.
@@ -63,6 +65,8 @@ package final class HTTPTransport: Sendable {
     /// The handles that no request uses, the last used one at the end.
     private let pool: Mutex<[CurlHandle]>
     private let policy: Mutex<RetryPolicy>
+    /// Whether a connector makes a connection that there was not before.
+    private let isGrowing = Atomic(false)
     private let sent = Atomic(0)
     private let received = Atomic(0)
 
@@ -111,10 +115,11 @@ package final class HTTPTransport: Sendable {
         precondition(request.path.hasPrefix("/"))
         precondition(request.method == .post || request.bodyCount == 0, "a body without POST")
         if let death { throw death }
-        let handle = try takeHandle()
+        let (handle, isNew) = try takeHandle()
         defer { pool.withLock { $0.append(handle) } }
         var attempt = 1
         while true {
+            defer { if isNew { isGrowing.store(false, ordering: .releasing) } }
             let result = try handle.attempt(request, into: body)
             sent.wrappingAdd(result.sent, ordering: .relaxed)
             received.wrappingAdd(result.received, ordering: .relaxed)
@@ -143,11 +148,23 @@ package final class HTTPTransport: Sendable {
         throw death ?? HTTPError(.cancelled, "cancelled")
     }
 
+    /// Whether a request could be sent without a new connection.
+    var hasIdleConnection: Bool { pool.withLock { !$0.isEmpty } }
+
     private var death: HTTPError? { policy.withLock { $0.death } }
 
-    private func takeHandle() throws(HTTPError) -> CurlHandle {
-        if let handle = pool.withLock({ $0.popLast() }) { return handle }
-        return try CurlHandle(options, limiter)
+    /// Takes a handle out of the pool, or makes one.
+    ///
+    /// A connector makes one connection at a time; who would only wait for it waits for a handle as
+    /// well, and so the run is under way with the first connection.
+    private func takeHandle() throws(HTTPError) -> (CurlHandle, isNew: Bool) {
+        while true {
+            if let handle = pool.withLock({ $0.popLast() }) { return (handle, false) }
+            guard options.connector != nil else { return (try CurlHandle(options, limiter), false) }
+            let isMine = !isGrowing.exchange(true, ordering: .acquiringAndReleasing)
+            if isMine { return (try CurlHandle(options, limiter), true) }
+            _ = pause(until: .now + .milliseconds(2)) { false }
+        }
     }
 
     private static func isServer(_ base: String) -> Bool {

@@ -285,7 +285,7 @@ extension RemoteBlockDevice {
     /// A sign of life.
     private func touch() {
         let session = state.withLock { $0.isReleased ? nil : $0.session }
-        guard let session else { return }
+        guard let session, server.canTouch else { return }
         let body = ResponseBody(limit: Limits.json)
         _ = try? server.send(
             HTTPRequest(.get, Route.session(session).path, isRetried: false), "keep session",

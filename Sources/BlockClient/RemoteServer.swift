@@ -17,6 +17,8 @@ package final class RemoteServer: Sendable {
         package var token: String?
         /// How the server is known, and how this side is, in TLS.
         package var trust = ServerTrust()
+        /// How a server is started where the URL is one of ssh.
+        package var ssh = SSHSettings()
         /// What is told with `-v`.
         package var log: @Sendable (String) -> Void
         /// Whether the user has had enough.
@@ -45,8 +47,12 @@ package final class RemoteServer: Sendable {
     package init(_ location: RemoteLocation, _ options: Options) throws(ProbeError) {
         self.location = location
         note = options.log
+        let isSSH = location.scheme == .ssh
         var transportOptions = HTTPTransport.Options(
-            base: location.server, log: options.log, isCancelled: options.isCancelled)
+            // Of ssh only for libcurl, which does not connect there.
+            base: isSSH ? "http://127.0.0.1" : location.server, log: options.log,
+            isCancelled: options.isCancelled)
+        if isSSH { transportOptions.connector = try Self.connector(location, options) }
         transportOptions.retrySeconds = options.retrySeconds
         transportOptions.bytesPerSecond = options.bytesPerSecond
         transportOptions.token = options.token
@@ -55,6 +61,22 @@ package final class RemoteServer: Sendable {
             throw .failed(.network(location.text, "connect", reason: error.reason))
         }
     }
+
+    private static func connector(
+        _ location: RemoteLocation, _ options: Options
+    ) throws(ProbeError) -> SSHConnector {
+        do throws(DigestError) {
+            let command = SSHCommand(location, options.ssh, group: try SSHCommand.newGroup())
+            return SSHConnector(command, note: options.log)
+        } catch {
+            throw .failed(IOError(location.text, error.operation, reason: error.reason))
+        }
+    }
+
+    /// Whether a sign of life costs no new connection, or is needed nevertheless.
+    ///
+    /// Where no connection is idle, requests are in work, which are signs of life themselves.
+    var canTouch: Bool { location.scheme != .ssh || transport.hasIdleConnection }
 
     /// Bytes that went over all connections so far, headers included.
     package var traffic: (sent: Int, received: Int) { transport.traffic }
@@ -126,11 +148,9 @@ package final class RemoteServer: Sendable {
     private static func error(
         _ error: HTTPError, _ name: String, _ operation: String
     ) -> IOError {
-        var result = IOError.network(name, operation, reason: error.reason)
-        if error.kind == .untrusted {
-            result.isUnauthorized = true
-            result.advice = error.advice
-        }
+        var result = IOError.network(
+            name, operation, reason: error.reason, advice: error.advice)
+        result.isUnauthorized = error.kind == .untrusted
         return result
     }
 

@@ -10,7 +10,6 @@ package import Logging
 internal import NIOCore
 internal import NIOHTTP1
 internal import NIOPosix
-internal import NIOSSL
 internal import Synchronization
 package import WireProtocol
 
@@ -20,11 +19,19 @@ package final class BlockServer: Sendable {
         package enum Address: Hashable, Sendable {
             case host(String, port: Int)
             case unix(String)
+            /// Those of this process, and of others that join it.
+            case standardStreams
         }
         package var address: Address
         package var exports: [ExportSelector]
         /// Every block device of the machine as well, for reading.
         package var exportsAll = false
+        /// Whether an image that is exported by its path and is not there may be created.
+        package var createsImages = false
+        /// Where others hand over their standard streams; `nil` where nobody does.
+        package var streams: StreamListener?
+        /// Called when the last connection of standard streams has closed.
+        package var whenStreamsEnd: @Sendable () -> Void = {}
         /// Who may use it; `nil` for everybody.
         package var tokens: [TokenEntry]?
         /// What it shows and asks for in TLS; `nil` for none of it.
@@ -61,6 +68,7 @@ package final class BlockServer: Sendable {
     private let service: Service
     private let connections = Connections()
     private let listener: Mutex<(any Channel)?> = Mutex(nil)
+    private let streams: StreamServer?
     private let tidying: Mutex<RepeatedTask?> = Mutex(nil)
 
     /// Listens, and answers from now on.
@@ -72,7 +80,9 @@ package final class BlockServer: Sendable {
         Self.raiseDescriptorLimit()
         // Each thread would keep an arena of its own, full of answers that are long sent.
         clb_limit_arenas(2)
-        let exports = ExportTable(exports: options.exports, offersAll: options.exportsAll)
+        let exports = ExportTable(
+            exports: options.exports, offersAll: options.exportsAll,
+            createsImages: options.createsImages)
         group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
         let processors = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
         queue = WorkQueue(
@@ -92,9 +102,17 @@ package final class BlockServer: Sendable {
             logger: options.logger,
             patience: .milliseconds(Int64(options.patience * 1000)),
             idleTime: .milliseconds(Int64(options.idleTime * 1000)))
+        let setup = ConnectionSetup(
+            shared: shared, connections: connections, limit: options.maximumConnections)
         do {
-            let channel = try listen(shared)
-            listener.withLock { $0 = channel }
+            if case .standardStreams = options.address {
+                streams = StreamServer(setup, group, options)
+                try streams?.start()
+            } else {
+                streams = nil
+                let channel = try listen(setup)
+                listener.withLock { $0 = channel }
+            }
         } catch {
             queue.close()
             try? group.syncShutdownGracefully()
@@ -110,34 +128,15 @@ package final class BlockServer: Sendable {
         tidying.withLock { $0 = task }
     }
 
-    private func listen(_ shared: ConnectionContext) throws -> any Channel {
-        let (connections, limit) = (connections, options.maximumConnections)
+    private func listen(_ setup: ConnectionSetup) throws -> any Channel {
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 256)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.autoRead, value: false)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
-            .childChannelOption(
-                .recvAllocator,
-                value: AdaptiveRecvByteBufferAllocator(
-                    minimum: 1 << 10, initial: 16 << 10, maximum: 512 << 10)
-            )
+            .childChannelOption(.recvAllocator, value: ConnectionSetup.allocator)
             .childChannelInitializer { [self] channel in
-                channel.eventLoop.makeCompletedFuture {
-                    let pipeline = channel.pipeline.syncOperations
-                    let identity = identity.withLock { $0 }
-                    if let identity {
-                        try pipeline.addHandlers(
-                            PlainTextDetector(), NIOSSLServerHandler(context: identity.context))
-                    }
-                    guard connections.add(channel, limit: limit) else {
-                        return try pipeline.addHandler(Rejecter())
-                    }
-                    try pipeline.configureHTTPServerPipeline(
-                        withPipeliningAssistance: true, withErrorHandling: false)
-                    try pipeline.addHandler(
-                        RequestHandler(shared, identity?.asksForCertificates ?? false))
-                }
+                setup.prepare(channel, identity: identity.withLock { $0 })
             }
         switch options.address {
         case .host(let host, let port):
@@ -147,6 +146,7 @@ package final class BlockServer: Sendable {
             return try bootstrap.bind(
                 unixDomainSocketPath: path, cleanupExistingSocketFile: true
             ).wait()
+        case .standardStreams: preconditionFailure("nothing listens")
         }
     }
 
@@ -187,6 +187,7 @@ package final class BlockServer: Sendable {
     package func stop() {
         tidying.withLock { $0 }?.cancel()
         try? listener.withLock { $0 }?.close().wait()
+        streams?.stop()
         connections.endAll()
         // A client that keeps its connection open in the middle of a request is not waited for.
         let clock = ContinuousClock()
@@ -220,51 +221,7 @@ extension BlockServer.Options.Address: CustomStringConvertible {
         case .host(let host, let port):
             host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
         case .unix(let path): "unix:\(path)"
-        }
-    }
-}
-
-/// The connections that there are.
-private final class Connections: Sendable {
-    private let channels = Mutex<[ObjectIdentifier: any Channel]>([:])
-
-    var count: Int { channels.withLock { $0.count } }
-
-    /// Adds one for as long as it is open; `false` when there are enough.
-    func add(_ channel: any Channel, limit: Int) -> Bool {
-        let id = ObjectIdentifier(channel)
-        let isAdded = channels.withLock { channels in
-            guard channels.count < limit else { return false }
-            channels[id] = channel
-            return true
-        }
-        if isAdded {
-            channel.closeFuture.whenComplete { [self] _ in
-                channels.withLock { $0[id] = nil }
-            }
-        }
-        return isAdded
-    }
-
-    func endAll() {
-        for channel in channels.withLock({ Array($0.values) }) {
-            channel.pipeline.fireUserInboundEventTriggered(ServerEnds())
-        }
-    }
-}
-
-/// Answers a connection beyond the limit, whatever it asks.
-private final class Rejecter: ChannelInboundHandler, Sendable {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
-
-    func channelActive(context: ChannelHandlerContext) {
-        let problem = Problem(
-            .busy, status: 503, "The server has no connection to spare",
-            detail: "the server has too many connections")
-        let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
-        context.writeAndFlush(wrapOutboundOut(plainAnswer(problem))).whenComplete { _ in
-            bound.value.close(promise: nil)
+        case .standardStreams: "standard streams"
         }
     }
 }

@@ -18,11 +18,17 @@ final class ExportTable: Sendable {
     private let offered: Mutex<[ExportSelector]>
     /// Every block device of the machine as well, for reading.
     private let offersAll: Bool
+    /// Whether an image that is exported by its path may be created.
+    private let createsImages: Bool
     let view: SystemView
 
-    init(exports: [ExportSelector], offersAll: Bool = false, view: SystemView = SystemView()) {
+    init(
+        exports: [ExportSelector], offersAll: Bool = false, createsImages: Bool = false,
+        view: SystemView = SystemView()
+    ) {
         offered = Mutex(exports)
         self.offersAll = offersAll
+        self.createsImages = createsImages
         self.view = view
     }
 
@@ -161,7 +167,8 @@ extension ExportTable {
                 consider(image(rest, in: export, canCreate: canCreate))
             } else if exported == path {
                 // As it was exported: text that is equal may be of other bytes.
-                consider(try device(at: exported, export))
+                let found = try device(at: exported, export)
+                consider(found ?? (canCreate ? newImage(at: exported, export) : nil))
             }
         }
         if let best { return best }
@@ -218,6 +225,16 @@ extension ExportTable {
         return Found(
             id: description.stableTag ?? Self.nameBasedID(path), name: path, path: path,
             access: export.access, description: description)
+    }
+
+    /// The place of an image that is exported by its path and is not there; `nil` where it is, or
+    /// none is to be created.
+    private func newImage(at path: String, _ export: ExportSelector) -> Found? {
+        guard createsImages, export.access == .readWrite, (try? FileStatus(path: path)) == nil
+        else { return nil }
+        return Found(
+            id: Self.nameBasedID(path), name: path, path: path, access: export.access,
+            description: nil)
     }
 
     /// An image in an exported directory, reached without leaving it and without symbolic links;

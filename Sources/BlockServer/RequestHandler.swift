@@ -68,6 +68,7 @@ final class RequestHandler: ChannelInboundHandler {
     /// The next request, which NIO hands out while the end of the answer before it is written.
     var next: [HTTPServerRequestPart] = []
     private var timer: Scheduled<Void>?
+    private let name: String?
     private var peer = "?"
     /// The same without the port.
     private var address = "local"
@@ -80,15 +81,21 @@ final class RequestHandler: ChannelInboundHandler {
     private static let droppable = 64 << 10
     static let lingerBytes = 8 << 20
 
-    init(_ shared: ConnectionContext, _ asksForCertificate: Bool) {
+    /// - Parameters:
+    ///   - shared: what all connections share.
+    ///   - asksForCertificate: whether the client has to show a certificate.
+    ///   - peer: what the log calls the client; `nil` for its address.
+    init(_ shared: ConnectionContext, asksForCertificate: Bool = false, peer: String? = nil) {
         self.shared = shared
         self.asksForCertificate = asksForCertificate
+        name = peer
     }
 
     func channelActive(context: ChannelHandlerContext) {
         address = context.remoteAddress?.ipAddress ?? "local"
         peer =
-            context.remoteAddress.map { address in
+            name
+            ?? context.remoteAddress.map { address in
                 address.ipAddress.map { ip in address.port.map { "\(ip):\($0)" } ?? ip } ?? "local"
             } ?? "local"
         rest(context)

@@ -13,6 +13,7 @@
 
 #define FUNCTIONS(each)     \
     each(global_init)       \
+    each(version_info)      \
     each(easy_init)         \
     each(easy_cleanup)      \
     each(easy_setopt)       \
@@ -53,6 +54,7 @@ const char *cc_load(void) {
 }
 
 CURLcode curl_global_init(long flags) { return real_global_init(flags); }
+unsigned int cc_version(void) { return real_version_info(CURLVERSION_NOW)->version_num; }
 CURL *curl_easy_init(void) { return real_easy_init(); }
 void curl_easy_cleanup(CURL *handle) { real_easy_cleanup(handle); }
 const char *curl_easy_strerror(CURLcode code) { return real_easy_strerror(code); }
@@ -91,6 +93,8 @@ SETOPT(write, curl_write_callback)
 SETOPT(read, curl_read_callback)
 SETOPT(seek, curl_seek_callback)
 SETOPT(sockopt, curl_sockopt_callback)
+SETOPT(opensocket, curl_opensocket_callback)
+SETOPT(prereq, curl_prereq_callback)
 SETOPT(closesocket, curl_closesocket_callback)
 
 CURLMcode cc_multi_setopt_long(CURLM *handle, CURLMoption option, long value) {

@@ -11,12 +11,16 @@
 #include <linux/openat2.h>
 #include <linux/stat.h>
 #include <malloc.h>
+#include <poll.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 const int clb_O_DIRECT = O_DIRECT;
@@ -117,6 +121,83 @@ void clb_forbid_core_dumps(void) {
     setrlimit(RLIMIT_CORE, &none);
     prctl(PR_SET_DUMPABLE, 0);
 }
+
+const short clb_POLLRDHUP = POLLRDHUP;
+
+int clb_socket_pair(int ends[2]) {
+    return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
+}
+
+int clb_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
+
+int clb_unix_socket(void) { return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); }
+
+// The first byte of an abstract name is NUL; it is as long as the address says.
+static socklen_t abstract_address(const char *name, struct sockaddr_un *address) {
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    size_t length = strnlen(name, sizeof address->sun_path - 1);
+    memcpy(address->sun_path + 1, name, length);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
+}
+
+int clb_bind_abstract(int socket, const char *name) {
+    struct sockaddr_un address;
+    socklen_t length = abstract_address(name, &address);
+    return bind(socket, (struct sockaddr *)&address, length);
+}
+
+int clb_connect_abstract(int socket, const char *name) {
+    struct sockaddr_un address;
+    socklen_t length = abstract_address(name, &address);
+    return connect(socket, (struct sockaddr *)&address, length);
+}
+
+int clb_accept(int socket) { return accept4(socket, NULL, NULL, SOCK_CLOEXEC); }
+
+int clb_get_peer_user(int socket, uid_t *user) {
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    int result = getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    if (result == 0) *user = peer.uid;
+    return result;
+}
+
+ssize_t clb_send_descriptors(int socket, int first, int second) {
+    int descriptors[2] = {first, second};
+    char byte = 0;
+    struct iovec data = {.iov_base = &byte, .iov_len = 1};
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof descriptors)];
+    memset(control, 0, sizeof control);
+    struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof descriptors);
+    memcpy(CMSG_DATA(header), descriptors, sizeof descriptors);
+    return sendmsg(socket, &message, MSG_NOSIGNAL);
+}
+
+ssize_t clb_receive_descriptors(int socket, int descriptors[2]) {
+    char byte;
+    struct iovec data = {.iov_base = &byte, .iov_len = 1};
+    // The kernel closes what there is no room for.
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
+    struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    descriptors[0] = descriptors[1] = -1;
+    ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    struct cmsghdr *header = count > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+        memcpy(descriptors, CMSG_DATA(header),
+            header->cmsg_len >= CMSG_LEN(2 * sizeof(int)) ? 2 * sizeof(int) : sizeof(int));
+    return count;
+}
+
+int clb_duplicate(int file, int number) { return dup3(file, number, O_CLOEXEC); }
+
+char *const *clb_environment(void) { return environ; }
 
 unsigned int clb_major(uint64_t device) { return major(device); }
 unsigned int clb_minor(uint64_t device) { return minor(device); }

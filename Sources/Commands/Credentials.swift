@@ -16,6 +16,7 @@ struct Credentials: ParsableArguments {
             "File with the token that the server wants (or BLKFERRY_TOKEN).", valueName: "path"))
     var tokenFile: String?
 
+    @OptionGroup var ssh: SSHOptions
     @Option(
         help: ArgumentHelp(
             "Trust servers whose certificate one of these has signed, in PEM (default: those that "

@@ -76,7 +76,7 @@ struct Endpoints {
                     isRotational: source.isRotational)
             }
             let device = try RemoteBlockDevice(
-                try server(location),
+                try server(location, isTarget: false),
                 for: .init(mode: .read, block: block ?? options.wantedBlock), digest: method)
             return SourceEndpoint(
                 device: device, facts: try device.sourceFacts(),
@@ -150,7 +150,7 @@ struct Endpoints {
         let block = leastCommonMultiple(
             options.wantedBlock, source.device.geometry.alignment)
         let device = try RemoteBlockDevice(
-            try server(location),
+            try server(location, isTarget: true),
             for: .init(
                 mode: policy.isDryRun ? .dryRun : .write, block: block, source: source.facts,
                 policy: policy),
@@ -172,13 +172,16 @@ struct Endpoints {
         return location
     }
 
-    private func server(_ location: RemoteLocation) throws(ProbeError) -> RemoteServer {
+    private func server(
+        _ location: RemoteLocation, isTarget: Bool
+    ) throws(ProbeError) -> RemoteServer {
         let (console, control) = (options.console, control)
         var settings = RemoteServer.Options(
             log: { console.note($0) }, isCancelled: { control.isCancelled })
         settings.bytesPerSecond = options.bwlimit?.bytes
         settings.token = token
         settings.trust = trust
+        settings.ssh = options.credentials.ssh.settings(isTarget: isTarget)
         return try RemoteServer(location, settings)
     }
 

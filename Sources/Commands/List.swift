@@ -67,6 +67,7 @@ struct List: ParsableCommand {
             try end(error, console)
         }
         do throws(ProbeError) {
+            options.ssh = credentials.ssh.settings(isTarget: false)
             let server = try RemoteServer(location, options)
             if let selector = location.selector {
                 list = ExportList(devices: [try server.export(selector)], directories: [])

@@ -9,6 +9,11 @@ internal import WireProtocol
 struct ListenAddress: Hashable {
     let address: BlockServer.Options.Address
 
+    /// No address at all: `--stdio`.
+    static let standardStreams = ListenAddress(.standardStreams)
+
+    private init(_ address: BlockServer.Options.Address) { self.address = address }
+
     /// Reads `PORT`, `ADDRESS:PORT`, `[IPV6]:PORT` or `unix:PATH`.
     init(_ text: String) throws(WireError) {
         if text.hasPrefix("unix:") {
@@ -38,7 +43,7 @@ struct ListenAddress: Hashable {
     /// Whether only this machine can connect to it.
     var isLocal: Bool {
         switch address {
-        case .unix: true
+        case .unix, .standardStreams: true
         case .host(let host, _): host == "localhost" || host == "::1" || Self.isLoopback(host)
         }
     }
@@ -56,7 +61,7 @@ struct ListenAddress: Hashable {
     /// - Returns: address and port.
     func description(port: Int?) -> String {
         switch address {
-        case .unix: "\(address)"
+        case .unix, .standardStreams: "\(address)"
         case .host(let host, let asked):
             "\(BlockServer.Options.Address.host(host, port: port ?? asked))"
         }

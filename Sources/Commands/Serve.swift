@@ -25,7 +25,16 @@ struct Serve: ParsableCommand {
         help: ArgumentHelp(
             "Where to listen: [ADDRESS:]PORT or unix:PATH (default: 127.0.0.1:8080).",
             valueName: "address"))
-    var listen = "127.0.0.1:8080"
+    var listen: String?
+
+    @Flag(help: "Speak over standard input and output instead, as ssh:// has it done.")
+    var stdio = false
+
+    @Option(
+        help: ArgumentHelp(
+            "With --stdio: all processes with this name are one server; random letters and digits.",
+            valueName: "name"))
+    var group: String?
 
     @Option(
         name: .customLong("export"),
@@ -76,10 +85,11 @@ struct Serve: ParsableCommand {
             throw ValidationError("session timeout \(sessionTimeout): must be from 1 to 86400")
         }
         do throws(WireError) {
-            let address = try ListenAddress(listen)
+            let address = try address()
+            try validateStreams()
             guard insecure || isGuarded || address.isLocal else {
                 throw WireError(
-                    "\(listen): other machines could connect, and nothing would keep them out: "
+                    "\(listen ?? ""): other machines could connect, and nothing would keep them out: "
                         + "say --token-file FILE, --one-time-token or --tls-client-ca FILE, or "
                         + "listen on 127.0.0.1, [::1] or unix:PATH; --insecure lets everybody in")
             }
@@ -108,7 +118,7 @@ struct Serve: ParsableCommand {
         umask(0o077)
         let oneTime = oneTimeToken ? try Token.make() : nil
         let address: ListenAddress
-        do throws(WireError) { address = try ListenAddress(listen) } catch {
+        do throws(WireError) { address = try self.address() } catch {
             throw CommandFailure(.usage, error.reason)
         }
         var offer = try self.offer(oneTime)
@@ -124,10 +134,11 @@ struct Serve: ParsableCommand {
         options.threads = concurrency
         options.version = Blkferry.version
 
-        // Before any thread is started, so that none of them takes the signal.
-        var signals = Self.endings()
-        pthread_sigmask(SIG_BLOCK, &signals, nil)
         signal(SIGPIPE, SIG_IGN)
+        if stdio, try !prepareStreams(&options) { return }
+        // Before any thread is started, so that none of them takes the signal.
+        var signals = endings
+        pthread_sigmask(SIG_BLOCK, &signals, nil)
         let server: BlockServer
         do throws(IOError) { server = try BlockServer(options) } catch {
             throw CommandFailure(error)
@@ -138,7 +149,7 @@ struct Serve: ParsableCommand {
             "listening", metadata: ["address": "\(place)", "exports": "\(offer.exports.count)"])
         tell(oneTime, address.urls(port: server.port, isTLS: tls.isOn), offer.identity, console)
         var number: Int32 = 0
-        while sigwait(&signals, &number) != 0 || number == SIGHUP {
+        while sigwait(&signals, &number) != 0 || (number == SIGHUP && !stdio) {
             if number == SIGHUP { reload(server, oneTime, offer.identity, logger) }
         }
         logger.info("ending", metadata: ["signal": "\(number)"])
@@ -160,7 +171,7 @@ struct Serve: ParsableCommand {
             !isGuarded
             ? "listening without any protection"
             : tls.isOn ? nil : "what crosses the network can be read on the way, tokens included"
-        if let reason { logger.warning("\(reason)", metadata: ["address": "\(listen)"]) }
+        if let reason { logger.warning("\(reason)", metadata: ["address": "\(listen ?? "")"]) }
     }
 
     /// What is offered, and to whom.
@@ -239,10 +250,17 @@ struct Serve: ParsableCommand {
         return try WireProtocol.exports(inFile: text, named: path)
     }
 
-    private static func endings() -> sigset_t {
+    /// Signals that are waited for.
+    private var endings: sigset_t {
         var set = sigset_t()
         sigemptyset(&set)
         for number in [SIGINT, SIGTERM, SIGHUP] { sigaddset(&set, number) }
+        if stdio { sigaddset(&set, Self.streamsEnd) }
         return set
+    }
+
+    /// Where to listen.
+    private func address() throws(WireError) -> ListenAddress {
+        stdio ? .standardStreams : try ListenAddress(listen ?? "127.0.0.1:8080")
     }
 }

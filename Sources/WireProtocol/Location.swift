@@ -22,16 +22,22 @@ package enum Location: Hashable, Sendable {
     }
 }
 
-/// A URL whose path is a selector: `http://host[:8080]/UUID=…`, `http://host/dev/vg0/root`.
+/// A URL whose path is a selector: `http://host[:8080]/UUID=…`, `http://host/dev/vg0/root`,
+/// `ssh://[user@]host[:port]/dev/vg0/root`.
 package struct RemoteLocation: Hashable, Sendable {
     package enum Scheme: String, Hashable, Sendable {
         case http
         case https
+        case ssh
     }
 
     package var scheme: Scheme
-    /// Host and port, an IPv6 address in brackets.
-    package var authority: String
+    /// Of ssh only; `nil` where its configuration is to tell.
+    package var user: String?
+    /// An IPv6 address without its brackets.
+    package var host: String
+    /// `nil` for ssh only, where its configuration is to tell.
+    package var port: Int?
     /// `nil` for the server as a whole.
     package var selector: String?
     /// As the user wrote it.
@@ -42,12 +48,16 @@ package struct RemoteLocation: Hashable, Sendable {
     /// What a server's ids begin with that are no selectors here.
     private static let idPrefixes = ["NAME=", "WWN=", "SERIAL="]
 
-    /// Scheme, host and port.
-    package var server: String { "\(scheme.rawValue)://\(authority)" }
+    /// Scheme, user, host and port.
+    package var server: String {
+        let name = host.contains(":") ? "[\(host)]" : host
+        return "\(scheme.rawValue)://" + (user.map { "\($0)@" } ?? "") + name
+            + (port.map { ":\($0)" } ?? "")
+    }
 
     fileprivate init(scheme name: String, rest: Substring, text: String) throws(WireError) {
         guard let scheme = Scheme(rawValue: name) else {
-            throw WireError("\(text): scheme \(name) is unknown: http or https")
+            throw WireError("\(text): scheme \(name) is unknown: http, https or ssh")
         }
         self.scheme = scheme
         self.text = text
@@ -57,12 +67,25 @@ package struct RemoteLocation: Hashable, Sendable {
         guard !rest.contains("?"), !rest.contains("#") else {
             throw WireError("\(text): it has a query or fragment; write ? as %3F and # as %23")
         }
-        let host = rest.prefix { $0 != "/" }
-        guard !host.contains("@") else {
+        let authority = rest.prefix { $0 != "/" }
+        var place = authority
+        if scheme == .ssh, let mark = authority.lastIndex(of: "@") {
+            user = try Self.user(authority[..<mark], text)
+            place = authority[authority.index(after: mark)...]
+        }
+        guard !place.contains("@") else {
             throw WireError("\(text): a user name or password does not belong into a URL")
         }
-        authority = try Self.authority(host, text)
-        let path = rest.dropFirst(host.count)
+        (host, port) = try Self.hostAndPort(place, text)
+        if scheme == .ssh {
+            // It would be an option of ssh.
+            guard !host.hasPrefix("-") else {
+                throw WireError("\(text): \(host) is not a host's name")
+            }
+        } else {
+            port = port ?? Self.defaultPort
+        }
+        let path = rest.dropFirst(authority.count)
         guard path != "", path != "/" else {
             selector = nil
             return
@@ -75,11 +98,29 @@ package struct RemoteLocation: Hashable, Sendable {
         let bare = String(decoded.unicodeScalars.dropFirst())
         let isTag = ExportSelector.isTag(bare) || Self.idPrefixes.contains { bare.hasPrefix($0) }
         selector = isTag ? bare : decoded
+        if scheme == .ssh, isTag, !ExportSelector.isTag(bare) {
+            throw WireError(
+                "\(text): only a server that is running knows this name: say the path, or UUID= "
+                    + "and the like")
+        }
     }
 
-    private static func authority(_ host: Substring, _ text: String) throws(WireError) -> String {
+    private static func user(_ name: Substring, _ text: String) throws(WireError) -> String {
+        guard !name.contains(":") else {
+            throw WireError("\(text): a password does not belong into a URL")
+        }
+        let isName = name.utf8.allSatisfy { isHostByte($0) || $0 == UInt8(ascii: "+") }
+        guard !name.isEmpty, !name.hasPrefix("-"), isName else {
+            throw WireError("\(text): \(name) is not a user's name")
+        }
+        return String(name)
+    }
+
+    private static func hostAndPort(
+        _ host: Substring, _ text: String
+    ) throws(WireError) -> (String, Int?) {
         var name = host
-        var port = "\(defaultPort)"
+        var port: String?
         let colon = host.lastIndex(of: ":")
         if let colon, !host.hasSuffix("]"), colon != host.startIndex {
             name = host[..<colon]
@@ -102,10 +143,12 @@ package struct RemoteLocation: Hashable, Sendable {
                 throw WireError("\(text): \(name) is not a host's name")
             }
         }
+        if name.hasPrefix("[") { name = name.dropFirst().dropLast() }
+        guard let port else { return (String(name), nil) }
         guard let number = Int(port), (1...65535).contains(number),
             port.utf8.allSatisfy({ hexDigit($0).map { $0 < 10 } ?? false })
         else { throw WireError("\(text): port \(port): must be from 1 to 65535") }
-        return "\(name):\(number)"
+        return (String(name), number)
     }
 
     private static func isHostByte(_ byte: UInt8) -> Bool {

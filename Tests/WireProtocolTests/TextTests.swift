@@ -145,6 +145,11 @@ import WireProtocol
             ("http://h/%CC%81a", "http://h:8080", "/\u{301}a"),
             ("http://h/UUID=/x", "http://h:8080", "UUID=/x"),
             ("http://h/PATH=x", "http://h:8080", "/PATH=x"),
+            ("http://h/WWN=0x1", "http://h:8080", "WWN=0x1"),
+            ("ssh://h/dev/sda", "ssh://h", "/dev/sda"), ("ssh://h", "ssh://h", nil),
+            ("SSH://root@h:2222/LVUUID=a-b", "ssh://root@h:2222", "LVUUID=a-b"),
+            ("ssh://a.b+c@[fe80::1%e]/x", "ssh://a.b+c@[fe80::1%e]", "/x"),
+            ("ssh://[::1]:22/a:b@c", "ssh://[::1]:22", "/a:b@c"),
         ] as [(String, String, String?)] {
             let location = try remote(text)
             #expect(location.server == server && location.selector == selector, "\(text)")
@@ -160,7 +165,11 @@ import WireProtocol
             "http://[]/x", "http://[::1]x/", "http://[g::]/x", "http://[::1]:/x", "http://u@h/x",
             "http://u:p@h/x", "http://h/x?y", "http://h/x#y", "http://h?x", "http://h/a b",
             "http://h/a\tb", "http://h/a\n", "http://h/\u{7f}", "http://h/%", "http://h/%zz",
-            "http://h/%00", "http://h/%FF", "http://h!/x", "http://h\\/x", "http://%41/x",
+            "http://h/%00", "ssh://-h/x", "ssh://-l@h/x", "ssh://@h/x", "ssh://u@/x",
+            "ssh://a@b@h/x",
+            "ssh://u:p@h/x", "ssh://u$x@h/x", "ssh://h;x/x", "ssh://h:/x", "ssh://h:-p/x",
+            "ssh://h/WWN=0x1", "ssh://h/SERIAL=1", "ssh://h/NAME=1", "http://h/%FF", "http://h!/x",
+            "http://h\\/x", "http://%41/x",
         ])
     func `a URL that cannot be used is rejected, by name`(text: String) {
         #expect(rejection { try Location(text) }?.hasPrefix(text) == true)

@@ -14,6 +14,9 @@
 /// dlopen(3) of libcurl.so.4: NULL when it is there, else why not
 const char *cc_load(void);
 
+/// curl_version_info(3): of the library, 0x075801 for 7.88.1
+unsigned int cc_version(void);
+
 CURLcode cc_setopt_long(CURL *handle, CURLoption option, long value);
 CURLcode cc_setopt_off_t(CURL *handle, CURLoption option, curl_off_t value);
 CURLcode cc_setopt_string(CURL *handle, CURLoption option, const char *value);
@@ -24,6 +27,8 @@ CURLcode cc_setopt_write(CURL *handle, CURLoption option, curl_write_callback va
 CURLcode cc_setopt_read(CURL *handle, CURLoption option, curl_read_callback value);
 CURLcode cc_setopt_seek(CURL *handle, CURLoption option, curl_seek_callback value);
 CURLcode cc_setopt_sockopt(CURL *handle, CURLoption option, curl_sockopt_callback value);
+CURLcode cc_setopt_opensocket(CURL *handle, CURLoption option, curl_opensocket_callback value);
+CURLcode cc_setopt_prereq(CURL *handle, CURLoption option, curl_prereq_callback value);
 CURLcode cc_setopt_closesocket(CURL *handle, CURLoption option, curl_closesocket_callback value);
 CURLMcode cc_multi_setopt_long(CURLM *handle, CURLMoption option, long value);
 CURLcode cc_getinfo_long(CURL *handle, CURLINFO info, long *value);

@@ -72,6 +72,33 @@ void clb_limit_arenas(int count);
 /// program (core(5))
 void clb_forbid_core_dumps(void);
 
+extern const short clb_POLLRDHUP;
+
+/// socketpair(2) AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC
+int clb_socket_pair(int ends[2]);
+/// pipe2(2) O_CLOEXEC
+int clb_pipe(int ends[2]);
+/// socket(2) AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC
+int clb_unix_socket(void);
+/// bind(2) to a name in the abstract namespace (unix(7)), of 107 bytes at most
+int clb_bind_abstract(int socket, const char *name);
+/// connect(2) to such a name
+int clb_connect_abstract(int socket, const char *name);
+/// accept4(2) SOCK_CLOEXEC
+int clb_accept(int socket);
+/// getsockopt(2) SO_PEERCRED: the user at the other end of a unix socket
+int clb_get_peer_user(int socket, uid_t *user);
+/// sendmsg(2) of one byte and two descriptors (SCM_RIGHTS)
+ssize_t clb_send_descriptors(int socket, int first, int second);
+/// recvmsg(2) of one byte and two descriptors, with MSG_CMSG_CLOEXEC: both -1 where they did not
+/// come
+ssize_t clb_receive_descriptors(int socket, int descriptors[2]);
+
+/// dup3(2) O_CLOEXEC
+int clb_duplicate(int file, int number);
+/// environ(7)
+char *const *clb_environment(void);
+
 unsigned int clb_major(uint64_t device);
 unsigned int clb_minor(uint64_t device);
 uint64_t clb_makedev(unsigned int major, unsigned int minor);

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockClient
+import TestSupport
+import Testing
+import WireProtocol
+
+@Suite struct ShellWordTests {
+    @Test(
+        arguments: [
+            ("ssh", ["ssh"]), (" ssh\t-i  key ", ["ssh", "-i", "key"]),
+            ("ssh -i 'my key'", ["ssh", "-i", "my key"]),
+            (#"ssh -i "my key""#, ["ssh", "-i", "my key"]),
+            (#"a'b c'"d e"f"#, ["ab cd ef"]), (#"a '' "" b"#, ["a", "", "", "b"]),
+            (#"a\ b \'c \\"#, ["a b", "'c", #"\"#]),
+            (#"a '\' "\n\"\\\$""#, ["a", #"\"#, #"\n"\$"#]),
+            (#"a '$x;*' ~/b c#d"#, ["a", "$x;*", "~/b", "c#d"]), ("é 'ö ü'", ["é", "ö ü"]),
+        ])
+    func `a command is split as a shell would`(text: String, words: [String]) throws {
+        #expect(try shellWords(text) == words)
+        // The judge is a shell.
+        let printed = try must("sh", "-c", "for word in \(text); do printf '%s|' \"$word\"; done")
+        let expected = words.map { "\($0)|" }.joined()
+        #expect(printed == expected || text.contains("~"), "\(printed)")
+    }
+
+    @Test(
+        arguments: [
+            "", "  ", "''", "ssh 'x", #"ssh "x"#, #"ssh x\"#, "ssh $HOME", "a `b`", "a; b", "a | b",
+            "a & b", "a > b", "a < b", "(a)", "a *", "a ?", #"a "$b""#, #"a "`b`""#,
+        ])
+    func `what only a shell could do is refused`(text: String) {
+        #expect(throws: WireError.self) { try shellWords(text) }
+    }
+
+    @Test(
+        arguments: [
+            "", "a", "a b", "it's", "''", "$HOME `id` \"x\" \\", "*?[", "~", "-n", "a\nb", "é",
+            "'\u{301}", "; exit 1 #", "!x",
+        ])
+    func `a quoted word comes out of a shell as it went in`(word: String) throws {
+        let printed = try must("sh", "-c", "printf '%s' \(shellQuoted(word))")
+        #expect(printed == word)
+        #expect(try shellWords("x \(shellQuoted(word))") == ["x", word])
+    }
+}
+
+@Suite struct SSHCommandTests {
+    private func command(_ text: String, isTarget: Bool = false) throws -> SSHCommand {
+        guard case .remote(let location) = try Location(text) else { throw WireError("local") }
+        var settings = SSHSettings()
+        settings.isTarget = isTarget
+        settings.command = ["ssh", "-F", "my file"]
+        settings.remoteCommand = "sudo blkferry"
+        return SSHCommand(location, settings, group: "abc")
+    }
+
+    @Test(
+        arguments: [
+            ("ssh://host/dev/a", ["host"], "'/dev/a"), ("ssh://h:22/dev/a", ["h"], "'/dev/a"),
+            ("ssh://u@[::1]:2/dev/a", ["::1"], "'/dev/a"),
+            ("ssh://host/LVUUID=x", ["host"], "'LVUUID=x"),
+            ("ssh://host/it's%20%24x", ["host"], "'/it'\\''s $x"),
+        ])
+    func `host, port and user are words of their own`(
+        text: String, host: [String], selector: String
+    ) throws {
+        let words = try command(text).words
+        #expect(words.starts(with: ["ssh", "-F", "my file", "-T"]))
+        let end = try #require(words.firstIndex(of: "--"))
+        #expect(Array(words[(end + 1)...].dropLast()) == host)
+        let remote = "sudo blkferry serve --stdio --group abc --export \(selector):ro'"
+        #expect(words.last == remote)
+        #expect(words.contains("-p") == text.contains(":2"))
+        #expect(words.contains("-l") == text.contains("@"))
+    }
+
+    @Test func `only a target is exported for writing, and a host as a whole for reading`() throws {
+        #expect(try command("ssh://h/x", isTarget: true).words.last?.hasSuffix("'/x:rw'") == true)
+        #expect(try command("ssh://h/x:rw").words.last?.hasSuffix("'/x:rw:ro'") == true)
+        #expect(try command("ssh://h").words.last?.hasSuffix(" abc --export-all") == true)
+    }
+
+    private func error(
+        _ ending: SSHFailure.Ending, _ lines: [String] = [], came text: String = ""
+    ) throws -> HTTPError {
+        let finding = StdioGreeting.find(in: Array(text.utf8), isAll: true)
+        return SSHFailure(ending, lines: lines, finding: finding, try command("ssh://u@h:5/x"))
+            .error
+    }
+
+    @Test(
+        arguments: [
+            ("u@h: Permission denied (publickey).", HTTPError.Kind.untrusted),
+            ("Received disconnect from h: 2: Too many authentication failures", .untrusted),
+            ("Host key verification failed.", .untrusted),
+            ("ssh: connect to host h port 5: No route to host", .unreachable),
+            ("kex_exchange_identification: Connection closed by remote host", .unreachable),
+            ("", .unreachable),
+        ])
+    func `what ssh itself says decides about the status`(line: String, kind: HTTPError.Kind) throws
+    {
+        let error = try error(.exit(255), ["banner", line])
+        #expect(error.kind == kind)
+        #expect(!error.reason.contains("\n") && !error.reason.hasSuffix("."))
+        #expect((error.advice != nil) == (kind == .untrusted))
+    }
+
+    @Test func `the line that tells something is the one that is told`() throws {
+        let jump = try error(
+            .exit(255),
+            ["debug1: x", "ssh: jump: Name not known.", "Connection closed by UNKNOWN port 65535"])
+        #expect(jump.reason == "ssh: jump: Name not known")
+        let remote = try error(.exit(1), ["blkferry: x: open: no", "  Say something."])
+        #expect(remote.reason == "blkferry: x: open: no")
+        #expect(try error(.signal(9)).reason == "ssh was ended by signal 9")
+        let advice = try #require(try error(.exit(255), ["Permission denied"]).advice)
+        #expect(advice.hasSuffix("ssh -F my file -p 5 -l u h"))
+    }
+}
+
+@Suite struct StdioGreetingTests {
+    private func find(_ text: String, isAll: Bool = false) -> StdioGreeting.Finding {
+        StdioGreeting.find(in: Array(text.utf8), isAll: isAll)
+    }
+
+    @Test func `the greeting is the first line`() {
+        #expect(StdioGreeting.line(version: "1.2") == Array("blkferry stdio 1 1.2\n".utf8))
+        let greeting = "blkferry stdio 1 0.9\n"
+        for count in 0..<greeting.utf8.count {
+            #expect(find(String(greeting.prefix(count))) == .unfinished)
+        }
+        #expect(find(greeting) == .greeted)
+        #expect(find("blkferry stdio 2 3.4\n") == .other(version: "3.4"))
+        #expect(find("blkferry stdio 10 x\n") == .other(version: "x"))
+    }
+
+    @Test func `anything before it is chatter, of which the first line is told`() {
+        #expect(find("\r\n Hello\r\nblkferry stdio 1 1\n") == .chatter(" Hello"))
+        #expect(find("Hello\nyou\n") == .unfinished)
+        #expect(find("Hello\nyou\n", isAll: true) == .chatter("Hello"))
+        #expect(find("Hel", isAll: true) == .chatter("Hel"))
+        #expect(find("", isAll: true) == .chatter(""))
+        let long = String(repeating: "x", count: StdioGreeting.searchLimit)
+        #expect(find(String(long.dropLast())) == .unfinished)
+        #expect(find(long) == .chatter(String(repeating: "x", count: 80)))
+    }
+}
