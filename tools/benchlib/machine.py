@@ -31,6 +31,17 @@ def parse_size(text):
     return size
 
 
+def make(*command):
+    """Runs a command that makes a file; that it fails is a failure."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except OSError as error:
+        raise Failure(f"{command[0]}: {error.strerror}") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise Failure(f"{command[0]}: {' '.join(last)}")
+
+
 class Workplace:
     """A directory and loop devices that are gone in the end, and the helper program."""
 
@@ -176,12 +187,19 @@ def goal(text, figure, limit):
             "reached": figure is not None and figure <= limit}
 
 
+def goal_at_least(text, figure, least):
+    """The same for a figure that is better when it is greater."""
+    shown = "missing" if figure is None else f"{figure:.3f}"
+    return {"text": f"{text}: {shown}, at least {least:.3f}", "figure": figure, "least": least,
+            "reached": figure is not None and figure >= least}
+
+
 def first_line(*command):
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         return ""
-    return (done.stdout.splitlines() or [""])[0]
+    return ((done.stdout or done.stderr).splitlines() or [""])[0]
 
 
 def description(binary):
@@ -196,5 +214,6 @@ def description(binary):
         "blkferry": first_line(binary, "--version"), "dd": first_line("dd", "--version"),
         "qemu-img": first_line("qemu-img", "--version"), "rsync": first_line("rsync", "--version"),
         "nbdcopy": first_line("nbdcopy", "--version"),
-        "nbdkit": first_line("nbdkit", "--version"),
+        "nbdkit": first_line("nbdkit", "--version"), "ssh": first_line("ssh", "-V"),
+        "openssl": first_line("openssl", "version"),
     }

@@ -10,11 +10,16 @@ and peak memory. A server is started anew for each run and is ready when the tim
 every run the target is brought into the case's state, and the page cache forgets both devices;
 after it, source and target are compared.
 
+Then, as a part of its own (`--only secure`): what TLS costs blkferry, beside plain HTTP in the same
+rounds, and whole copies over ssh by blkferry and by rsync. That sshd too is started anew for each
+run, with keys and settings of its own; the cipher is ssh's default. Of both several settings are
+tried first. Logging in is part of the time.
+
 pdiffcopy cannot copy devices: it works on the files behind them. nbdcopy is there for whole copies
 only. pdiffcopy and rsync do not flush what they write. --directory is as for `local`.
 """
 
-from . import machine, servers, wire
+from . import machine, secure, servers, wire
 from .pair import CASES, DIRECTORY, Pair, fastest_floor, rotated  # noqa: F401
 from .peers import DIRECTIONS, contestants
 
@@ -25,17 +30,19 @@ TRIES = 2  # of each way, to find the fastest; no more than there are rounds
 class Benchmark:
     """The contestants, what they took, and which have failed."""
 
-    def __init__(self, options, place, pair):
+    def __init__(self, options, place, pair, contestants, missing):
         self.options = options
         self.place = place
         self.pair = pair
-        self.contestants, self.missing = contestants(options.binary, place, pair)
+        self.contestants = contestants
+        self.missing = missing
 
     def run(self, contestant, way, case):
         """One run; returns seconds, the client's peak KiB, the server's peak bytes."""
         def client():
             port = servers.free_port()
-            with servers.Server(self.place, way.server(port), port, contestant.is_ready) as server:
+            with contestant.server_class(
+                    self.place, way.server(port), port, contestant.is_ready) as server:
                 figures = self.place.run(way.client(port, case), limit=LIMIT)
                 return (*figures, server.peak_memory())
 
@@ -75,12 +82,18 @@ class Benchmark:
         print(f"{contestant.name}, {CASES[case]}: {contestant.chosen[case].label} is the fastest "
               f"of {len(contestant.ways)} ways")
 
-    def rounds(self, floor):
+    def choose_all(self):
+        for contestant in self.contestants:
+            for case in contestant.cases:
+                self.choose(contestant, case)
+
+    def rounds(self, cases, floor=None):
         """All runs, as case, then name, then runs."""
-        runs = {case: {} for case in CASES}
+        runs = {case: {} for case in cases}
+        everybody = [*([None] if floor else []), *self.contestants]
         for number in range(self.options.rounds):
-            for case in CASES:
-                for one in rotated([None, *self.contestants], number):
+            for case in cases:
+                for one in rotated(everybody, number):
                     if one is None:
                         figures = self.pair.timed(
                             "floor", None, lambda: (*self.place.run(floor), 0))
@@ -95,6 +108,12 @@ class Benchmark:
                             runs[case].setdefault(one.name, []).append(figures)
         return runs
 
+    def commands(self):
+        """What was run, by name and case, with PORT for the port."""
+        return {one.name: {case: {"way": way.label, "server": way.server("PORT"),
+                                  "client": way.client("PORT", case)}
+                           for case, way in one.chosen.items()} for one in self.contestants}
+
 
 def measure(options, place):
     place.need(2 * options.size + wire.space(options.size) + (64 << 20))
@@ -105,13 +124,25 @@ def measure(options, place):
 def measure_pair(options, place, pair):
     print(f"Two loop devices of {options.size >> 20} MiB on files in {options.directory}, "
           f"{options.rounds} rounds, servers on {servers.HOST}")
-    benchmark = Benchmark(options, place, pair)
-    floor, tried = fastest_floor(place, "hash", pair)
-    for contestant in benchmark.contestants:
-        for case in contestant.cases:
-            benchmark.choose(contestant, case)
-    runs = benchmark.rounds(floor)
-    result = {"floorSearch": tried, "commands": commands(benchmark, floor), "cases": {}}
+    result = {"missing": {}, "goals": []}
+    for part, (maker, measurer) in PARTS.items():
+        if options.only in (None, part):
+            found, missing = maker(options.binary, place, pair)
+            benchmark = Benchmark(options, place, pair, found, missing)
+            figures = measurer(benchmark)
+            result["goals"] += figures.pop("goals")
+            result["missing"].update(benchmark.missing)
+            result.update(figures)
+    print_missing(result["missing"])
+    return result
+
+
+def measure_plain(benchmark):
+    floor, tried = fastest_floor(benchmark.place, "hash", benchmark.pair)
+    benchmark.choose_all()
+    runs = benchmark.rounds(CASES, floor)
+    result = {"floorSearch": tried, "commands": {"floor": floor, **benchmark.commands()},
+              "cases": {}}
     order = ["floor", *(one.name for one in benchmark.contestants)]
     for case, by_name in runs.items():
         result["cases"][case] = {name: summary(by_name[name]) for name in order
@@ -121,18 +152,8 @@ def measure_pair(options, place, pair):
     result["wire"] = wire.measure_wire(benchmark)
     result["delay"] = wire.measure_delay(benchmark)
     result["memory"] = wire.measure_memory(benchmark)
-    result["missing"] = benchmark.missing
-    print_missing(benchmark.missing)
-    result["goals"] = goals(result["cases"]) + wire.goals(result, pair.size)
+    result["goals"] = goals(result["cases"]) + wire.goals(result, benchmark.pair.size)
     return result
-
-
-def commands(benchmark, floor):
-    """What was run, by name and case, with PORT for the port."""
-    return {"floor": floor, **{
-        one.name: {case: {"way": way.label, "server": way.server("PORT"),
-                          "client": way.client("PORT", case)}
-                   for case, way in one.chosen.items()} for one in benchmark.contestants}}
 
 
 def summary(runs):
@@ -174,3 +195,7 @@ def goals(cases):
         ratio(f"{ferry}, whole copy, ratio to nbdcopy's time", "all", ferry,
               f"nbdcopy {direction}", 1)
     return found
+
+
+# Who takes part, and how it is measured.
+PARTS = {"plain": (contestants, measure_plain), "secure": (secure.contestants, secure.measure)}

@@ -38,6 +38,7 @@ class Contestant:
     ways: list
     cases: tuple = tuple(CASES)
     is_ready: Callable[[int], bool] = servers.listens
+    server_class: type = servers.Server
     chosen: dict = field(default_factory=dict)
 
     @property
@@ -50,18 +51,25 @@ def ends(direction, source, target, remote):
     return (remote(source), target) if direction == "pull" else (source, remote(target))
 
 
-def blkferry(binary, direction, pair):
+def blkferry(binary, direction, pair, certificate=None):
+    """Over HTTP, or over TLS with a certificate: the paths of a file and of its key."""
+    scheme, served, asked = "http", [], []
+    if certificate:
+        scheme, asked = "https", ["--cacert", certificate[0]]
+        served = ["--tls-cert", certificate[0], "--tls-key", certificate[1]]
+
     def server(port):
-        return [binary, "serve", "--listen", f"{servers.HOST}:{port}",
+        return [binary, "serve", "--listen", f"{servers.HOST}:{port}", *served,
                 "--export", pair.source.path, "--export", f"{pair.target.path}:rw"]
 
     def client(port, case):
         whole = ["--whole-file"] if case == "all" else []
-        return [binary, "-q", *whole, *ends(
+        return [binary, "-q", *whole, *asked, *ends(
             direction, pair.source.path, pair.target.path,
-            lambda path: f"http://{servers.HOST}:{port}{path}")]
+            lambda path: f"{scheme}://{servers.HOST}:{port}{path}")]
 
-    return Contestant("blkferry", direction, [Way("defaults", server, client)])
+    tool = "blkferry TLS" if certificate else "blkferry"
+    return Contestant(tool, direction, [Way("defaults", server, client)])
 
 
 def pdiffcopy_program():
@@ -157,13 +165,18 @@ def rsync(place, direction, pair):
 
 def contestants(binary, place, pair):
     """All that can be started, and why the others cannot, by tool."""
-    found, missing = [], {}
     makers = {
         "blkferry": lambda direction: blkferry(binary, direction, pair),
         "pdiffcopy": lambda direction: pdiffcopy(pdiffcopy_program(), direction, pair),
         "nbdcopy": lambda direction: nbdcopy(direction, pair),
         "rsync": lambda direction: rsync(place, direction, pair),
     }
+    return made(makers)
+
+
+def made(makers):
+    """What the makers make in each direction, and why some could not, by name."""
+    found, missing = [], {}
     for tool, maker in makers.items():
         for direction in DIRECTIONS:
             try:
