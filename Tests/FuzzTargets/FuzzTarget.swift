@@ -15,14 +15,22 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case json
     case range
     case exportsFile = "exports-file"
+    case tokensFile = "tokens-file"
     case location
 
     /// Runs the parser.
     ///
     /// - Parameter bytes: the first one chooses what the parser is told besides, such as the size
-    ///   of the device; `exports-file` and `location` take all of them as text.
+    ///   of the device; `exports-file`, `tokens-file` and `location` take all of them as
+    ///   text.
     package func run(_ bytes: UnsafeRawBufferPointer) {
-        guard self != .exportsFile, self != .location else { return run(text: bytes) }
+        let text = String(decoding: bytes, as: UTF8.self)
+        switch self {
+        case .exportsFile: return fuzzExportsFile(text)
+        case .tokensFile: return fuzzTokensFile(text)
+        case .location: return fuzzLocation(text)
+        default: break
+        }
         guard let choice = bytes.first else { return }
         let rest = UnsafeRawBufferPointer(rebasing: bytes.dropFirst())
         switch self {
@@ -34,13 +42,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .sealed: fuzzSealed(rest, choice)
         case .json: fuzzJSON(rest, choice)
         case .range: fuzzRange(String(decoding: rest, as: UTF8.self), choice)
-        case .exportsFile, .location: break
+        case .exportsFile, .tokensFile, .location: break
         }
-    }
-
-    private func run(text bytes: UnsafeRawBufferPointer) {
-        let text = String(decoding: bytes, as: UTF8.self)
-        if self == .location { fuzzLocation(text) } else { fuzzExportsFile(text) }
     }
 }
 

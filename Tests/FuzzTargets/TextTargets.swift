@@ -70,6 +70,18 @@ func fuzzExportsFile(_ text: String) {
     require(again == exports, "the same exports again")
 }
 
+func fuzzTokensFile(_ text: String) {
+    guard let entries = try? tokens(inFile: text, named: "f") else { return }
+    let lines = entries.map { entry in
+        let selectors = (entry.selectors ?? []).map(\.text).joined(separator: " ")
+        return "\(entry.name) \(entry.token ?? "-") \(entry.access.rawValue) \(selectors)"
+    }
+    require(Set(entries.map(\.name)).count == entries.count, "a name stands once")
+    require(entries.allSatisfy { $0.selectors?.isEmpty != true }, "no selectors are all")
+    let again = try? tokens(inFile: lines.joined(separator: "\n"), named: "f")
+    require(again == entries, "the same entries again")
+}
+
 /// As a location, as a path with percent triplets, and as the target of a request line.
 func fuzzLocation(_ text: String) {
     if let location = try? Location(text), case .remote(let remote) = location {
