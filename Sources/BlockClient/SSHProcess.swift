@@ -30,8 +30,9 @@ final class SSHProcess: Sendable {
     private static let lineLimit = 1024
     /// Has the program ignore signals from a terminal, and those for all of a service.
     ///
-    /// blkferry ends a run in order then, and needs its connections for that. ssh leaves signals ignored that it finds so, and hands that on to what it
-    /// starts for ProxyJump; only while it asks for a passphrase it listens to them.
+    /// blkferry ends a run in order then, and needs its connections for that. ssh leaves signals
+    /// ignored that it finds so, and hands that on to what it starts for ProxyJump; only while it
+    /// asks for a passphrase it listens to them.
     private static let deaf = "trap '' HUP INT QUIT TERM; exec \"$@\""
 
     /// Starts it.

@@ -128,13 +128,10 @@ package struct RemoteLocation: Hashable, Sendable {
         }
         guard !name.isEmpty else { throw WireError("\(text): it has no host") }
         if name.hasPrefix("[") {
-            guard name.hasSuffix("]"), name.count > 2,
-                name.dropFirst().dropLast().utf8.allSatisfy(
-                    {
-                        hexDigit($0) != nil || $0 == UInt8(ascii: ":") || $0 == UInt8(ascii: ".")
-                            || $0 == UInt8(ascii: "%")
-                    })
-            else { throw WireError("\(text): \(name) is not an IPv6 address") }
+            guard let address = ipv6Address(name) else {
+                throw WireError("\(text): \(name) is not an IPv6 address")
+            }
+            name = address[...]
         } else {
             guard !name.contains(":") else {
                 throw WireError("\(text): an IPv6 address is written in brackets: [\(host)]")
@@ -143,12 +140,29 @@ package struct RemoteLocation: Hashable, Sendable {
                 throw WireError("\(text): \(name) is not a host's name")
             }
         }
-        if name.hasPrefix("[") { name = name.dropFirst().dropLast() }
         guard let port else { return (String(name), nil) }
         guard let number = Int(port), (1...65535).contains(number),
             port.utf8.allSatisfy({ hexDigit($0).map { $0 < 10 } ?? false })
         else { throw WireError("\(text): port \(port): must be from 1 to 65535") }
         return (String(name), number)
+    }
+
+    /// What stands in brackets, with a zone as in `[fe80::1%25eth0]` (RFC 6874) or without the 25.
+    private static func ipv6Address(_ name: Substring) -> String? {
+        guard name.hasSuffix("]") else { return nil }
+        let inner = name.dropFirst().dropLast()
+        let address = inner.prefix { $0 != "%" }
+        let isAddress = address.utf8.allSatisfy {
+            hexDigit($0) != nil || $0 == UInt8(ascii: ":") || $0 == UInt8(ascii: ".")
+        }
+        guard isAddress, address.contains(":") else { return nil }
+        guard address.endIndex < inner.endIndex else { return String(address) }
+        var zone = inner[inner.index(after: address.endIndex)...]
+        if zone.hasPrefix("25") { zone = zone.dropFirst(2) }
+        guard !zone.isEmpty, !zone.hasPrefix("25"), zone.utf8.allSatisfy(isHostByte) else {
+            return nil
+        }
+        return "\(address)%\(zone)"
     }
 
     private static func isHostByte(_ byte: UInt8) -> Bool {

@@ -27,7 +27,7 @@ import Testing
             if error?.reason != "connection refused" { break }
             pauseBriefly()
         }
-        #expect(error?.kind == .unreachable)
+        #expect(error?.kind == .untrusted)
         #expect(error?.reason.contains("certificate") == true, "\(error?.reason ?? "no error")")
         #expect(notes.all.isEmpty)
     }
