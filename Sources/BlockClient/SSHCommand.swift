@@ -20,11 +20,21 @@ package struct SSHSettings: Sendable {
 package struct SSHCommand: Sendable {
     /// The program and its arguments.
     package let words: [String]
+    /// What has ssh print its configuration for the host; `nil` where that may be another program.
+    let configurationQuery: [String]?
     /// What the user would type to see what is wrong.
     package let byHand: String
     /// For messages.
     package let host: String
     let remoteCommand: String
+    /// How many of the words are the user's own, before which no option can stand.
+    private let programCount: Int
+
+    /// The words with one more option.
+    func words(with option: String?) -> [String] {
+        guard let option else { return words }
+        return words[..<programCount] + [option] + words[programCount...]
+    }
 
     /// Makes the command.
     ///
@@ -49,6 +59,10 @@ package struct SSHCommand: Sendable {
         words += place + ["--", location.host]
         words.append("\(settings.remoteCommand) serve --stdio --group \(group) \(exports)")
         self.words = words
+        let isSSH = settings.command.first?.split(separator: "/").last == "ssh"
+        configurationQuery =
+            isSSH ? settings.command + ["-G"] + place + ["--", location.host] : nil
+        programCount = settings.command.count
         byHand = (settings.command + place + [location.host]).joined(separator: " ")
         host = location.host
         remoteCommand = settings.remoteCommand

@@ -14,6 +14,8 @@ internal import WireProtocol
 final class SSHConnector: Connector {
     private struct State {
         var isStarting = false
+        /// What each is started with, once that is known.
+        var words: [String]?
         var open: [Int32: SSHProcess] = [:]
         /// Those whose socket is closed, and which are to end by themselves.
         var ending: [SSHProcess] = []
@@ -51,7 +53,11 @@ final class SSHConnector: Connector {
         defer { state.withLock { $0.isStarting = false } }
         if isOver() { throw cancelled }
         let (host, note) = (command.host, note)
-        let process = try SSHProcess(command.words) { note("\(host): \(printable($0))") }
+        let words =
+            state.withLock { $0.words }
+            ?? command.words(with: SSHCiphers.option(for: command, unless: isOver))
+        state.withLock { $0.words = words }
+        let process = try SSHProcess(words) { note("\(host): \(printable($0))") }
         do throws(HTTPError) {
             try waitForGreeting(process, unless: isOver)
         } catch {

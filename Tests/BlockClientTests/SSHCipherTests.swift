@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import Testing
+
+@testable import BlockClient
+
+@Suite struct SSHCipherTests {
+    @Test(
+        arguments: [
+            (
+                "chacha20-poly1305@openssh.com,aes256-ctr,aes256-gcm@openssh.com,"
+                    + "aes128-gcm@openssh.com",
+                "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,"
+                    + "aes256-ctr"
+            ),
+            // What the user does not permit stays out.
+            (
+                "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com",
+                "aes256-gcm@openssh.com,chacha20-poly1305@openssh.com"
+            ),
+            ("chacha20-poly1305@openssh.com", nil), ("aes256-ctr,aes128-ctr", nil),
+            ("aes128-gcm@openssh.com,aes256-ctr", nil), ("", nil),
+        ])
+    func `the fast ones of the user's ciphers come first`(list: String, expected: String?) {
+        #expect(SSHCiphers.reordered(in: "host h\nciphers \(list)\nport 22\n") == expected)
+    }
+
+    @Test func `what is no configuration changes nothing`() {
+        for text in ["", "ciphers", "xciphers a,aes128-gcm@openssh.com", "unknown option -- G"] {
+            #expect(SSHCiphers.reordered(in: text) == nil)
+        }
+    }
+}
