@@ -3,9 +3,7 @@
 """What is compared over the network: how each is started, and in which ways it is tried."""
 
 import os
-import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
@@ -14,10 +12,7 @@ from . import machine, servers
 from .pair import CASES
 
 DIRECTIONS = ("pull", "push")
-VENV = Path(__file__).resolve().parents[2] / ".build/bench-venv"
-# pdiffcopy wants only least versions; these are known to work with it on Python 3.11. A newer
-# gunicorn makes a control socket in the home directory.
-PDIFFCOPY = ("pdiffcopy==1.0.1", "flask==3.1.3", "gunicorn==23.0.0", "requests==2.32.5")
+TOOLS = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -74,18 +69,11 @@ def blkferry(binary, direction, pair, certificate=None):
 
 def pdiffcopy_program():
     """pdiffcopy in an environment of its own, installed when it is missing."""
-    program = VENV / "bin/pdiffcopy"
-    if not program.exists():
-        print(f"Installing {' '.join(PDIFFCOPY)} into {VENV.relative_to(VENV.parents[1])}")
-        shutil.rmtree(VENV, ignore_errors=True)
-        for command in ([sys.executable, "-m", "venv", VENV],
-                        [VENV / "bin/pip", "install", "--quiet", *PDIFFCOPY]):
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode != 0:
-                shutil.rmtree(VENV, ignore_errors=True)
-                last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-                raise machine.Failure(f"cannot be installed: {' '.join(last)}")
-    return str(program)
+    done = subprocess.run([TOOLS / "pdiffcopy"], capture_output=True, text=True)
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise machine.Failure(f"cannot be installed: {' '.join(last)}")
+    return done.stdout.strip()
 
 
 def pdiffcopy(program, direction, pair):

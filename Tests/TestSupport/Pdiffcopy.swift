@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Foundation
+internal import Glibc
+
+/// The real pdiffcopy, which `tools/pdiffcopy` installs.
+package enum Pdiffcopy {
+    struct NotListening: Error { let errors: String }
+
+    /// The program; `tools/test` sees to it that it is there.
+    package static let program =
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().appendingPathComponent(".build/pdiffcopy/bin/pdiffcopy").path
+
+    /// Runs its client to the end.
+    package static func client(_ arguments: [String]) throws -> ProgramResult {
+        try RunningProgram([program] + arguments).wait()
+    }
+
+    /// Its server on a loopback port, killed when the test forgets it. It serves every path.
+    package final class Server {
+        private let process: RunningProgram
+        package let port: Int
+
+        /// Starts it and waits until it answers.
+        ///
+        /// - Throws: when it does not come to listen.
+        package init() throws {
+            // It takes 0 for its default port.
+            port = try Loopback.port(of: Loopback.listen())
+            process = try RunningProgram([
+                Pdiffcopy.program, "--listen=127.0.0.1:\(port)", "--concurrency=2",
+            ])
+            for _ in 0..<1000 {
+                if try process.errorsSoFar().contains("Listening at") { return }
+                guard process.isRunning else { break }
+                usleep(20_000)
+            }
+            throw NotListening(errors: try process.errorsSoFar())
+        }
+
+        // Its workers end with it.
+        deinit {
+            process.signal(SIGTERM)
+            _ = try? process.wait()
+        }
+
+        /// The URL of a file.
+        package func url(_ path: String) -> String { "http://127.0.0.1:\(port)\(path)" }
+
+        package func log() throws -> String { try process.errorsSoFar() }
+    }
+}
