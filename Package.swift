@@ -14,7 +14,10 @@ let settings: [SwiftSetting] = [
 
 let package = Package(
     name: "blkferry",
-    products: [.executable(name: "blkferry", targets: ["blkferry"])],
+    products: [
+        .executable(name: "blkferry", targets: ["blkferry"]),
+        .library(name: "BlockReplication", targets: ["BlockReplication"]),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
@@ -92,11 +95,17 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
+            name: "BlockReplication",
+            dependencies: [
+                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol", "SyncEngine",
+                "BlockClient",
+            ],
+            swiftSettings: settings),
+        .target(
             name: "Commands",
             dependencies: [
                 "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol",
-                "SyncEngine",
-                "BlockClient", "BlockServer",
+                "SyncEngine", "BlockClient", "BlockReplication", "BlockServer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
@@ -176,9 +185,12 @@ let package = Package(
             ],
             swiftSettings: settings),
         .testTarget(
+            name: "BlockReplicationTests", dependencies: ["BlockReplication", "TestSupport"],
+            swiftSettings: settings),
+        .testTarget(
             name: "CommandsTests",
             dependencies: [
-                "Commands", "SyncEngine", "blkferry", "TestSupport",
+                "BlockReplication", "Commands", "SyncEngine", "blkferry", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),

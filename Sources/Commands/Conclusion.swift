@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockReplication
 internal import LinuxIO
 internal import SyncEngine
 internal import SystemPackage
@@ -18,8 +19,12 @@ struct Conclusion {
     ///   - kind: what was asked for.
     ///   - source: what the user calls the source.
     ///   - target: what the user calls the target.
-    init(_ outcome: RunOutcome, kind: RunPrinter.Kind, source: String, _ target: String) {
-        let report = outcome.report
+    ///   - endsWithDifferent: differences are what the user asked about.
+    init(
+        _ outcome: Replication.Report, kind: RunPrinter.Kind, source: String, _ target: String,
+        endsWithDifferent: Bool
+    ) {
+        let report = outcome.engine
         if report.sourceChanged {
             warnings.append(
                 kind == .sync
@@ -32,10 +37,9 @@ struct Conclusion {
                 "\(target): \(Wording.exactBytes(report.tally.rewritten)) could not be read "
                     + "and were written anew")
         }
-        let hasDifferences =
-            report.tally.different > 0 || outcome.sizesDiffer || outcome.wouldResize
+        let hasDifferences = report.tally.different > 0 || outcome.sizesDiffer
         if report.tally.unreadable > 0 { status = .unreadable }
-        if kind == .verify || outcome.endsWithDifferent, hasDifferences { status = .different }
+        if kind == .verify || endsWithDifferent, hasDifferences { status = .different }
         if let verification = report.verification, verification.different > 0 {
             status = .different
             fail(

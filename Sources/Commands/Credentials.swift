@@ -3,6 +3,7 @@
 
 internal import ArgumentParser
 internal import BlockClient
+internal import BlockReplication
 internal import CLinuxBlock
 internal import FoundationEssentials
 internal import Glibc
@@ -65,6 +66,22 @@ struct Credentials: ParsableArguments {
         if let given {
             throw WireError("\(location.text): \(given.0) is for https, which this is not")
         }
+    }
+
+    /// What servers are shown and known by.
+    ///
+    /// - Throws: wrong usage, for a token or a certificate that is not to be had.
+    func access() throws(CommandFailure) -> Replication.Access {
+        var access = Replication.Access()
+        access.token = try token()
+        let trust = try trust()
+        access.authorities = trust.authorities
+        access.certificate = trust.certificate
+        access.key = trust.key
+        access.pinnedPublicKey = trust.pin
+        access.sshCommand = ssh.settings(isTarget: false).command
+        access.remoteCommand = ssh.remoteCommand
+        return access
     }
 
     /// How the server is known, and how this side is.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockReplication
 internal import DeviceProbe
 internal import LinuxIO
 
@@ -40,19 +41,20 @@ struct CommandFailure: Error {
         self.advice = advice
     }
 
-    init(_ error: IOError) {
-        let status: ExitStatus =
-            error.isUnauthorized ? .unauthorized : error.isNetwork ? .networkError : .deviceError
-        self.init(status, error.description, advice: error.advice)
-    }
+    init(_ error: IOError) { self.init(ReplicationError(error)) }
 
-    init(_ error: ProbeError) {
-        switch error {
-        case .refused(let refusal):
-            self.init(.refused, refusal.description, advice: refusal.advice)
-            cause = refusal.cause.rawValue
-        case .failed(let error):
-            self.init(error)
-        }
+    init(_ error: ProbeError) { self.init(ReplicationError(error)) }
+
+    init(_ error: ReplicationError) {
+        let status: ExitStatus =
+            switch error.kind {
+            case .invalid: .usage
+            case .refused: .refused
+            case .device: .deviceError
+            case .network: .networkError
+            case .unauthorized: .unauthorized
+            }
+        self.init(status, error.message, advice: error.advice)
+        cause = error.cause
     }
 }

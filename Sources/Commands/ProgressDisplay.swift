@@ -2,7 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import ArgumentParser
-internal import SyncEngine
+internal import BlockReplication
 
 /// How progress is shown, on standard error.
 enum ProgressStyle: String, CaseIterable, ExpressibleByArgument {
@@ -27,7 +27,7 @@ struct ProgressDisplay: Sendable {
 
     var isShown: Bool { style != .none }
 
-    mutating func show(_ progress: RunControl.Progress) {
+    mutating func show(_ progress: Replication.Progress) {
         switch style {
         case .bar:
             console.status("\r\(line(progress))\u{1B}[K")
@@ -46,13 +46,13 @@ struct ProgressDisplay: Sendable {
     }
 
     /// Shows the end: scripts get a last object, a terminal its line back.
-    mutating func finish(_ progress: RunControl.Progress) {
+    mutating func finish(_ progress: Replication.Progress) {
         if style == .json { show(progress) }
         clear()
     }
 
-    private func line(_ progress: RunControl.Progress) -> String {
-        let name = "\(progress.phase)"
+    private func line(_ progress: Replication.Progress) -> String {
+        let name = progress.phase.rawValue
         guard progress.total > 0, progress.phase != .flush else { return name }
         let share = Double(progress.done) / Double(progress.total)
         var parts = [
@@ -65,16 +65,16 @@ struct ProgressDisplay: Sendable {
         return parts.joined(separator: "  ")
     }
 
-    private func json(_ progress: RunControl.Progress) -> String {
+    private func json(_ progress: Replication.Progress) -> String {
         JSON.line(
             ProgressEvent(
-                phase: "\(progress.phase)", done: progress.done, total: progress.total,
+                phase: progress.phase.rawValue, done: progress.done, total: progress.total,
                 different: progress.different, seconds: progress.seconds,
                 secondsLeft: secondsLeft(progress)))
     }
 
     /// At the pace so far.
-    private func secondsLeft(_ progress: RunControl.Progress) -> Double? {
+    private func secondsLeft(_ progress: Replication.Progress) -> Double? {
         guard progress.done > 0, progress.phase != .flush else { return nil }
         let share = Double(progress.total - progress.done) / Double(progress.done)
         return share * progress.seconds

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
+internal import BlockReplication
 internal import SyncEngine
 
 /// A run as `--json` prints it (docs/json.md); sizes and offsets in bytes, times in seconds.
@@ -63,10 +64,10 @@ struct ResultRecord: Encodable {
     }
 
     init(
-        _ outcome: RunOutcome, kind: RunPrinter.Kind, options: ComparisonOptions,
-        conclusion: Conclusion, openSeconds: Double
+        _ outcome: Replication.Report, kind: RunPrinter.Kind, options: ComparisonOptions,
+        conclusion: Conclusion
     ) {
-        let report = outcome.report
+        let report = outcome.engine
         let tally = report.tally
         command = kind.rawValue
         source = options.source
@@ -98,8 +99,8 @@ struct ResultRecord: Encodable {
         }
         let times = report.seconds
         seconds = Seconds(
-            open: openSeconds, sync: times.sync, flush: times.flush, verify: times.verify,
-            total: openSeconds + times.total)
+            open: outcome.openSeconds, sync: times.sync, flush: times.flush, verify: times.verify,
+            total: outcome.openSeconds + times.total)
         bytesPerSecond = times.sync > 0 ? Double(tally.compared) / times.sync : nil
         exitStatus = conclusion.status.rawValue
         warnings = outcome.warnings + conclusion.warnings

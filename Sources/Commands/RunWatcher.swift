@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockReplication
 internal import Glibc
 internal import LinuxIO
-internal import SyncEngine
 internal import Synchronization
 
 /// Watches over a run from a thread of its own: shows its progress and turns signals into an
@@ -26,14 +26,14 @@ enum RunWatcher {
     /// ignored, as nohup(1) has SIGHUP, stays ignored.
     ///
     /// - Parameters:
-    ///   - control: of the run; cancelled on a signal.
+    ///   - run: cancelled on a signal.
     ///   - progress: shows how far the run is.
     ///   - target: what the user calls it.
     ///   - console: told of the signal.
     ///   - work: the run.
     /// - Returns: what the work returned.
     static func watch<Result>(
-        _ control: RunControl, _ progress: ProgressDisplay, target: String, _ console: Console,
+        _ run: Replication, _ progress: ProgressDisplay, target: String, _ console: Console,
         _ work: () -> Result
     ) -> Result {
         var blocked = waitedFor()
@@ -42,7 +42,7 @@ enum RunWatcher {
         signal(SIGPIPE, SIG_IGN)
         let isOver = Flag()
         let watcher = Threads.start(count: 1, orInline: false) { _ in
-            wait(control, progress, target, console, isOver)
+            wait(run, progress, target, console, isOver)
         }
         guard !watcher.isEmpty else {
             // No thread is to be had: without a watch a signal ends the program at once.
@@ -59,7 +59,7 @@ enum RunWatcher {
     }
 
     private static func wait(
-        _ control: RunControl, _ progress: ProgressDisplay, _ target: String, _ console: Console,
+        _ run: Replication, _ progress: ProgressDisplay, _ target: String, _ console: Console,
         _ isOver: Flag
     ) {
         var display = progress
@@ -74,21 +74,21 @@ enum RunWatcher {
                 continue
             }
             if signal < 0 {
-                if errno == EAGAIN { display.show(control.progress) }
+                if errno == EAGAIN { display.show(run.progress) }
                 continue
             }
-            if control.isCancelled {
-                display.finish(control.progress)
+            if run.isCancelled {
+                display.finish(run.progress)
                 console.error(
                     "\(target): flush: not waited for, interrupted twice",
                     advice: "What was written may be lost; run it again.")
                 exit(ExitStatus.interrupted.rawValue)
             }
-            control.cancel()
+            run.cancel()
             display.clear()
             console.status("blkferry: interrupted, finishing the windows in work\n")
         }
-        display.finish(control.progress)
+        display.finish(run.progress)
     }
 
     private static func waitedFor() -> sigset_t {

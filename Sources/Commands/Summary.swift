@@ -2,16 +2,17 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
+internal import BlockReplication
 internal import SyncEngine
 
 /// The few lines that a person reads at the end of a run.
 struct Summary {
-    private let outcome: RunOutcome
+    private let outcome: Replication.Report
     private let kind: RunPrinter.Kind
     private let source: String
     private let target: String
 
-    init(_ outcome: RunOutcome, kind: RunPrinter.Kind, source: String, target: String) {
+    init(_ outcome: Replication.Report, kind: RunPrinter.Kind, source: String, target: String) {
         self.outcome = outcome
         self.kind = kind
         self.source = source
@@ -19,7 +20,7 @@ struct Summary {
     }
 
     var text: String {
-        let report = outcome.report
+        let report = outcome.engine
         let tally = report.tally
         var lines = ["\(source) -> \(target): \(verdict)"]
         lines.append("compared    \(Wording.exactBytes(tally.compared))\(incompleteness)")
@@ -56,11 +57,11 @@ struct Summary {
     }
 
     private var verdict: String {
-        let report = outcome.report
+        let report = outcome.engine
         if report.failure != nil || report.wasInterrupted || report.tally.writeErrorCount > 0 {
             return "incomplete"
         }
-        if outcome.sizesDiffer {
+        if kind == .verify, outcome.sizesDiffer {
             return "different sizes, \(outcome.sourceSize) and \(outcome.targetSize) bytes"
         }
         switch kind {
@@ -68,7 +69,7 @@ struct Summary {
             return report.tally.different == 0 ? "identical" : "different"
         case .dryRun:
             if outcome.wasCreated { return "would be created" }
-            if outcome.wouldResize {
+            if outcome.sizesDiffer {
                 return "would be resized from \(outcome.targetSize) bytes and synced"
             }
             return report.tally.different == 0 ? "nothing to do" : "would be synced"
@@ -82,8 +83,8 @@ struct Summary {
     }
 
     private var incompleteness: String {
-        let missing = outcome.report.size - outcome.report.tally.compared
-        return missing > 0 ? " of \(Wording.bytes(outcome.report.size))" : ""
+        let missing = outcome.engine.size - outcome.engine.tally.compared
+        return missing > 0 ? " of \(Wording.bytes(outcome.engine.size))" : ""
     }
 
     /// Ranges under a heading, not more than a screen holds.

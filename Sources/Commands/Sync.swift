@@ -2,10 +2,8 @@
 // Copyright 2026 the blkferry authors
 
 internal import ArgumentParser
-internal import BlockClient
-internal import BlockDevices
+internal import BlockReplication
 internal import DeviceProbe
-internal import SyncEngine
 
 /// `blkferry sync`: makes the target equal to the source.
 struct Sync: ParsableCommand {
@@ -49,48 +47,25 @@ struct Sync: ParsableCommand {
     }
 
     func run() throws {
-        try RunPrinter(common, kind: dryRun ? .dryRun : .sync).run { clock throws(CommandFailure) in
-            let endpoints = try Endpoints(common, clock.control)
-            var source = try endpoints.source(common.source)
-            defer { source.remote?.release(isComplete: false) }
-            let target = try endpoints.target(
-                for: &source,
-                policy: GatePolicy(sizePolicy: sizePolicy, overwrite: overwrite, isDryRun: dryRun))
-            defer { target.remote?.release(isComplete: false) }
-            let warnings = source.warnings + target.warnings
-            var options = try common.options(
-                for: [source.device, target.device], warnings: warnings,
-                isRotational: source.isRotational || target.isRotational)
-            options.wholeFile = wholeFile
-            options.isDryRun = dryRun
-            options.skipsUnreadable = skipUnreadable
-            options.verifies = verify
-            options.resizeTo = target.resizeTo
-            clock.isOpen()
-            let report = clock.watch { control in
-                synchronize(
-                    source: source.device, target: target.device, options: options,
-                    control: control)
-            }
-            let isDone = report.failure == nil && !report.wasInterrupted
-            source.remote?.release(isComplete: isDone)
-            target.remote?.release(isComplete: isDone)
-            for relative in target.relatives where !dryRun {
-                BlockSpecialFile.writeBackCache(of: relative, dropping: true)
-            }
-            if let device = target.device as? BlockSpecialFile, report.tally.extents > 0 {
-                // The kernel still has the partitions of what was there before.
-                if device.rereadPartitions() {
-                    common.console.note("\(device.name): partition table read again")
-                }
-            }
-            return RunOutcome(
-                report: report, sourceSize: source.facts.size, targetSize: target.sizeBefore,
-                resizedTo: target.resizedTo, wasCreated: target.wasCreated, warnings: warnings,
-                wouldResize: dryRun && target.resizedTo != nil,
-                endsWithDifferent: exitCode)
-        }
+        var options = common.options()
+        options.wholeFile = wholeFile
+        options.verifies = verify
+        options.skipsUnreadable = skipUnreadable
+        options.sizePolicy = sizePolicy?.asOption
+        options.overwrites = overwrite
+        try RunPrinter(common, kind: dryRun ? .dryRun : .sync)
+            .run(options, endsWithDifferent: exitCode)
     }
 }
 
 extension SizePolicy: ExpressibleByArgument {}
+
+extension SizePolicy {
+    var asOption: Replication.Options.SizePolicy {
+        switch self {
+        case .refuse: .refuse
+        case .resize: .resize
+        case .prefix: .prefix
+        }
+    }
+}

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import ArgumentParser
+import BlockReplication
 import SyncEngine
 import Testing
 
@@ -56,7 +57,7 @@ import Testing
         _ arguments: [String], block: Int = 4096, isRotational: Bool = false,
         isRemote: Bool = false
     ) throws -> Int {
-        try ComparisonOptions.parse(arguments + ["/a", "/b"])
+        try ComparisonOptions.parse(arguments + ["/a", "/b"]).options()
             .threads(
                 layout: BlockLayout(block: block), isRotational: isRotational, isRemote: isRemote)
     }
@@ -72,6 +73,6 @@ import Testing
 
     @Test func `buffers stay small by themselves, and bounded on request`() throws {
         #expect(try threads([], block: 16 << 20) == 1)
-        #expect(throws: CommandFailure.self) { try threads(["-c", "256"], block: 16 << 20) }
+        #expect(throws: ReplicationError.self) { try threads(["-c", "256"], block: 16 << 20) }
     }
 }

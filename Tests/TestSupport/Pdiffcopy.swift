@@ -18,7 +18,9 @@ package enum Pdiffcopy {
         try RunningProgram([program] + arguments).wait()
     }
 
-    /// Its server on a loopback port, killed when the test forgets it. It serves every path.
+    /// Its server on a loopback port, ended when the test forgets it.
+    ///
+    /// It serves every path of this machine.
     package final class Server {
         private let process: RunningProgram
         package let port: Int

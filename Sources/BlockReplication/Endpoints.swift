@@ -9,7 +9,7 @@ internal import SyncEngine
 internal import WireProtocol
 
 /// A device that is open for reading, here or on a server.
-struct SourceEndpoint {
+struct SourceEndpoint: Sendable {
     var device: any BlockDevice
     var facts: SourceFacts
     var warnings: [String]
@@ -19,7 +19,7 @@ struct SourceEndpoint {
 }
 
 /// A device that a gate has admitted as target, here or on a server.
-struct TargetEndpoint {
+struct TargetEndpoint: Sendable {
     var device: any BlockDevice
     /// Bytes, as the gate found it.
     var sizeBefore: Int
@@ -35,28 +35,31 @@ struct TargetEndpoint {
     var remote: RemoteBlockDevice?
 }
 
+extension TargetEndpoint {
+    /// One that is not written to, and has not been through the gate.
+    init(comparedOnly end: SourceEndpoint) {
+        self.init(
+            device: end.device, sizeBefore: end.facts.size, wasCreated: false,
+            warnings: end.warnings, isRotational: end.isRotational, remote: end.remote)
+    }
+}
+
 /// Opens what the user names, wherever it is.
 struct Endpoints {
-    private let options: ComparisonOptions
-    private let control: RunControl
+    private let options: Replication.Options
     private let method: DigestMethod?
-    private let token: String?
-    private let trust: ServerTrust
+    private let isCancelled: @Sendable () -> Bool
+    private let events: @Sendable (Replication.Event) -> Void
 
-    /// - Throws: wrong usage, for a digest, a token or a certificate that is not to be had.
-    init(_ options: ComparisonOptions, _ control: RunControl) throws(CommandFailure) {
+    /// - Throws: `invalid`, for a digest that is not to be had.
+    init(
+        _ options: Replication.Options, isCancelled: @escaping @Sendable () -> Bool,
+        _ events: @escaping @Sendable (Replication.Event) -> Void
+    ) throws(ReplicationError) {
         self.options = options
-        self.control = control
-        do throws(DigestError) {
-            method = try options.hashMethod.map { name throws(DigestError) in
-                try DigestMethod(named: name)
-            }
-        } catch {
-            throw CommandFailure(
-                .usage, "hash method \(error.object): \(error.reason)", advice: error.advice)
-        }
-        token = try options.credentials.token()
-        trust = try options.credentials.trust()
+        self.isCancelled = isCancelled
+        self.events = events
+        method = try options.digestMethod()
     }
 
     /// Opens a source, or one side of a comparison.
@@ -67,7 +70,7 @@ struct Endpoints {
     ///     known yet.
     /// - Returns: the open device.
     /// - Throws: why it cannot be opened.
-    func source(_ text: String, block: Int? = nil) throws(CommandFailure) -> SourceEndpoint {
+    func source(_ text: String, block: Int? = nil) throws(ReplicationError) -> SourceEndpoint {
         do throws(ProbeError) {
             guard let location = remote(text) else {
                 let source = try openSource(text)
@@ -83,40 +86,42 @@ struct Endpoints {
                 warnings: Self.warnings(of: device), isRotational: device.record.rotational,
                 remote: device)
         } catch {
-            throw CommandFailure(error)
+            throw ReplicationError(error)
         }
     }
 
     /// Opens both sides of a comparison; the one here first, since its transfers bound the blocks.
-    func pair() throws(CommandFailure) -> (source: SourceEndpoint, target: SourceEndpoint) {
+    func pair(
+        _ source: String, _ target: String
+    ) throws(ReplicationError) -> (source: SourceEndpoint, target: TargetEndpoint) {
         var block = options.wantedBlock
-        if isRemote(options.source) {
-            let target = try source(options.target)
-            block = leastCommonMultiple(block, target.device.geometry.alignment)
-            return (try source(options.source, block: block), target)
+        if remote(source) != nil {
+            let end = try self.source(target)
+            block = leastCommonMultiple(block, end.device.geometry.alignment)
+            return (try self.source(source, block: block), TargetEndpoint(comparedOnly: end))
         }
-        let first = try source(options.source)
+        let first = try self.source(source)
         block = leastCommonMultiple(block, first.device.geometry.alignment)
-        return (first, try source(options.target, block: block))
+        return (first, TargetEndpoint(comparedOnly: try self.source(target, block: block)))
     }
 
     /// Opens a target through the gate: that of this machine, or the server's.
     ///
     /// - Parameters:
+    ///   - text: a selector or URL.
     ///   - source: what it is to become equal to; opened again where the block size turns out not
     ///     to fit the target.
     ///   - policy: what the user has allowed.
     /// - Returns: the admitted target.
     /// - Throws: why it cannot be opened, and the gate's refusal.
     func target(
-        for source: inout SourceEndpoint, policy: GatePolicy
-    ) throws(CommandFailure) -> TargetEndpoint {
+        _ text: String, for source: inout SourceEndpoint, policy: GatePolicy
+    ) throws(ReplicationError) -> TargetEndpoint {
         do throws(ProbeError) {
-            if let location = remote(options.target) {
+            if let location = remote(text) {
                 return try target(on: location, source, policy)
             }
-            let admitted = try SafetyGate.admit(
-                options.target, source: source.facts, policy: policy)
+            let admitted = try SafetyGate.admit(text, source: source.facts, policy: policy)
             let target = TargetEndpoint(
                 device: admitted.device, sizeBefore: admitted.sizeBefore,
                 resizeTo: policy.isDryRun ? nil : admitted.resizeTo,
@@ -126,7 +131,7 @@ struct Endpoints {
             try fit(&source, to: admitted.device)
             return target
         } catch {
-            throw CommandFailure(error)
+            throw ReplicationError(error)
         }
     }
 
@@ -164,8 +169,6 @@ struct Endpoints {
             warnings: Self.warnings(of: device), isRotational: record.rotational, remote: device)
     }
 
-    private func isRemote(_ text: String) -> Bool { remote(text) != nil }
-
     private func remote(_ text: String) -> RemoteLocation? {
         // What it is not has been said when the options were looked at.
         guard case .remote(let location)? = try? Location(text) else { return nil }
@@ -175,13 +178,13 @@ struct Endpoints {
     private func server(
         _ location: RemoteLocation, isTarget: Bool
     ) throws(ProbeError) -> RemoteServer {
-        let (console, control) = (options.console, control)
+        let events = events
         var settings = RemoteServer.Options(
-            log: { console.note($0) }, isCancelled: { control.isCancelled })
-        settings.bytesPerSecond = options.bwlimit?.bytes
-        settings.token = token
-        settings.trust = trust
-        settings.ssh = options.credentials.ssh.settings(isTarget: isTarget)
+            log: { events(.note($0)) }, isCancelled: isCancelled)
+        settings.bytesPerSecond = options.bytesPerSecond
+        settings.token = options.access.token
+        settings.trust = options.serverTrust
+        settings.ssh = options.sshSettings(isTarget: isTarget)
         return try RemoteServer(location, settings)
     }
 

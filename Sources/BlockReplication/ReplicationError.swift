@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+package import DeviceProbe
+package import LinuxIO
+
+/// Why a replication could not be begun, or what was in its way.
+public struct ReplicationError: Error, Hashable, Sendable {
+    public enum Kind: Hashable, Sendable {
+        /// An option or a location is wrong.
+        case invalid
+        /// The safety gate or the size policy says no; nothing was written.
+        case refused
+        /// An I/O error on a device.
+        case device
+        /// The network, or what the other side said, is in the way.
+        case network
+        /// The server does not know this side, or this side does not trust the server.
+        case unauthorized
+    }
+
+    public var kind: Kind
+    /// One line: object, operation, reason.
+    public var message: String
+    /// One line: what can be done about it; options are named as on the command line.
+    public var advice: String?
+    /// Of a refusal, for programs: `in-use`, `locked`, `read-only`, `wrong-kind`, `overlap`,
+    /// `signature`, `size`, `sector-size` or `ambiguous-selector`.
+    public var cause: String?
+
+    package init(_ kind: Kind, _ message: String, advice: String? = nil) {
+        self.kind = kind
+        self.message = message
+        self.advice = advice
+    }
+
+    package init(_ error: IOError) {
+        self.init(
+            error.isUnauthorized ? .unauthorized : error.isNetwork ? .network : .device,
+            error.description, advice: error.advice)
+    }
+
+    package init(_ error: ProbeError) {
+        switch error {
+        case .refused(let refusal):
+            self.init(.refused, refusal.description, advice: refusal.advice)
+            cause = refusal.cause.rawValue
+        case .failed(let error):
+            self.init(error)
+        }
+    }
+}
+
+extension ReplicationError: CustomStringConvertible {
+    public var description: String { message }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockReplication
+import Foundation
+import Synchronization
+import TestSupport
+import Testing
+
+/// The library as its users see it: nothing here is imported from the layers below.
+@Suite struct ReplicationTests {
+    private let scratch: ScratchDirectory
+    private let source: String
+    private let size = (5 << 20) + 777
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        source = scratch.file("source")
+        var random = SeededGenerator(seed: 1)
+        try Data(random.bytes(size)).write(to: URL(fileURLWithPath: source))
+    }
+
+    private func bytes(_ path: String) throws -> Data {
+        try Data(contentsOf: URL(fileURLWithPath: path))
+    }
+
+    private func error(
+        from: String, to: String, _ change: (inout Replication.Options) -> Void = { _ in }
+    ) -> ReplicationError? {
+        var options = Replication.Options()
+        change(&options)
+        do throws(ReplicationError) {
+            _ = try Replication(from: from, to: to, options: options)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    @Test func `a target becomes the replica, and the report says what that took`() throws {
+        let target = scratch.file("target")
+        var options = Replication.Options()
+        options.verifies = true
+        let first = try Replication(from: source, to: target, options: options).run()
+        #expect(first.isDone && first.error == nil && first.verifiedDifferent == 0)
+        #expect(first.wasCreated && first.targetSize == 0 && first.resizedTo == size)
+        #expect(first.sourceSize == size && first.compared == size)
+        #expect(first.written == size && first.similarity == 0 && first.traffic == nil)
+        #expect(try bytes(target) == bytes(source))
+
+        var changed = try bytes(target)
+        changed[100_000] ^= 1
+        changed[3_000_000] ^= 1
+        try changed.write(to: URL(fileURLWithPath: target))
+        let comparison = try Replication(.compare, from: source, to: target).run()
+        #expect(comparison.isDone && comparison.differentBlocks == 2 && comparison.written == 0)
+        #expect(comparison.firstDifferences == [98304..<102400, 2_998_272..<3_002_368])
+        let dryRun = try Replication(.dryRun, from: source, to: target).run()
+        #expect(dryRun.isDone && dryRun.different == 8192 && dryRun.written == 0)
+        #expect(try bytes(target) == changed)
+        let second = try Replication(from: source, to: target).run()
+        #expect(second.isDone && second.written == 8192 && !second.wasCreated)
+        #expect(second.verifiedDifferent == nil)
+        #expect(try bytes(target) == bytes(source))
+    }
+
+    @Test func `progress is told while it runs, and not after`() throws {
+        let calls = Mutex<[Replication.Progress]>([])
+        let replication = try Replication(from: source, to: scratch.file("target"))
+        let report = replication.run(every: .zero) { progress in
+            calls.withLock { $0.append(progress) }
+        }
+        let count = calls.withLock { $0.count }
+        #expect(report.isDone && count > 0)
+        usleep(50_000)
+        #expect(calls.withLock { $0.count } == count)
+        #expect(calls.withLock { $0.allSatisfy { $0.done <= $0.total && $0.total <= size } })
+        let last = replication.progress
+        #expect(last.phase == .flush && last.done == size && last.different == size)
+    }
+
+    @Test func `a run that was cancelled is not done, and says so`() throws {
+        let replication = try Replication(from: source, to: scratch.file("target"))
+        replication.cancel()
+        let report = replication.run()
+        #expect(replication.isCancelled && report.wasInterrupted && !report.isDone)
+        #expect(report.error == nil && report.compared == 0)
+    }
+
+    @Test func `what the gate refuses is an error of its kind, with its cause`() throws {
+        let foreign = try scratch.sparseFile("foreign", size: 8 << 20)
+        try must("mkfs.ext4", "-q", "-F", "-L", "precious", foreign)
+        let before = try bytes(foreign)
+        let refusal = try #require(error(from: source, to: foreign))
+        #expect(refusal.kind == .refused && refusal.cause == "signature")
+        #expect(refusal.message.hasPrefix("\(foreign): refused: it holds ext4"))
+        #expect(refusal.advice?.contains("--overwrite") == true)
+        let sizes = try #require(
+            error(from: source, to: foreign) {
+                $0.overwrites = true
+                $0.sizePolicy = .refuse
+            })
+        #expect(sizes.kind == .refused && sizes.cause == "size")
+        #expect(try bytes(foreign) == before)
+        #expect(error(from: source, to: foreign) { $0.overwrites = true } == nil)
+    }
+
+    @Test func `what cannot be done is an error before anything is opened or created`() throws {
+        let target = scratch.file("target")
+        let wrong: [(String, String, (inout Replication.Options) -> Void)] = [
+            (source, target, { $0.blockSize = 1000 }), (source, target, { $0.concurrency = 0 }),
+            (source, target, { $0.bytesPerSecond = 1 }), (source, target, { $0.digest = "none" }),
+            ("", target, { _ in }), (source, "http://127.0.0.1", { _ in }),
+            ("http://127.0.0.1/a", "http://127.0.0.1/b", { _ in }), ("ftp://a/b", target, { _ in }),
+        ]
+        for (from, to, change) in wrong {
+            #expect(error(from: from, to: to, change)?.kind == .invalid, "\(from) \(to)")
+        }
+        #expect(error(from: scratch.file("missing"), to: target)?.kind == .device)
+        // Nobody listens on a port that was free a moment ago.
+        let port = try Loopback.port(of: Loopback.listen())
+        let lost = try #require(error(from: source, to: "http://127.0.0.1:\(port)/x"))
+        #expect(lost.kind == .network)
+        #expect(!FileManager.default.fileExists(atPath: target))
+    }
+
+    @Test func `events tell what the user should know`() throws {
+        let events = Mutex<[Replication.Event]>([])
+        let report = try Replication(from: source, to: scratch.file("target")) { event in
+            events.withLock { $0.append(event) }
+        }.run()
+        #expect(report.warnings.isEmpty)
+        let notes = events.withLock { $0 }
+        let access = notes.filter {
+            if case .note(let text) = $0 { text.contains(" I/O, units of ") } else { false }
+        }
+        #expect(access.count == 2)
+    }
+}
