@@ -171,7 +171,8 @@ let package = Package(
         .testTarget(
             name: "BlockClientTests",
             dependencies: [
-                "LinuxIO", "BlockDevices", "WireProtocol", "BlockClient", "TestSupport",
+                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol", "SyncEngine",
+                "BlockClient", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),

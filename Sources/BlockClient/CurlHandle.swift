@@ -57,13 +57,13 @@ final class CurlHandle: @unchecked Sendable {
     ///
     /// - Returns: how it ended; with it, the bytes that went and came.
     func attempt(
-        _ request: HTTPRequest, into body: ResponseBody
+        _ request: HTTPRequest, into body: any ResponseSink
     ) throws(HTTPError) -> (outcome: Outcome, sent: Int, received: Int) {
         exchange.begin(request, into: body)
         defer { exchange.end() }
         message.pointee = 0
         try prepare(request)
-        let ending = run(silence: request.silence)
+        let ending = run(request)
         let sent = sentBytes(request)
         exchange.limiter?.charge(max(0, sent - uploaded))
         return (outcome(of: ending, request, body), sent, exchange.received)
@@ -75,7 +75,7 @@ final class CurlHandle: @unchecked Sendable {
         case over
     }
 
-    private func run(silence: Double) -> Ending {
+    private func run(_ request: HTTPRequest) -> Ending {
         guard curl_multi_add_handle(multi, easy) == CURLM_OK else {
             return .code(CURLE_OUT_OF_MEMORY)
         }
@@ -89,11 +89,11 @@ final class CurlHandle: @unchecked Sendable {
             if running == 0 { return .code(finalCode()) }
             if exchange.isOver() { return .over }
             if watch.sees(bytes: exchange.received + uploaded, kernelBytes: exchange.kernelBytes)
-                || !isConnected
+                || !isConnected || request.mayWait?() == true
             {
                 exchange.lastActivity = .now
             }
-            let left = .seconds(silence) - (ContinuousClock.now - exchange.lastActivity)
+            let left = .seconds(request.silence) - (ContinuousClock.now - exchange.lastActivity)
             guard left > .zero else { return .silent }
             let wait = Int32(min(left, Self.glance) / .milliseconds(1)) + 1
             curl_multi_poll(multi, nil, 0, wait, nil)
@@ -109,7 +109,7 @@ final class CurlHandle: @unchecked Sendable {
     }
 
     private func outcome(
-        of ending: Ending, _ request: HTTPRequest, _ body: ResponseBody
+        of ending: Ending, _ request: HTTPRequest, _ body: any ResponseSink
     ) -> Outcome {
         switch (ending, exchange.stop) {
         case (.over, _), (_, .cancelled?):
@@ -279,7 +279,7 @@ extension CurlHandle {
     /// Leaves away what libcurl would send unasked.
     private func setHeaders(_ request: HTTPRequest) throws(HTTPError) {
         var lines = ["Accept:"]
-        if let token = options.token { lines.append("Authorization: Bearer \(token)") }
+        if let token = options.token, !request.isAnonymous { lines.append("Authorization: Bearer \(token)") }
         if request.method == .post {
             lines += ["Expect:", "Content-Type:" + (request.contentType.map { " \($0)" } ?? "")]
         }

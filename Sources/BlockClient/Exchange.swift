@@ -47,7 +47,7 @@ final class Exchange {
     /// libcurl tells the one in use only when a transfer has ended.
     private(set) var sockets: [Int32] = []
 
-    private var sink: ResponseBody?
+    private var sink: (any ResponseSink)?
     /// The pieces of the request's body.
     private var parts: [UnsafeRawBufferPointer] = []
     /// The piece that is being given, and how much of it was.
@@ -65,7 +65,7 @@ final class Exchange {
     }
 
     /// Prepares for an attempt.
-    func begin(_ request: HTTPRequest, into sink: ResponseBody) {
+    func begin(_ request: HTTPRequest, into sink: any ResponseSink) {
         sink.reset()
         self.sink = sink
         parts = request.parts.isEmpty ? request.body.map { [$0] } ?? [] : request.parts

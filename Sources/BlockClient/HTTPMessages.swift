@@ -28,6 +28,10 @@ package struct HTTPRequest {
     /// One that may not gets a connection of its own: on a connection that was used before, libcurl
     /// itself sends a request again when the server closed it just then.
     package var isRetried: Bool
+    /// Whether the transport's token stays at home.
+    var isAnonymous = false
+    /// Says as long as it is asked that the server has reason to be silent.
+    package var mayWait: (() -> Bool)?
 
     package init(
         _ method: Method, _ path: String, contentType: String? = nil,

@@ -37,6 +37,8 @@ package final class HTTPTransport: Sendable {
         package var trust = ServerTrust()
         /// Makes the connections; `nil` for libcurl.
         var connector: (any Connector)?
+        /// Whether a 500 that does not say what is wrong may pass.
+        var repeats500 = true
         /// How long a request in work may go on after the wish to end.
         package var graceSeconds = 5.0
         /// Told of every retry: what failed, and in how many seconds it is tried again.
@@ -110,7 +112,7 @@ package final class HTTPTransport: Sendable {
     /// - Returns: status and content type.
     /// - Throws: where there is no answer, with the reason of the last attempt.
     package func send(
-        _ request: HTTPRequest, into body: ResponseBody
+        _ request: HTTPRequest, into body: any ResponseSink
     ) throws(HTTPError) -> HTTPResponse {
         precondition(request.path.hasPrefix("/"))
         precondition(request.method == .post || request.bodyCount == 0, "a body without POST")
@@ -123,6 +125,11 @@ package final class HTTPTransport: Sendable {
             let result = try handle.attempt(request, into: body)
             sent.wrappingAdd(result.sent, ordering: .relaxed)
             received.wrappingAdd(result.received, ordering: .relaxed)
+            if !options.repeats500, case .answer(let response, _) = result.outcome,
+                response.status == 500
+            {
+                return response
+            }
             let jitter = Double.random(in: 0...1)
             let decision = policy.withLock {
                 $0.decide(

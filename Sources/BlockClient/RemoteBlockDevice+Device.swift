@@ -10,6 +10,8 @@ internal import WireProtocol
 
 /// The remote device as any other device.
 extension RemoteBlockDevice {
+    package var traffic: (sent: Int, received: Int) { server.traffic }
+
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
         try withChannel { channel throws(IOError) in
             var done = 0

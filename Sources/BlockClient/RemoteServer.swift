@@ -19,6 +19,8 @@ package final class RemoteServer: Sendable {
         package var trust = ServerTrust()
         /// How a server is started where the URL is one of ssh.
         package var ssh = SSHSettings()
+        /// Whether a 500 that does not say what is wrong may pass.
+        var repeats500 = true
         /// What is told with `-v`.
         package var log: @Sendable (String) -> Void
         /// Whether the user has had enough.
@@ -34,9 +36,10 @@ package final class RemoteServer: Sendable {
     }
 
     let location: RemoteLocation
+    let options: Options
     let transport: HTTPTransport
     /// Tells what only those want to know who asked for more.
-    let note: @Sendable (String) -> Void
+    var note: @Sendable (String) -> Void { options.log }
 
     /// Prepares to talk to a server; nothing is sent yet.
     ///
@@ -46,7 +49,7 @@ package final class RemoteServer: Sendable {
     /// - Throws: when libcurl cannot be had.
     package init(_ location: RemoteLocation, _ options: Options) throws(ProbeError) {
         self.location = location
-        note = options.log
+        self.options = options
         let isSSH = location.scheme == .ssh
         var transportOptions = HTTPTransport.Options(
             // Of ssh only for libcurl, which does not connect there.
@@ -56,6 +59,7 @@ package final class RemoteServer: Sendable {
         transportOptions.retrySeconds = options.retrySeconds
         transportOptions.bytesPerSecond = options.bytesPerSecond
         transportOptions.token = options.token
+        transportOptions.repeats500 = options.repeats500
         transportOptions.trust = options.trust
         do throws(HTTPError) { transport = try HTTPTransport(transportOptions) } catch {
             throw .failed(.network(location.text, "connect", reason: error.reason))
@@ -145,7 +149,7 @@ package final class RemoteServer: Sendable {
         throw Self.error(problem, location.text, operation)
     }
 
-    private static func error(
+    static func error(
         _ error: HTTPError, _ name: String, _ operation: String
     ) -> IOError {
         var result = IOError.network(
@@ -154,7 +158,7 @@ package final class RemoteServer: Sendable {
         return result
     }
 
-    private static func noBlkferry(_ name: String, _ operation: String) -> IOError {
+    static func noBlkferry(_ name: String, _ operation: String) -> IOError {
         .network(
             name, operation, reason: "what answers there is not a blkferry server",
             advice: "Start one there: blkferry serve")

@@ -3,11 +3,25 @@
 
 internal import Glibc
 
+/// Where the body of an answer goes.
+package protocol ResponseSink: AnyObject {
+    /// Bytes that a body may have.
+    var limit: Int { get }
+
+    /// Forgets what has come: another attempt begins.
+    func reset()
+
+    /// Takes bytes in.
+    ///
+    /// - Returns: `false` where the transfer is to end.
+    func append(_ bytes: UnsafeRawBufferPointer) -> Bool
+}
+
 /// Where a worker receives bodies, reused from request to request.
 ///
 /// It grows with the bytes that came, never with what a header promises, so that no server makes
 /// the client take memory for nothing.
-package final class ResponseBody {
+package final class ResponseBody: ResponseSink {
     /// Bytes taken at the first byte; from there on it doubles.
     private static let firstCapacity = 64 << 10
 
@@ -34,12 +48,12 @@ package final class ResponseBody {
     }
 
     /// Forgets the bytes and keeps the memory.
-    func reset() { count = 0 }
+    package func reset() { count = 0 }
 
     /// Takes bytes in.
     ///
     /// - Returns: `false`, with nothing taken, where they are beyond the limit or memory is out.
-    func append(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    package func append(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard bytes.count <= limit - count, reserve(count + bytes.count) else { return false }
         guard let memory, let source = bytes.baseAddress else { return true }
         (memory + count).copyMemory(from: source, byteCount: bytes.count)

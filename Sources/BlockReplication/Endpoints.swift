@@ -35,12 +35,29 @@ struct TargetEndpoint: Sendable {
     var remote: RemoteBlockDevice?
 }
 
+extension SourceEndpoint {
+    /// A file of a pdiffcopy server.
+    fileprivate init(_ source: PdiffcopyServer.Source) {
+        self.init(
+            device: source.device, facts: source.facts, warnings: source.warnings,
+            isRotational: false)
+    }
+}
+
 extension TargetEndpoint {
     /// One that is not written to, and has not been through the gate.
     init(comparedOnly end: SourceEndpoint) {
         self.init(
             device: end.device, sizeBefore: end.facts.size, wasCreated: false,
             warnings: end.warnings, isRotational: end.isRotational, remote: end.remote)
+    }
+
+    /// A file of a pdiffcopy server.
+    fileprivate init(_ target: PdiffcopyServer.Target, isDryRun: Bool) {
+        self.init(
+            device: target.device, sizeBefore: target.sizeBefore,
+            resizeTo: isDryRun ? nil : target.resizeTo, resizedTo: target.resizeTo,
+            wasCreated: target.wasCreated, warnings: target.warnings, isRotational: false)
     }
 }
 
@@ -78,9 +95,13 @@ struct Endpoints {
                     device: source.device, facts: source.facts, warnings: source.warnings,
                     isRotational: source.isRotational)
             }
+            let server = try server(location, isTarget: false)
+            if let other = try PdiffcopyServer.find(server) {
+                return SourceEndpoint(try other.source(wishes(alignment: block ?? 1)))
+            }
             let device = try RemoteBlockDevice(
-                try server(location, isTarget: false),
-                for: .init(mode: .read, block: block ?? options.wantedBlock), digest: method)
+                server, for: .init(mode: .read, block: block ?? options.wantedBlock),
+                digest: method)
             return SourceEndpoint(
                 device: device, facts: try device.sourceFacts(),
                 warnings: Self.warnings(of: device), isRotational: device.record.rotational,
@@ -139,6 +160,9 @@ struct Endpoints {
     private func fit(
         _ source: inout SourceEndpoint, to target: any BlockDevice
     ) throws(ProbeError) {
+        if let device = source.device as? PdiffcopyDevice {
+            source.device = device.fitting(target.geometry.alignment)
+        }
         guard let remote = source.remote else { return }
         let block = leastCommonMultiple(remote.record.block, target.geometry.alignment)
         guard block != remote.record.block, BlockLayout.blockSizes.contains(block) else { return }
@@ -152,10 +176,17 @@ struct Endpoints {
     private func target(
         on location: RemoteLocation, _ source: SourceEndpoint, _ policy: GatePolicy
     ) throws(ProbeError) -> TargetEndpoint {
-        let block = leastCommonMultiple(
-            options.wantedBlock, source.device.geometry.alignment)
+        let server = try server(location, isTarget: true)
+        let alignment = source.device.geometry.alignment
+        if let other = try PdiffcopyServer.find(server) {
+            return TargetEndpoint(
+                try other.target(
+                    for: source.facts, policy: policy, wishes(alignment: alignment)),
+                isDryRun: policy.isDryRun)
+        }
+        let block = leastCommonMultiple(options.wantedBlock, alignment)
         let device = try RemoteBlockDevice(
-            try server(location, isTarget: true),
+            server,
             for: .init(
                 mode: policy.isDryRun ? .dryRun : .write, block: block, source: source.facts,
                 policy: policy),
@@ -167,6 +198,14 @@ struct Endpoints {
             resizeTo: isCut && !policy.isDryRun ? record.resizeTo : nil,
             resizedTo: record.resizeTo, wasCreated: record.created ?? false,
             warnings: Self.warnings(of: device), isRotational: record.rotational, remote: device)
+    }
+
+    /// What the user wants of a server of pdiffcopy.
+    private func wishes(alignment: Int) -> PdiffcopyServer.Wishes {
+        PdiffcopyServer.Wishes(
+            block: leastCommonMultiple(
+                options.blockSize ?? PdiffcopyDevice.defaultBlock, alignment),
+            digest: method, concurrency: options.concurrency)
     }
 
     private func remote(_ text: String) -> RemoteLocation? {

@@ -35,7 +35,8 @@ extension Replication.Options {
     private func layout(
         for devices: [any BlockDevice], _ events: (Replication.Event) -> Void
     ) throws(ReplicationError) -> BlockLayout {
-        let wanted = wantedBlock
+        let preferred = devices.lazy.compactMap { ($0 as? any RemoteDevice)?.preferredBlock }.first
+        let wanted = blockSize ?? preferred ?? BlockLayout.defaultBlock
         let block = devices.reduce(wanted) { leastCommonMultiple($0, $1.geometry.alignment) }
         guard BlockLayout.blockSizes.contains(block) else {
             throw ReplicationError(

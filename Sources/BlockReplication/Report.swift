@@ -45,8 +45,9 @@ extension Replication {
             resizedTo = target.resizedTo
             wasCreated = target.wasCreated
             warnings = source.warnings + target.warnings
-            traffic = (source.remote ?? target.remote).map {
-                let (sent, received) = $0.server.traffic
+            let remote = [source.device, target.device].lazy.compactMap { $0 as? any RemoteDevice }
+            traffic = remote.first.map {
+                let (sent, received) = $0.traffic
                 return Traffic(sent: sent, received: received)
             }
             sizesDiffer =

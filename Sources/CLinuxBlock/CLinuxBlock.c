@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -127,6 +128,8 @@ const short clb_POLLRDHUP = POLLRDHUP;
 int clb_socket_pair(int ends[2]) {
     return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
 }
+
+int clb_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
 
 int clb_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
 

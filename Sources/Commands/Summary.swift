@@ -74,11 +74,12 @@ struct Summary {
             }
             return report.tally.different == 0 ? "nothing to do" : "would be synced"
         case .sync:
-            if !report.isFlushed { return "not flushed" }
+            if report.flushError != nil { return "not flushed" }
+            let isFlushed = report.isFlushed ? "flushed" : "not flushed"
             if report.tally.unreadable > 0 { return "synced but for unreadable blocks" }
-            guard let verification = report.verification else { return "synced, flushed" }
+            guard let verification = report.verification else { return "synced, \(isFlushed)" }
             return verification.different == 0
-                ? "synced, flushed, verified" : "synced, verified to differ"
+                ? "synced, \(isFlushed), verified" : "synced, verified to differ"
         }
     }
 

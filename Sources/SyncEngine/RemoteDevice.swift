@@ -13,6 +13,12 @@ package import WireProtocol
 package protocol RemoteDevice: BlockDevice {
     var digestMethod: DigestMethod { get }
     var digestKey: DigestKey? { get }
+    /// Bytes of the blocks that it is compared by where the user has no wish; `nil` for the usual.
+    var preferredBlock: Int? { get }
+    /// Bytes sent and received so far, headers included.
+    var traffic: (sent: Int, received: Int) { get }
+    /// Whether a flush is known to reach the medium.
+    var isFlushable: Bool { get }
 
     /// A way to the device for one thread, with memory of its own.
     func openChannel() -> any RemoteChannel
@@ -26,6 +32,11 @@ package protocol RemoteDevice: BlockDevice {
     /// - Throws: the device's error, or that of the connection.
     func write(
         _ extents: [Extent], of bytes: UnsafeRawBufferPointer?, at offset: Int) throws(IOError)
+}
+
+extension RemoteDevice {
+    package var preferredBlock: Int? { nil }
+    package var isFlushable: Bool { true }
 }
 
 /// One thread's way to a remote device.

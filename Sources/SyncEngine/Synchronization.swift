@@ -40,7 +40,7 @@ package func synchronize(
     }
     if !options.isDryRun {
         flush(target, control, &report)
-        if options.verifies && report.isComplete && report.isFlushed {
+        if options.verifies && report.isComplete && report.flushError == nil {
             verify(source: source, target: target, options: options, control, &report)
         }
     }
@@ -111,7 +111,7 @@ private func flush(_ target: any BlockDevice, _ control: RunControl, _ report: i
     control.beginFlush()
     do throws(IOError) {
         try target.flush()
-        report.isFlushed = true
+        report.isFlushed = (target as? any RemoteDevice)?.isFlushable ?? true
     } catch {
         report.flushError = error
     }

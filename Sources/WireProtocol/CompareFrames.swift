@@ -134,6 +134,14 @@ package struct RegionDifference {
     /// One a block; all zeros for a zero block.
     package var digests: UnsafeRawBufferPointer
 
+    package init(
+        index: Int, zeroMarks: UnsafeRawBufferPointer, digests: UnsafeRawBufferPointer
+    ) {
+        self.index = index
+        self.zeroMarks = zeroMarks
+        self.digests = digests
+    }
+
     package func isZero(block: Int) -> Bool { zeroMarks[block / 8] >> (block % 8) & 1 == 1 }
 }
 

@@ -131,6 +131,11 @@ package enum ExtentFrame {
         /// The data of the data extents, one after the other.
         package var data: UnsafeRawBufferPointer
 
+        package init(extents: [Extent], data: UnsafeRawBufferPointer) {
+            self.extents = extents
+            self.data = data
+        }
+
         /// Where the data of each data extent goes.
         package var transfers: [Transfer] {
             var position = 0

@@ -82,6 +82,21 @@ import Testing
         #expect(notes.all.count == 2 && notes.all.first?.hasPrefix("no answer for 0.3 s; ") == true)
     }
 
+    @Test func `a server that has reason to be silent is waited for`() throws {
+        let server = ScriptedServer { connection, _ in
+            _ = connection.readRequest()
+            for _ in 0..<40 { pauseBriefly() }
+            connection.answer(200, [7])
+        }
+        defer { server.stop() }
+        let transport = try makeTransport(server.base) { $0.retrySeconds = 0 }
+        let body = ResponseBody(limit: 1)
+        var request = HTTPRequest(.get, "/", silence: 0.3)
+        request.mayWait = { true }
+        #expect(try transport.send(request, into: body).status == 200)
+        #expect(server.requests == 1 && [UInt8](body.bytes) == [7])
+    }
+
     @Test func `an answer that stalls is a timeout`() throws {
         let (error, server) = try error(silence: 0.3, retrySeconds: 0) { connection, _ in
             _ = connection.readRequest()

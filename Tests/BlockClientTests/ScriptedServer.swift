@@ -208,6 +208,9 @@ struct Connection {
         setsockopt(socket, SOL_SOCKET, SO_LINGER, &value, socklen_t(MemoryLayout<linger>.size))
     }
 
+    /// Ends the connection in both directions; what was written still arrives.
+    func close() { shutdown(socket, Int32(SHUT_RDWR)) }
+
     /// Does nothing until the other end is gone.
     func waitForEnd() { while !read(1).isEmpty {} }
 

@@ -13,6 +13,10 @@ package enum Pdiffcopy {
         URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().appendingPathComponent(".build/pdiffcopy/bin/pdiffcopy").path
 
+    fileprivate static let python =
+        URL(fileURLWithPath: program).deletingLastPathComponent().appendingPathComponent("python3")
+        .path
+
     /// Runs its client to the end.
     package static func client(_ arguments: [String]) throws -> ProgramResult {
         try RunningProgram([program] + arguments).wait()
@@ -32,7 +36,8 @@ package enum Pdiffcopy {
             // It takes 0 for its default port.
             port = try Loopback.port(of: Loopback.listen())
             process = try RunningProgram([
-                Pdiffcopy.program, "--listen=127.0.0.1:\(port)", "--concurrency=2",
+                Pdiffcopy.python, "-c", Self.hearing, Pdiffcopy.program,
+                "--listen=127.0.0.1:\(port)", "--concurrency=2",
             ])
             for _ in 0..<1000 {
                 if try process.errorsSoFar().contains("Listening at") { return }
@@ -40,6 +45,20 @@ package enum Pdiffcopy {
                 usleep(20_000)
             }
             throw NotListening(errors: try process.errorsSoFar())
+        }
+
+        /// Starts what is named with no signal blocked; libdispatch's threads, which may run a test,
+        /// block nearly all.
+        private static let hearing = """
+            import os, signal, sys
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.execv(sys.argv[1], sys.argv[1:])
+            """
+
+        /// Ends it, whatever it is doing.
+        package func stop() throws {
+            process.signal(SIGQUIT)
+            _ = try process.wait()
         }
 
         // Its workers end with it.

@@ -76,6 +76,8 @@ extern const short clb_POLLRDHUP;
 
 /// socketpair(2) AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC
 int clb_socket_pair(int ends[2]);
+/// memfd_create(2) MFD_CLOEXEC
+int clb_memory_file(const char *name);
 /// pipe2(2) O_CLOEXEC
 int clb_pipe(int ends[2]);
 /// socket(2) AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Digests
+internal import Glibc
+internal import LinuxIO
+internal import Synchronization
+internal import WireProtocol
+
+/// The digests of a file on a pdiffcopy server, which come by and by while others use them.
+///
+/// One thread receives them; the lines and how it ended are under the lock.
+final class DigestTable: ResponseSink, Sendable {
+    /// How it stands with them.
+    private enum Progress {
+        case loading
+        case complete
+        case failed(IOError)
+    }
+
+    private struct State {
+        var lines: DigestLines
+        var progress = Progress.loading
+        /// What cannot be, of this attempt.
+        var fault: WireError?
+        /// Bytes that came after that.
+        var excess = 0
+    }
+
+    private let server: PdiffcopyServer
+    private let state: Mutex<State>
+    private let isDropped = Atomic(false)
+
+    /// Bytes that are still taken after a fault: the page of an error is worth its status.
+    private static let excessLimit = 64 << 10
+
+    /// How long to wait before looking again, in microseconds.
+    private static let glance: UInt32 = 2000
+
+    /// Starts to ask for all digests.
+    ///
+    /// - Parameters:
+    ///   - server: where.
+    ///   - size: of the file, in bytes.
+    ///   - block: bytes of a block.
+    ///   - method: of the digests.
+    ///   - concurrency: processes of the server; `nil` for as many as it likes.
+    init(
+        _ server: PdiffcopyServer, size: Int, block: Int, method: DigestMethod, concurrency: Int?
+    ) {
+        self.server = server
+        state = Mutex(
+            State(lines: DigestLines(size: size, block: block, digestSize: method.byteCount)))
+        let running = Threads.start(count: 1, orInline: false) { [self] _ in
+            load(block: block, method, concurrency)
+        }
+        if running.isEmpty {
+            end(.failed(IOError(server.name, "compare", reason: "no thread can be started")))
+        }
+    }
+
+    private func load(block: Int, _ method: DigestMethod, _ concurrency: Int?) {
+        do throws(IOError) {
+            try server.digests(block: block, method: method, concurrency: concurrency, into: self)
+            let fault = state.withLock { state -> WireError? in
+                if let fault = state.fault { return fault }
+                do throws(WireError) { try state.lines.end() } catch { return error }
+                return nil
+            }
+            end(fault.map { .failed(error(for: $0)) } ?? .complete)
+        } catch {
+            // Where it has ended the transfer, what libcurl says of that is of no interest.
+            let fault = state.withLock { $0.excess > Self.excessLimit ? $0.fault : nil }
+            end(.failed(fault.map { self.error(for: $0) } ?? error))
+        }
+    }
+
+    private func end(_ progress: Progress) { state.withLock { $0.progress = progress } }
+
+    private func error(for fault: WireError) -> IOError {
+        .network(
+            server.name, "compare",
+            reason: "the server's hashes cannot be used: \(fault.reason)")
+    }
+
+    /// Whether digests are still to come.
+    var isLoading: Bool {
+        state.withLock { if case .loading = $0.progress { true } else { false } }
+    }
+
+    /// Ends the transfer: nobody needs it any more.
+    func drop() { isDropped.store(true, ordering: .relaxed) }
+
+    /// Waits for the digests of blocks.
+    ///
+    /// - Parameters:
+    ///   - blocks: their numbers.
+    ///   - memory: gets their digests, one after the other.
+    /// - Throws: errors of the network; what the server cannot mean.
+    func copy(_ blocks: Range<Int>, to memory: UnsafeMutableRawBufferPointer) throws(IOError) {
+        var blocks = (all: blocks, open: blocks)
+        while true {
+            let isDone = try state.withLock { state throws(IOError) in
+                if let next = state.lines.firstUnknown(blocks.open) {
+                    blocks.open = next..<blocks.all.upperBound
+                    if case .failed(let error) = state.progress { throw error }
+                    return false
+                }
+                state.lines.copy(blocks.all, to: memory)
+                return true
+            }
+            if isDone { return }
+            if server.isCancelled() {
+                throw .network(server.name, "compare", reason: "cancelled")
+            }
+            usleep(Self.glance)
+        }
+    }
+}
+
+/// What the transport calls.
+extension DigestTable {
+    var limit: Int { .max }
+
+    func reset() {
+        state.withLock { state in
+            state.lines.restart()
+            state.fault = nil
+            state.excess = 0
+        }
+    }
+
+    func append(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        if isDropped.load(ordering: .relaxed) { return false }
+        return state.withLock { state in
+            if state.fault == nil {
+                do throws(WireError) { try state.lines.take(bytes) } catch { state.fault = error }
+                return true
+            }
+            state.excess += bytes.count
+            return state.excess <= Self.excessLimit
+        }
+    }
+}

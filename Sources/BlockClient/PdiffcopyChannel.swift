@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import Digests
+internal import LinuxIO
+internal import SyncEngine
+internal import WireProtocol
+
+/// One thread's way to a file of a pdiffcopy server.
+///
+/// What is compared are the digests of the server's table with those of the engine; data is asked
+/// for, and written, a range a request.
+final class PdiffcopyChannel: RemoteChannel {
+    private let device: PdiffcopyDevice
+    private let digestSize: Int
+    /// Digest of a whole block of zeros; empty until it is needed.
+    private var zeroDigest: [UInt8] = []
+    /// One digest a block of the last comparison.
+    private var digests = AlignedBuffer(count: 4096)
+    /// One mark a block of the last comparison, for each region from a byte of its own on.
+    private var marks = AlignedBuffer(count: 4096)
+    /// One range of what is read.
+    private let body = ResponseBody(limit: Limits.payload)
+    /// What was read last.
+    private var payload = AlignedBuffer(count: 4096)
+
+    init(_ device: PdiffcopyDevice) {
+        self.device = device
+        digestSize = device.digestMethod.byteCount
+    }
+
+    func compare(
+        _ range: ByteRange, digests ours: UnsafeRawBufferPointer
+    ) throws(IOError) -> [RegionDifference] {
+        let layout = try layout()
+        let regions = layout.regions(in: range)
+        precondition(ours.count == regions * digestSize, "another block size")
+        let count = layout.blocks(in: range)
+        let perRegion = layout.region / layout.block
+        let markSize = (perRegion + 7) / 8
+        reserve(&digests, count * digestSize)
+        reserve(&marks, regions * markSize)
+        marks.bytes.initializeMemory(as: UInt8.self, repeating: 0)
+        try fetchDigests(of: range, count)
+        var differences: [RegionDifference] = []
+        for region in 0..<regions {
+            let blocks = region * perRegion..<min((region + 1) * perRegion, count)
+            let theirs = digests.bytes[
+                blocks.lowerBound * digestSize..<blocks.upperBound * digestSize]
+            // Where a region is more than a block, nobody knows its digest over there.
+            let mine = ours[region * digestSize..<(region + 1) * digestSize]
+            if perRegion == 1 && theirs.elementsEqual(mine) { continue }
+            for block in blocks {
+                try markZeros(block, of: range, at: region * markSize, block - blocks.lowerBound)
+            }
+            let mark = marks.bytes[region * markSize..<(region + 1) * markSize]
+            differences.append(
+                RegionDifference(
+                    index: region,
+                    zeroMarks: UnsafeRawBufferPointer(
+                        UnsafeMutableRawBufferPointer(rebasing: mark)),
+                    digests: UnsafeRawBufferPointer(
+                        UnsafeMutableRawBufferPointer(rebasing: theirs))))
+        }
+        return differences
+    }
+
+    /// Gets the digests of all blocks of a range.
+    private func fetchDigests(of range: ByteRange, _ count: Int) throws(IOError) {
+        let fileSize = device.fileSize
+        let first = range.offset / device.block
+        // Those that the server has hashed over the same bytes.
+        var known = 0
+        while known < count {
+            let block = self.block(known, of: range)
+            guard block.end == min(block.offset + device.block, fileSize) else { break }
+            known += 1
+        }
+        if known > 0 {
+            try device.table.copy(
+                first..<first + known,
+                to: UnsafeMutableRawBufferPointer(rebasing: digests.bytes[..<(known * digestSize)]))
+        }
+        for index in known..<count { try hash(index, block(index, of: range), fileSize) }
+    }
+
+    /// Computes the digest of a block that ends elsewhere than the server's.
+    private func hash(_ index: Int, _ block: ByteRange, _ fileSize: Int) throws(IOError) {
+        let slot = slot(index)
+        // In a dry run, beyond what is there.
+        if block.offset >= fileSize, block.length == device.block {
+            slot.copyBytes(from: try digestOfZeros())
+            return
+        }
+        let memory = AlignedBuffer(count: block.length)
+        let bytes = UnsafeMutableRawBufferPointer(rebasing: memory.bytes[..<block.length])
+        try device.read(into: bytes, at: block.offset)
+        try digest(UnsafeRawBufferPointer(bytes), into: slot)
+    }
+
+    /// Marks a block whose digest is that of zeros, and gives it the engine's digest of zeros.
+    private func markZeros(
+        _ index: Int, of range: ByteRange, at mark: Int, _ number: Int
+    ) throws(IOError) {
+        let block = block(index, of: range)
+        let slot = slot(index)
+        let zero =
+            block.length == device.block ? try digestOfZeros() : try digest(zeros: block.length)
+        guard slot.elementsEqual(zero) else { return }
+        marks.bytes[mark + number / 8] |= 1 << (number % 8)
+        slot.initializeMemory(as: UInt8.self, repeating: 0)
+    }
+
+    private func digestOfZeros() throws(IOError) -> [UInt8] {
+        if zeroDigest.isEmpty { zeroDigest = try digest(zeros: device.block) }
+        return zeroDigest
+    }
+
+    private func digest(zeros count: Int) throws(IOError) -> [UInt8] {
+        let memory = AlignedBuffer(count: count + digestSize)
+        let slot = UnsafeMutableRawBufferPointer(rebasing: memory.bytes[count..<count + digestSize])
+        try digest(UnsafeRawBufferPointer(rebasing: memory.bytes[..<count]), into: slot)
+        return Array(slot)
+    }
+
+    private func digest(
+        _ bytes: UnsafeRawBufferPointer, into slot: UnsafeMutableRawBufferPointer
+    ) throws(IOError) {
+        do throws(DigestError) {
+            var hasher = try BlockHasher(device.digestMethod, key: nil)
+            try hasher.digest(of: bytes, into: slot)
+        } catch {
+            throw IOError(device.name, error.operation, reason: error.reason)
+        }
+    }
+
+    private func slot(_ index: Int) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(
+            rebasing: digests.bytes[index * digestSize..<(index + 1) * digestSize])
+    }
+
+    /// The bytes of a block of a range.
+    private func block(_ index: Int, of range: ByteRange) -> ByteRange {
+        let start = range.offset + index * device.block
+        return ByteRange(start, to: min(start + device.block, range.end))
+    }
+
+    private func layout() throws(IOError) -> WireLayout {
+        do throws(WireError) {
+            return try WireLayout(
+                block: device.block, region: BlockLayout(block: device.block).region,
+                digestSize: digestSize)
+        } catch {
+            throw .network(device.name, "compare", reason: error.reason)
+        }
+    }
+
+    private func reserve(_ buffer: inout AlignedBuffer, _ count: Int) {
+        if count > buffer.count { buffer = AlignedBuffer(count: max(count, 2 * buffer.count)) }
+    }
+
+    func write(
+        _ extents: ArraySlice<Extent>, _ parts: [UnsafeRawBufferPointer]
+    ) throws(IOError) {
+        var rest = parts[...]
+        for extent in extents {
+            guard extent.kind == .data else {
+                try device.zero(extent.range)
+                continue
+            }
+            var offset = extent.range.offset
+            while offset < extent.range.end {
+                let (pieces, length) = take(
+                    min(extent.range.end - offset, Limits.payload), from: &rest)
+                try device.server.write(pieces, at: offset, mayWait: device.mayWait)
+                offset += length
+            }
+        }
+    }
+
+    /// Takes so many bytes from the front.
+    private func take(
+        _ count: Int, from rest: inout ArraySlice<UnsafeRawBufferPointer>
+    ) -> ([UnsafeRawBufferPointer], Int) {
+        var pieces: [UnsafeRawBufferPointer] = []
+        var open = count
+        while open > 0 {
+            guard let first = rest.first else { preconditionFailure("less data than extents") }
+            let length = min(open, first.count)
+            pieces.append(UnsafeRawBufferPointer(rebasing: first[..<length]))
+            open -= length
+            rest.removeFirst()
+            if length < first.count {
+                rest = [UnsafeRawBufferPointer(rebasing: first[length...])] + rest
+            }
+        }
+        return (pieces, count)
+    }
+
+    func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentFrame.Payload {
+        reserve(&payload, ranges.reduce(0) { $0 + $1.length })
+        var extents: [Extent] = []
+        var count = 0
+        for range in ranges {
+            var offset = range.offset
+            while offset < range.end {
+                let piece = ByteRange(offset, to: min(offset + Limits.payload, range.end))
+                try device.server.read(piece, into: body, mayWait: device.mayWait)
+                take(piece, to: &extents, &count)
+                offset = piece.end
+            }
+        }
+        return ExtentFrame.Payload(
+            extents: extents, data: UnsafeRawBufferPointer(rebasing: payload.bytes[..<count]))
+    }
+
+    /// Takes over what has come, and tells blocks of zeros apart.
+    private func take(_ range: ByteRange, to extents: inout [Extent], _ count: inout Int) {
+        var offset = range.offset
+        while offset < range.end {
+            let end = min((offset / device.block + 1) * device.block, range.end)
+            let block = ByteRange(offset, to: end)
+            let bytes = UnsafeRawBufferPointer(
+                rebasing: body.bytes[offset - range.offset..<end - range.offset])
+            let kind = isZero(bytes) ? Extent.Kind.zero : .data
+            if kind == .data {
+                UnsafeMutableRawBufferPointer(
+                    rebasing: payload.bytes[count..<count + bytes.count]
+                ).copyMemory(from: bytes)
+                count += bytes.count
+            }
+            if let last = extents.last, last.kind == kind, last.range.end == offset {
+                extents[extents.count - 1].range.length += block.length
+            } else {
+                extents.append(Extent(block, kind))
+            }
+            offset = end
+        }
+    }
+}
