@@ -279,7 +279,9 @@ extension CurlHandle {
     /// Leaves away what libcurl would send unasked.
     private func setHeaders(_ request: HTTPRequest) throws(HTTPError) {
         var lines = ["Accept:"]
-        if let token = options.token, !request.isAnonymous { lines.append("Authorization: Bearer \(token)") }
+        if let token = options.token, !request.isAnonymous {
+            lines.append("Authorization: Bearer \(token)")
+        }
         if request.method == .post {
             lines += ["Expect:", "Content-Type:" + (request.contentType.map { " \($0)" } ?? "")]
         }

@@ -42,7 +42,7 @@ final class SSHProcess: Sendable {
     ///   - note: told of each line of its standard error.
     /// - Throws: when it cannot be started.
     init(_ words: [String], note: @escaping @Sendable (String) -> Void) throws(HTTPError) {
-        guard let program = words.first, Self.isThere(program) else {
+        guard let program = words.first, Program.find(program) != nil else {
             throw HTTPError(
                 .unreachable, "\(words.first ?? "ssh") is not found on this machine",
                 advice: "Install openssh-client, or name it by --ssh-command.")
@@ -57,8 +57,10 @@ final class SSHProcess: Sendable {
                 _ = try retryingInterrupts { clb_pipe(&pipe) }
                 let errors = OwnedDescriptor(owning: pipe[0])
                 let errorInput = OwnedDescriptor(owning: pipe[1])
-                process = try Self.spawn(
-                    ["/bin/sh", "-c", Self.deaf, "sh"] + words, far.rawValue, errorInput.rawValue)
+                process = try Program.start(
+                    "/bin/sh", ["/bin/sh", "-c", Self.deaf, "sh"] + words,
+                    .init(
+                        input: far.rawValue, output: far.rawValue, errors: errorInput.rawValue))
                 let source = Source(errors)
                 _ = Threads.start(count: 1, orInline: false) { [self] _ in read(source, note) }
                 let waiter = Threads.start(count: 1, orInline: false) { [self] _ in reap() }
@@ -75,46 +77,6 @@ final class SSHProcess: Sendable {
     private final class Source: Sendable {
         let file: OwnedDescriptor
         init(_ file: consuming OwnedDescriptor) { self.file = file }
-    }
-
-    private static func isThere(_ program: String) -> Bool {
-        if program.contains("/") { return access(program, X_OK) == 0 }
-        let path = getenv("PATH").map { String(cString: $0) } ?? "/usr/bin:/bin"
-        return path.split(separator: ":").contains { access("\($0)/\(program)", X_OK) == 0 }
-    }
-
-    /// The corresponding C function is `posix_spawn`.
-    private static func spawn(
-        _ words: [String], _ stream: Int32, _ errors: Int32
-    ) throws(Errno) -> pid_t {
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        // All others are closed when the program starts; dup2(2) makes these exceptions.
-        posix_spawn_file_actions_adddup2(&actions, stream, STDIN_FILENO)
-        posix_spawn_file_actions_adddup2(&actions, stream, STDOUT_FILENO)
-        posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO)
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        // What blkferry blocks and ignores for itself is no program's expectation.
-        var none = sigset_t()
-        sigemptyset(&none)
-        var usual = sigset_t()
-        sigemptyset(&usual)
-        for number in [SIGPIPE, SIGXFSZ] { sigaddset(&usual, number) }
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setsigdefault(&attributes, &usual)
-        posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
-        var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
-        defer { for argument in arguments { free(argument) } }
-        arguments.append(nil)
-        var process: pid_t = 0
-        let result = posix_spawn(
-            &process, words[0], &actions, &attributes, arguments, clb_environment())
-        guard result == 0 else { throw Errno(rawValue: result) }
-        return process
     }
 
     private func read(_ source: Source, _ note: @Sendable (String) -> Void) {

@@ -3,7 +3,7 @@
 
 internal import BlockClient
 internal import BlockDevices
-internal import DeviceProbe
+package import DeviceProbe
 internal import Digests
 internal import SyncEngine
 internal import WireProtocol
@@ -115,8 +115,9 @@ extension Replication.Options {
     /// The unit of comparison that the user wants, in bytes.
     var wantedBlock: Int { blockSize ?? BlockLayout.defaultBlock }
 
-    func policy(isDryRun: Bool) -> GatePolicy {
-        return GatePolicy(
+    /// What the gate is to allow.
+    package func policy(isDryRun: Bool) -> GatePolicy {
+        GatePolicy(
             sizePolicy: sizePolicy.flatMap { DeviceProbe.SizePolicy(rawValue: $0.rawValue) },
             overwrite: overwrites, isDryRun: isDryRun)
     }

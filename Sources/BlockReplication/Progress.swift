@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import SyncEngine
+package import SyncEngine
 
 extension Replication {
     /// How far a run is; each figure is right by itself, they need not belong to one instant.
@@ -24,7 +24,7 @@ extension Replication {
         /// Since the phase began.
         public var seconds: Double
 
-        init(_ progress: RunControl.Progress) {
+        package init(_ progress: RunControl.Progress) {
             phase =
                 switch progress.phase {
                 case .sync: .sync

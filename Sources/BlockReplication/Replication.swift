@@ -3,10 +3,10 @@
 
 internal import BlockClient
 internal import BlockDevices
-internal import DeviceProbe
+package import DeviceProbe
 internal import Glibc
 internal import LinuxIO
-internal import SyncEngine
+package import SyncEngine
 internal import Synchronization
 
 /// Makes one device the exact replica of another, moving only what differs; or compares the two.
@@ -47,7 +47,8 @@ public final class Replication: Sendable {
     public let options: Options
 
     let events: @Sendable (Event) -> Void
-    private let control: RunControl
+    /// Watched and cancelled through this.
+    package let control: RunControl
     private let sourceEnd: SourceEndpoint
     private let targetEnd: TargetEndpoint
     private let engineOptions: SyncOptions
@@ -66,14 +67,22 @@ public final class Replication: Sendable {
     ///   - options: how.
     ///   - events: told what the user should know, in any thread, until the run has ended.
     /// - Throws: why it cannot be done.
-    public init(
+    public convenience init(
         _ action: Action = .synchronize, from source: String, to target: String,
         options: Options = Options(), events: @escaping @Sendable (Event) -> Void = { _ in }
+    ) throws(ReplicationError) {
+        try self.init(
+            action, from: source, to: target, options: options, control: RunControl(), events)
+    }
+
+    /// The same, under a control that is there before the devices are open.
+    package init(
+        _ action: Action, from source: String, to target: String, options: Options,
+        control: RunControl, _ events: @escaping @Sendable (Event) -> Void
     ) throws(ReplicationError) {
         let clock = ContinuousClock()
         let start = clock.now
         try options.check(source: source, target: target)
-        let control = RunControl()
         let endpoints = try Endpoints(options, isCancelled: { control.isCancelled }, events)
         var sourceEnd: SourceEndpoint
         let targetEnd: TargetEndpoint
@@ -114,6 +123,9 @@ public final class Replication: Sendable {
     public func cancel() { control.cancel() }
 
     public var isCancelled: Bool { control.isCancelled }
+
+    /// What the source was like when it was opened.
+    package var sourceFacts: SourceFacts { sourceEnd.facts }
 
     /// How far the run is.
     public var progress: Progress { Progress(control.progress) }

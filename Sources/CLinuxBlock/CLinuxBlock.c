@@ -12,6 +12,7 @@
 #include <linux/stat.h>
 #include <malloc.h>
 #include <poll.h>
+#include <spawn.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -124,6 +125,7 @@ void clb_forbid_core_dumps(void) {
 }
 
 const short clb_POLLRDHUP = POLLRDHUP;
+const short clb_POSIX_SPAWN_SETSID = POSIX_SPAWN_SETSID;
 
 int clb_socket_pair(int ends[2]) {
     return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);

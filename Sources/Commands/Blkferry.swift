@@ -16,6 +16,7 @@ package struct Blkferry: ParsableCommand {
             blkferry verify [<options>] <source> <target>
             blkferry serve [<options>]
             blkferry list [--json] [<url>]
+            blkferry benchmark [-B <n>] [<options>] <source> <target>
             blkferry token
             """,
         discussion: """
@@ -24,7 +25,7 @@ package struct Blkferry: ParsableCommand {
             holds something else, and exit status 0 means that the replica is on the medium.
             """,
         version: version,
-        subcommands: [Sync.self, Verify.self, Serve.self, List.self, Token.self],
+        subcommands: [Sync.self, Verify.self, Serve.self, List.self, Benchmark.self, Token.self],
         defaultSubcommand: Sync.self)
 
     package init() {}
@@ -45,12 +46,24 @@ package struct Blkferry: ParsableCommand {
             Glibc.exit(ExitStatus.usage.rawValue)
         }
         do {
-            var command = try parseAsRoot(arguments)
+            var command = try parseAsRoot(withSubcommand(arguments))
             try command.run()
             Glibc.exit(ExitStatus.done.rawValue)
         } catch {
             Glibc.exit(report(error).rawValue)
         }
+    }
+
+    /// Understands what starts a server of pdiffcopy, which has no subcommands.
+    ///
+    /// - Parameter arguments: as given.
+    /// - Returns: the same, or what they mean.
+    static func withSubcommand(_ arguments: [String]) -> [String] {
+        guard arguments.first?.hasPrefix("-") == true else { return arguments }
+        let isServer = arguments.prefix { $0 != "--" }.contains {
+            $0 == "--listen" || $0.hasPrefix("--listen=") || $0.hasPrefix("-l")
+        }
+        return isServer ? ["serve"] + arguments : arguments
     }
 
     /// Opens /dev/null where the caller has closed standard input, output or error: else a device

@@ -77,6 +77,12 @@ struct ComparisonOptions: ParsableArguments {
         "sync", "verify", "list", "serve", "benchmark", "refresh", "token", "help",
     ]
 
+    /// Whether a location, which has been looked at, is on a server.
+    func isRemote(_ text: String) -> Bool {
+        guard case .remote? = try? Location(text) else { return false }
+        return true
+    }
+
     var console: Console { Console(isVerbose: verbose, isQuiet: quiet) }
 
     /// What both commands have in common, but for what shows a server who asks.

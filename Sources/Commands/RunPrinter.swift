@@ -81,7 +81,7 @@ struct RunPrinter {
             throw CommandFailure(error)
         }
         let display = ProgressDisplay(common.progress, console)
-        return RunWatcher.watch(replication, display, target: common.target, console) {
+        return RunWatcher.watch(replication.control, display, target: common.target, console) {
             replication.run()
         }
     }

@@ -4,6 +4,7 @@
 internal import BlockReplication
 internal import Glibc
 internal import LinuxIO
+internal import SyncEngine
 internal import Synchronization
 
 /// Watches over a run from a thread of its own: shows its progress and turns signals into an
@@ -17,6 +18,14 @@ enum RunWatcher {
         let value = Atomic(false)
     }
 
+    /// What is said about signals.
+    struct Messages: Sendable {
+        var first = "interrupted, finishing the windows in work"
+        /// Object, operation and reason.
+        var second: String
+        var advice = "What was written may be lost; run it again."
+    }
+
     /// Tells the watcher that the run is over.
     private static let wakeUp = SIGUSR2
 
@@ -26,23 +35,26 @@ enum RunWatcher {
     /// ignored, as nohup(1) has SIGHUP, stays ignored.
     ///
     /// - Parameters:
-    ///   - run: cancelled on a signal.
+    ///   - control: cancelled on a signal.
     ///   - progress: shows how far the run is.
     ///   - target: what the user calls it.
     ///   - console: told of the signal.
+    ///   - messages: what it is told; by default as suits a sync.
     ///   - work: the run.
     /// - Returns: what the work returned.
     static func watch<Result>(
-        _ run: Replication, _ progress: ProgressDisplay, target: String, _ console: Console,
-        _ work: () -> Result
+        _ control: RunControl, _ progress: ProgressDisplay, target: String, _ console: Console,
+        messages: Messages? = nil, _ work: () -> Result
     ) -> Result {
+        let messages =
+            messages ?? Messages(second: "\(target): flush: not waited for, interrupted twice")
         var blocked = waitedFor()
         pthread_sigmask(SIG_BLOCK, &blocked, nil)
         // A reader that went away makes write(2) fail; it must not end a run.
         signal(SIGPIPE, SIG_IGN)
         let isOver = Flag()
         let watcher = Threads.start(count: 1, orInline: false) { _ in
-            wait(run, progress, target, console, isOver)
+            wait(control, progress, messages, console, isOver)
         }
         guard !watcher.isEmpty else {
             // No thread is to be had: without a watch a signal ends the program at once.
@@ -59,8 +71,8 @@ enum RunWatcher {
     }
 
     private static func wait(
-        _ run: Replication, _ progress: ProgressDisplay, _ target: String, _ console: Console,
-        _ isOver: Flag
+        _ control: RunControl, _ progress: ProgressDisplay, _ messages: Messages,
+        _ console: Console, _ isOver: Flag
     ) {
         var display = progress
         var signals = waitedFor()
@@ -74,21 +86,19 @@ enum RunWatcher {
                 continue
             }
             if signal < 0 {
-                if errno == EAGAIN { display.show(run.progress) }
+                if errno == EAGAIN { display.show(Replication.Progress(control.progress)) }
                 continue
             }
-            if run.isCancelled {
-                display.finish(run.progress)
-                console.error(
-                    "\(target): flush: not waited for, interrupted twice",
-                    advice: "What was written may be lost; run it again.")
+            if control.isCancelled {
+                display.finish(Replication.Progress(control.progress))
+                console.error(messages.second, advice: messages.advice)
                 exit(ExitStatus.interrupted.rawValue)
             }
-            run.cancel()
+            control.cancel()
             display.clear()
-            console.status("blkferry: interrupted, finishing the windows in work\n")
+            console.status("blkferry: \(messages.first)\n")
         }
-        display.finish(run.progress)
+        display.finish(Replication.Progress(control.progress))
     }
 
     private static func waitedFor() -> sigset_t {

@@ -77,10 +77,17 @@ struct Serve: ParsableCommand {
             "Release a session that was silent for so many seconds.", valueName: "seconds"))
     var sessionTimeout = 60.0
 
+    @Flag(name: .shortAndLong, help: "Log every request.")
+    var verbose = false
+
+    @Flag(name: .shortAndLong, help: "Log warnings and errors only.")
+    var quiet = false
+
     func validate() throws {
         if let concurrency, !(1...256).contains(concurrency) {
             throw ValidationError("concurrency \(concurrency): must be from 1 to 256")
         }
+        if verbose && quiet { throw ValidationError("--verbose does not go with --quiet") }
         guard (1...86_400).contains(sessionTimeout) else {
             throw ValidationError("session timeout \(sessionTimeout): must be from 1 to 86400")
         }
@@ -124,7 +131,7 @@ struct Serve: ParsableCommand {
         var offer = try self.offer(oneTime)
         offer.identity = try tls.identity(for: address.hosts)
         var logger = Logger(label: "blkferry") { StreamLogHandler.standardError(label: $0) }
-        logger.logLevel = .info
+        logger.logLevel = verbose ? .debug : quiet ? .warning : .info
         var options = BlockServer.Options(
             address: address.address, exports: offer.exports, logger: logger)
         options.tokens = offer.tokens

@@ -41,18 +41,38 @@ struct Sync: ParsableCommand {
     @Flag(help: "Leave unreadable blocks of the source out and end with 6.")
     var skipUnreadable = false
 
+    @Option(
+        name: [.customShort("B"), .long],
+        help: ArgumentHelp(
+            "Measure syncs at growing change instead, in so many steps: see blkferry benchmark.",
+            valueName: "n"))
+    var benchmark: Int?
+
     func validate() throws {
+        if let benchmark { try validateBenchmark(steps: benchmark) }
         if exitCode && !dryRun { throw ValidationError("--exit-code goes with --dry-run") }
         if dryRun && verify { throw ValidationError("--verify does not go with --dry-run") }
     }
 
+    private func validateBenchmark(steps: Int) throws {
+        try Benchmark.validate(steps: steps, common)
+        let others = [
+            ("--dry-run", dryRun), ("--whole-file", wholeFile), ("--verify", verify),
+            ("--skip-unreadable", skipUnreadable), ("--exit-code", exitCode),
+        ]
+        if let other = others.first(where: \.1) {
+            throw ValidationError("\(other.0) does not go with --benchmark")
+        }
+    }
+
     func run() throws {
         var options = common.options()
+        options.sizePolicy = sizePolicy?.asOption
+        options.overwrites = overwrite
+        if let benchmark { try BenchmarkRun(common, options, .init(steps: benchmark)).run() }
         options.wholeFile = wholeFile
         options.verifies = verify
         options.skipsUnreadable = skipUnreadable
-        options.sizePolicy = sizePolicy?.asOption
-        options.overwrites = overwrite
         try RunPrinter(common, kind: dryRun ? .dryRun : .sync)
             .run(options, endsWithDifferent: exitCode)
     }

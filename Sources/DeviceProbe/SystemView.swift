@@ -4,7 +4,7 @@
 internal import CLinuxBlock
 internal import Glibc
 internal import LinuxIO
-internal import SystemPackage
+package import SystemPackage
 
 /// Where this machine tells about its devices; a made-up tree stands in for it in tests.
 package struct SystemView: Sendable {
@@ -65,7 +65,7 @@ func symbolicLinkTarget(_ path: String) -> String? {
 /// The corresponding C function is `realpath`.
 ///
 /// - Throws: what realpath(3) says, ENOENT when a part of it is missing.
-func canonicalPath(_ path: String) throws(Errno) -> String {
+package func canonicalPath(_ path: String) throws(Errno) -> String {
     guard let answer = realpath(path, nil) else { throw currentErrno() }
     defer { free(answer) }
     return String(cString: answer)

@@ -21,8 +21,10 @@ import Testing
         Subcommand(name: [], operandCount: 2), Subcommand(name: ["sync"], operandCount: 2),
         Subcommand(name: ["verify"], operandCount: 2), Subcommand(name: ["list"], operandCount: 0),
         Subcommand(name: ["serve"], operandCount: 0),
+        Subcommand(name: ["benchmark"], operandCount: 2),
     ]
-    static let withOperands = all.filter { $0.operandCount == 2 }
+    /// A benchmark has to be permitted first, and its target is here.
+    static let withOperands = all.filter { $0.operandCount == 2 && $0.name != ["benchmark"] }
 
     /// One line that starts with the program's name, and at most one that says what to do.
     private func expectOneMessage(

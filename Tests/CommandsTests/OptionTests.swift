@@ -4,6 +4,7 @@
 import ArgumentParser
 import BlockReplication
 import SyncEngine
+import TestSupport
 import Testing
 
 @testable import Commands
@@ -74,5 +75,21 @@ import Testing
     @Test func `buffers stay small by themselves, and bounded on request`() throws {
         #expect(try threads([], block: 16 << 20) == 1)
         #expect(throws: ReplicationError.self) { try threads(["-c", "256"], block: 16 << 20) }
+    }
+}
+
+@Suite struct ListenOptionTests {
+    @Test(arguments: [
+        (["--listen=8080"], true), (["-l", "8080", "--export", "a"], true), (["-l8080"], true),
+        (["-v", "--listen", "8080"], true), (["-n", "a", "b"], false), (["a", "b"], false),
+        (["list", "-l"], false), (["-n", "--", "-l", "b"], false), (["--help"], false),
+    ])
+    func `to listen is to serve, as with pdiffcopy`(arguments: [String], isServer: Bool) {
+        #expect(Blkferry.withSubcommand(arguments) == (isServer ? ["serve"] : []) + arguments)
+    }
+
+    @Test func `nothing is served that was not named`() throws {
+        let result = try blkferry("--listen=8080")
+        #expect(result.status == 64 && result.errors.contains("nothing is exported"))
     }
 }

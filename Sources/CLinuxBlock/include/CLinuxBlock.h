@@ -73,6 +73,7 @@ void clb_limit_arenas(int count);
 void clb_forbid_core_dumps(void);
 
 extern const short clb_POLLRDHUP;
+extern const short clb_POSIX_SPAWN_SETSID;
 
 /// socketpair(2) AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC
 int clb_socket_pair(int ends[2]);

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import ArgumentParser
+internal import BlockDevices
+internal import LinuxIO
+
+/// What a benchmark changes in its steps: whole blocks, so that what differs is known exactly.
+struct ChangePlan {
+    /// Where the changed blocks are.
+    enum Pattern: String, CaseIterable, ExpressibleByArgument {
+        /// At the start, one after the other.
+        case sequential
+        /// Anywhere, each by itself, as databases change them.
+        case random
+    }
+
+    /// How many steps there are; the last one changes everything.
+    var steps: Int
+    var pattern: Pattern
+    /// Determines which blocks `random` chooses.
+    var seed: UInt64
+    /// Bytes of the source.
+    var size: Int
+    /// Bytes.
+    var block: Int
+
+    /// How much a step is to change.
+    func percent(_ step: Int) -> Double { 100 * Double(step) / Double(steps) }
+
+    /// The runs of blocks that a step changes.
+    ///
+    /// - Parameter step: from 1 to `steps`.
+    /// - Returns: the same each time; ascending, none longer than `ChangedRuns.limit`.
+    func runs(_ step: Int) -> ChangedRuns {
+        let total = (size + block - 1) / block
+        let count = max(1, (total * step + steps / 2) / steps)
+        return ChangedRuns(
+            size: size, block: block, total: total, count: count,
+            random: pattern == .random
+                ? SplitMix64(seed: seed &+ UInt64(step) &* 0xD1B5_4A32_D192_ED03) : nil)
+    }
+}
+
+/// Chosen blocks of a device, adjacent ones as one run; each block is chosen at most once.
+struct ChangedRuns: Sequence, IteratorProtocol {
+    private let size: Int
+    private let block: Int
+    /// Blocks of the device.
+    private let total: Int
+    private var random: SplitMix64?
+    /// The block that is looked at next.
+    private var position = 0
+    /// Blocks that are still to be chosen.
+    private var left: Int
+    /// The block after the last one that was chosen.
+    private var runEnd = 0
+
+    /// Bytes that a run has at most, rounded up to a block.
+    static let limit = 1 << 20
+
+    fileprivate init(size: Int, block: Int, total: Int, count: Int, random: SplitMix64?) {
+        self.size = size
+        self.block = block
+        self.total = total
+        self.random = random
+        left = count
+    }
+
+    mutating func next() -> ByteRange? {
+        guard left > 0 else { return nil }
+        while !takesNext() {}
+        let start = position - 1
+        while left > 0, (position - start) * block < Self.limit, takesNext() {}
+        // The block after a run may have been looked at, and left alone.
+        return ByteRange(start * block, to: Swift.min(runEnd * block, size))
+    }
+
+    /// Looks at one block.
+    ///
+    /// Selection sampling: each set of blocks is as likely as any other, and none is kept in memory
+    /// (D. Knuth, The Art of Computer Programming, volume 2, 3.4.2, algorithm S).
+    private mutating func takesNext() -> Bool {
+        let rest = UInt64(total - position)
+        position += 1
+        if random != nil {
+            guard let number = random?.next(below: rest), number < left else { return false }
+        }
+        left -= 1
+        runEnd = position
+        return true
+    }
+}
+
+/// Random numbers that a seed determines.
+///
+/// G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", 2014.
+struct SplitMix64: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
+
+    fileprivate mutating func next(below bound: UInt64) -> UInt64 {
+        UInt64.random(in: 0..<bound, using: &self)
+    }
+}
+
+/// Inverts every bit of some runs of a device, so that each byte surely differs, and flushes it.
+///
+/// - Parameters:
+///   - runs: ascending; the last one may end within a block.
+///   - device: an admitted target.
+///   - block: bytes.
+///   - isOver: asked now and then; it ends the work early.
+/// - Returns: bytes that were changed.
+/// - Throws: the device's error; any part of the runs may have been changed.
+func invert(
+    _ runs: ChangedRuns, of device: any BlockDevice, block: Int, unless isOver: () -> Bool
+) throws(IOError) -> Int {
+    let buffer = AlignedBuffer(count: max(2 * ChangedRuns.limit, 2 * block))
+    var runs = runs
+    var waiting = runs.next()
+    var changed = 0
+    while waiting != nil, !isOver() {
+        var transfers: [Transfer] = []
+        var used = 0
+        while let run = waiting, used + run.length <= buffer.count {
+            let memory = UnsafeMutableRawBufferPointer(
+                rebasing: buffer.bytes[used..<(used + run.length)])
+            transfers.append(Transfer(into: memory, at: run.offset))
+            used += run.length
+            waiting = runs.next()
+        }
+        try device.read(transfers)
+        // A run that ends within a word is the last one; the memory after it is the buffer's.
+        for place in stride(from: 0, to: used, by: 8) {
+            let old = buffer.bytes.load(fromByteOffset: place, as: UInt64.self)
+            buffer.bytes.storeBytes(of: ~old, toByteOffset: place, as: UInt64.self)
+        }
+        for (transfer, isDone) in zip(transfers, device.attempt(transfers, .write)) where !isDone {
+            try device.write(UnsafeRawBufferPointer(transfer.memory), at: transfer.offset)
+        }
+        changed += used
+    }
+    try device.flush()
+    return changed
+}
