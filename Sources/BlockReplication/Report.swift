@@ -63,13 +63,15 @@ extension Replication {
 
 extension Replication.Report {
     /// Whether all of it was done and nothing was left out: after `synchronize` the target is the
-    /// exact replica, on the medium, read back where that was asked for; after the other actions
-    /// everything was compared.
+    /// exact replica, flushed where the target can be, and read back where that was asked for;
+    /// after the other actions everything was compared.
     public var isDone: Bool {
-        error == nil && !wasInterrupted && unreadable.isEmpty
-            && (action != .synchronize || engine.isFlushed)
-            && (verifiedDifferent ?? 0) == 0
+        error == nil && !wasInterrupted && unreadable.isEmpty && (verifiedDifferent ?? 0) == 0
     }
+
+    /// Whether what was written is known to be on the medium; a server of pdiffcopy cannot be asked
+    /// to flush.
+    public var isFlushed: Bool { engine.isFlushed }
 
     /// What was in the way of it; the other errors of writing are of the same kind.
     public var error: ReplicationError? {

@@ -244,7 +244,9 @@ import Testing
     }
 
     @Test func `a signal ends the run in order, and a second one finishes the job`() throws {
-        let target = try scratch.sparseFile("there/image", size: size)
+        let source = try scratch.sparseFile("large", size: 24 << 20)
+        try fill(source, seed: 9, size: 24 << 20)
+        let target = try scratch.sparseFile("there/image", size: 24 << 20)
         let sync = try RunningProgram(
             [program, "--json", "-c", "2", "--bwlimit", "1M", source, url("image")])
         let wanted = try [UInt8](contentsOf: source, count: 4096)

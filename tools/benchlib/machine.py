@@ -194,12 +194,18 @@ def goal_at_least(text, figure, least):
             "reached": figure is not None and figure >= least}
 
 
-def first_line(*command):
+def median(figures):
+    return statistics.median(figures)
+
+
+def first_line(*command, contains=""):
+    """The first line that a command prints, with a certain text in it; or nothing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         return ""
-    return ((done.stdout or done.stderr).splitlines() or [""])[0]
+    lines = [line for line in (done.stdout or done.stderr).splitlines() if contains in line]
+    return (lines or [""])[0]
 
 
 def description(binary):

@@ -20,7 +20,7 @@ only. pdiffcopy and rsync do not flush what they write. --directory is as for `l
 """
 
 from . import machine, secure, servers, wire
-from .pair import CASES, DIRECTORY, Pair, fastest_floor, rotated  # noqa: F401
+from .pair import CASES, DIRECTORY, Pair, fastest_floor, rotated, title  # noqa: F401
 from .peers import DIRECTIONS, contestants
 
 LIMIT = 600  # seconds for one run
@@ -57,7 +57,7 @@ class Benchmark:
             return str(failure)
 
     def leave_out(self, contestant, case, reason):
-        name = f"{contestant.name}, {CASES[case]}"
+        name = f"{contestant.name}, {title(case)}"
         self.missing[name] = reason
         print(f"Left out: {name}: {reason}")
 
@@ -79,7 +79,7 @@ class Benchmark:
             return
         contestant.chosen[case] = min(
             contestant.ways, key=lambda way: seconds.get(way.label, float("inf")))
-        print(f"{contestant.name}, {CASES[case]}: {contestant.chosen[case].label} is the fastest "
+        print(f"{contestant.name}, {title(case)}: {contestant.chosen[case].label} is the fastest "
               f"of {len(contestant.ways)} ways")
 
     def choose_all(self):

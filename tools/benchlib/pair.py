@@ -21,12 +21,20 @@ CASES = {
 }
 
 
+def title(case):
+    """What a case is called; `first20` is one, too."""
+    return CASES.get(case) or f"first {case.removeprefix('first')} % changed"
+
+
 def changes(case, size):
     """The ranges that a case changes, as (offset, length); the same for every tool and round."""
     if case == "random1":
         blocks = random.Random(SEED).sample(range(size // BLOCK), size // BLOCK // 100)
         return [(block * BLOCK, BLOCK) for block in sorted(blocks)]
-    end = {"identical": 0, "first10": size // 10 // BLOCK * BLOCK, "all": size}[case]
+    percent = {"identical": 0, "all": 100}.get(case)
+    if percent is None:
+        percent = int(case.removeprefix("first"))
+    end = size * percent // 100 // BLOCK * BLOCK
     return [(offset, min(machine.CHUNK, end - offset)) for offset in range(0, end, machine.CHUNK)]
 
 
