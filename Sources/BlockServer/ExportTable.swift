@@ -105,7 +105,7 @@ final class ExportTable: Sendable {
         return ExportList(devices: records, directories: directories)
     }
 
-    private static func notFound(_ name: String) -> Problem {
+    static func notFound(_ name: String) -> Problem {
         var problem = Problem(
             .notFound, status: 404, "There is no such export",
             detail: "the server exports no such device, or it is not there")

@@ -100,12 +100,14 @@ final class BodyPool: Sendable {
     init(size: Int) { self.size = size }
 
     /// Bytes that a body takes: all of a large one's, since they may be one huge page.
+    ///
+    /// One that is larger than those that are kept counts as it is.
     func cost(_ count: Int) -> Int {
-        count == 0 ? 0 : count > Self.largeSize ? size : max(count, 4096)
+        count == 0 ? 0 : count > Self.largeSize ? max(count, size) : max(count, 4096)
     }
 
     func take(_ count: Int) -> RequestBody {
-        guard count > Self.largeSize else { return RequestBody(capacity: count) }
+        guard count > Self.largeSize, count <= size else { return RequestBody(capacity: count) }
         return free.withLock { $0.popLast() } ?? RequestBody(capacity: size)
     }
 

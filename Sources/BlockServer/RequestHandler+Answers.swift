@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockDevices
 internal import NIOCore
 internal import NIOHTTP1
 internal import WireProtocol
@@ -17,12 +16,14 @@ extension RequestHandler {
         }
         var head = HTTPResponseHead(version: .http1_1, status: response.status)
         head.headers = response.headers
-        let length: Int
+        // Without a length NIO makes chunks of the body.
+        let length: Int?
         switch response.body {
         case .bytes(let bytes): length = bytes.readableBytes
-        case .content(_, let range): length = range.length
+        case .stream(let source):
+            length = source.isChunked && takesChunks && !isHead ? nil : source.length
         }
-        if response.status != .noContent {
+        if let length, response.status != .noContent {
             head.headers.add(name: "Content-Length", value: "\(length)")
         }
         if !keepsAlive || isEnding {
@@ -37,11 +38,11 @@ extension RequestHandler {
                 context.write(wrapOutboundOut(.body(.byteBuffer(bytes))), promise: nil)
             }
             end(cost: cost, context)
-        case .content(let content, let range):
+        case .stream(let source):
             if isHead {
                 end(cost: cost, context)
             } else {
-                stream(content, range, cost: cost, context)
+                stream(source, cost: cost, context)
             }
         }
     }
@@ -64,40 +65,34 @@ extension RequestHandler {
         (try? context.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
     }
 
-    /// Sends a device's content, one piece after the other as the client takes them.
+    /// Sends what a source makes, one piece after the other as the client takes them.
     private func stream(
-        _ content: OpenedContent, _ range: ByteRange, cost: Int, _ context: ChannelHandlerContext
+        _ source: any BodySource, cost: Int, _ context: ChannelHandlerContext
     ) {
-        guard !range.isEmpty, context.channel.isActive else {
+        guard !source.isAtEnd, context.channel.isActive else {
             end(cost: cost, context)
             return
         }
-        let piece = ByteRange(
-            range.offset, to: min(range.offset + Self.contentStep, range.end))
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
         let loop = context.eventLoop
         shared.queue.add { memory in
-            let bytes: ByteBuffer?
-            do throws(IOError) {
-                bytes = ByteBuffer(bytes: try content.read(piece, memory))
-            } catch {
-                // The length was promised: all that is left is to break off.
-                bytes = nil
+            let piece: Result<ByteBuffer, Problem>
+            do throws(Problem) { piece = .success(try source.next(memory)) } catch {
+                piece = .failure(error)
             }
             loop.execute {
                 let (handler, context) = bound.value
-                handler.send(
-                    bytes, rest: ByteRange(piece.end, to: range.end), of: content, cost: cost,
-                    context)
+                handler.send(piece, of: source, cost: cost, context)
             }
         }
     }
 
     private func send(
-        _ bytes: ByteBuffer?, rest: ByteRange, of content: OpenedContent, cost: Int,
+        _ piece: Result<ByteBuffer, Problem>, of source: any BodySource, cost: Int,
         _ context: ChannelHandlerContext
     ) {
-        guard let bytes, context.channel.isActive else {
+        // After the head was sent, all that an error leaves is to break off.
+        guard case .success(let bytes) = piece, context.channel.isActive else {
             shared.budget.give(cost)
             context.close(promise: nil)
             return
@@ -106,7 +101,7 @@ extension RequestHandler {
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
         context.writeAndFlush(wrapOutboundOut(.body(.byteBuffer(bytes)))).whenComplete { _ in
             let (handler, context) = bound.value
-            handler.stream(content, rest, cost: cost, context)
+            handler.stream(source, cost: cost, context)
         }
     }
 

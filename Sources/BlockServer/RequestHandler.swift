@@ -63,6 +63,8 @@ final class RequestHandler: ChannelInboundHandler {
     let shared: ConnectionContext
     var state = State.idle
     var keepsAlive = true
+    /// HTTP/1.0 has no chunks.
+    var takesChunks = true
     var isEnding = false
     var isInputClosed = false
     /// The next request, which NIO hands out while the end of the answer before it is written.
@@ -209,6 +211,7 @@ extension RequestHandler {
     private func begin(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
         guard case .idle = state else { return }
         keepsAlive = head.isKeepAlive && !isEnding
+        takesChunks = head.version != .http1_0
         let route = Route(head.uri)
         let length = RequestRules.contentLength(of: head)
         var incoming = Incoming(head: head, route: route, cost: 0)
@@ -273,9 +276,6 @@ extension RequestHandler {
             handler.answerRejection(context)
         }
     }
-
-    /// Bytes of a device's content that are sent in one go.
-    static let contentStep = 1 << 20
 
     /// A body that stays away is no reason to wait for ever.
     private func armForBody(_ context: ChannelHandlerContext) {
@@ -345,7 +345,7 @@ extension RequestHandler {
         state = .answering
         let request = Request(
             route: route, method: incoming.head.method, headers: incoming.head.headers,
-            body: incoming.body, peer: peer, grant: incoming.grant)
+            body: incoming.body, peer: peer, address: address, grant: incoming.grant)
         let (shared, loop, cost) = (shared, context.eventLoop, incoming.cost)
         let bound = NIOLoopBound((self, context), eventLoop: loop)
         shared.queue.add { memory in
@@ -359,9 +359,10 @@ extension RequestHandler {
     }
 
     private func answerRejection(_ context: ChannelHandlerContext) {
-        guard case .receiving(let incoming) = state, let response = incoming.rejection else {
+        guard case .receiving(let incoming) = state, var response = incoming.rejection else {
             return
         }
+        if case .pdiffcopy = incoming.route { response.tellReasonInStatusLine() }
         timer?.cancel()
         if let body = incoming.body { shared.bodies.give(body) }
         state = .answering

@@ -22,7 +22,12 @@ enum RequestRules {
         // For a region's digest at most 128 of blocks come back, with marks and index; a map has
         // 16 KiB.
         case .compare: max(32 << 10, min(150 * size, Limits.blocks * 64 + tableCost))
-        case .content: RequestHandler.contentStep
+        case .content: ContentSource.step
+        case .pdiffcopy(let call):
+            switch call.endpoint {
+            case .hashes, .blocks: ContentSource.step
+            case .info, .resize: 0
+            }
         default: 0
         }
     }
@@ -121,6 +126,7 @@ enum RequestRules {
         case .compare: CompareRequest.headerSize + (Limits.blocks + 1) * Limits.digest
         case .read: ExtentFrame.tableSize(count: Limits.extents) + Limits.digest
         case .write: Limits.body
+        case .pdiffcopy(let call): call.endpoint == .blocks ? PdiffcopyCall.maximumBlock : 0
         case .info, .devices, .device, .content, .session: 0
         }
     }
@@ -129,7 +135,7 @@ enum RequestRules {
         switch route {
         case .sessions, .commit: MediaType.json
         case .compare, .read, .write: MediaType.frames
-        case .info, .devices, .device, .content, .session: nil
+        case .info, .devices, .device, .content, .session, .pdiffcopy: nil
         }
     }
 }

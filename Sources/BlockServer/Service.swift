@@ -2,76 +2,28 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-internal import DeviceProbe
 internal import Digests
-internal import Glibc
 internal import LinuxIO
-internal import Logging
 internal import NIOCore
 internal import NIOHTTP1
-internal import Synchronization
 internal import WireProtocol
 
 /// NIO has one, too.
 typealias IOError = LinuxIO.IOError
-
-/// A request whose head was accepted and whose body, if any, is complete.
-struct Request: Sendable {
-    var route: Route
-    var method: HTTPMethod
-    var headers: HTTPHeaders
-    var body: RequestBody?
-    var peer: String
-    var grant: Grant
-
-    var bytes: UnsafeRawBufferPointer {
-        body?.bytes ?? UnsafeRawBufferPointer(start: nil, count: 0)
-    }
-}
-
-/// What a request is answered with.
-struct Response: Sendable {
-    enum Body: Sendable {
-        case bytes(ByteBuffer)
-        /// A range of a device, read while it is sent.
-        case content(OpenedContent, ByteRange)
-    }
-    var status: HTTPResponseStatus
-    var headers = HTTPHeaders()
-    var body = Body.bytes(ByteBuffer())
-
-    init(_ status: HTTPResponseStatus) { self.status = status }
-
-    init(_ status: HTTPResponseStatus, frames: ByteBuffer) {
-        self.status = status
-        body = .bytes(frames)
-    }
-
-    init(_ status: HTTPResponseStatus, json: some Encodable) {
-        self.status = status
-        headers.add(name: "Content-Type", value: MediaType.json)
-        body = .bytes(ByteBuffer(bytes: WireJSON.encode(json)))
-    }
-
-    init(_ problem: Problem) {
-        status = HTTPResponseStatus(statusCode: problem.status)
-        headers.add(name: "Content-Type", value: MediaType.problem)
-        if problem.status == 503 { headers.add(name: "Retry-After", value: "1") }
-        body = .bytes(ByteBuffer(bytes: WireJSON.encode(problem)))
-    }
-}
 
 /// What the server does with requests; each blocks, on a thread of the queue.
 final class Service: Sendable {
     private let exports: ExportTable
     private let version: String
     private let contents = ContentCache()
+    private let pdiffcopy: PdiffcopyService
     let sessions: SessionTable
 
     init(exports: ExportTable, sessions: SessionTable, version: String) {
         self.exports = exports
         self.sessions = sessions
         self.version = version
+        pdiffcopy = PdiffcopyService(exports: exports, sessions: sessions)
     }
 
     /// Does what a request asks for.
@@ -83,7 +35,11 @@ final class Service: Sendable {
     func respond(
         to request: Request, _ memory: UnsafeMutableRawBufferPointer
     ) -> Response {
-        do throws(Problem) { return try answer(request, memory) } catch { return Response(error) }
+        do throws(Problem) { return try answer(request, memory) } catch {
+            var response = Response(error)
+            if case .pdiffcopy = request.route { response.tellReasonInStatusLine() }
+            return response
+        }
     }
 
     private func answer(
@@ -146,6 +102,8 @@ final class Service: Sendable {
                 if asked.release { sessions.end(session, how: "committed") }
                 return Response(.noContent)
             }
+        case .pdiffcopy(let call):
+            return try pdiffcopy.answer(call, request, memory)
         }
     }
 
@@ -180,12 +138,13 @@ final class Service: Sendable {
         switch RangeRequest(header, size: size) {
         case .all:
             response = Response(.ok)
-            response.body = .content(opened, ByteRange(0, to: size))
+            let range = ByteRange(0, to: size)
+            response.body = .stream(ContentSource(opened.device, range, owner: opened))
         case .part(let range):
             response = Response(.partialContent)
             response.headers.add(
                 name: "Content-Range", value: "bytes \(range.offset)-\(range.end - 1)/\(size)")
-            response.body = .content(opened, range)
+            response.body = .stream(ContentSource(opened.device, range, owner: opened))
         case .unsatisfiable:
             var problem = Problem(
                 .malformed, status: 416, "The range is not satisfiable",
@@ -195,7 +154,7 @@ final class Service: Sendable {
             response.headers.add(name: "Content-Range", value: "bytes */\(size)")
         }
         response.headers.add(name: "Accept-Ranges", value: "bytes")
-        if case .content = response.body {
+        if case .stream = response.body {
             response.headers.add(name: "Content-Type", value: MediaType.bytes)
         }
         return response
@@ -211,113 +170,6 @@ final class Service: Sendable {
     func tidy() {
         sessions.endSilent()
         contents.forgetOld()
-    }
-}
-
-/// A device that is read as it is, beside whoever has it.
-final class OpenedContent: Sendable {
-    let device: any BlockDevice
-    fileprivate let anchor: ExportTable.Anchor?
-
-    init(_ device: any BlockDevice, _ anchor: ExportTable.Anchor?) {
-        self.device = device
-        self.anchor = anchor
-    }
-
-    /// Reads what a client asked for, which need not be aligned.
-    ///
-    /// - Parameters:
-    ///   - range: shorter than the memory by two alignments at least.
-    ///   - memory: of the thread.
-    /// - Returns: the bytes, in the memory.
-    /// - Throws: what reading the device throws.
-    func read(
-        _ range: ByteRange, _ memory: UnsafeMutableRawBufferPointer
-    ) throws(IOError) -> UnsafeRawBufferPointer {
-        let unit = device.geometry.alignment
-        let start = range.offset / unit * unit
-        let end = min((range.end + unit - 1) / unit * unit, device.geometry.size)
-        let bytes = UnsafeMutableRawBufferPointer(rebasing: memory[..<(end - start)])
-        try device.read(into: bytes, at: start)
-        return UnsafeRawBufferPointer(
-            rebasing: bytes[(range.offset - start)..<(range.end - start)])
-    }
-}
-
-/// Devices whose content was asked for a moment ago: readers ask for one range after the other.
-final class ContentCache: Sendable {
-    private struct Entry {
-        var content: OpenedContent
-        /// What the device is called.
-        var name: String
-        var path: String
-        var identity: DeviceIdentity?
-        var size: Int
-        var used: ContinuousClock.Instant
-    }
-    /// What is one client's is no other's.
-    private struct Key: Hashable {
-        var name: String
-        var grant: Grant
-    }
-    private let entries = Mutex<[Key: Entry]>([:])
-    private static let lifetime = Duration.seconds(5)
-    private static let limit = 16
-
-    /// Opens what a name leads to.
-    ///
-    /// - Throws: 404 where it is not there, or no longer the same.
-    func open(
-        _ name: String, _ exports: ExportTable, _ grant: Grant
-    ) throws(Problem) -> OpenedContent {
-        let key = Key(name: name, grant: grant)
-        if let known = known(key, exports) { return known }
-        let found = try exports.find(name, for: grant)
-        let device: any BlockDevice
-        do throws(IOError) {
-            if found.description?.isImage == true {
-                device = try ImageFile(path: found.path, name: found.name, access: .read)
-            } else {
-                device = try BlockSpecialFile(path: found.path, name: found.name, access: .read)
-            }
-        } catch {
-            throw Problem(error)
-        }
-        let content = OpenedContent(device, found.anchor)
-        let entry = Entry(
-            content: content, name: found.name, path: found.path, identity: found.identity,
-            size: device.geometry.size, used: ContinuousClock().now)
-        entries.withLock { entries in
-            if entries.count >= Self.limit { entries.removeAll() }
-            entries[key] = entry
-        }
-        return content
-    }
-
-    private func known(_ key: Key, _ exports: ExportTable) -> OpenedContent? {
-        guard let entry = entries.withLock({ $0[key] }) else { return nil }
-        let status = try? FileStatus(path: entry.path)
-        let isSame =
-            switch entry.identity {
-            case .device(let number): status?.kind == .blockDevice && status?.device == number
-            case .image(let file, _):
-                status.map { FileIdentity($0) } == file && status?.size == entry.size
-                    && (entry.content.anchor == nil || exports.leads(entry.name, to: file))
-            case .newImage, nil: false
-            }
-        guard isSame, ContinuousClock().now - entry.used < Self.lifetime else {
-            entries.withLock { $0[key] = nil }
-            return nil
-        }
-        entries.withLock { $0[key]?.used = ContinuousClock().now }
-        return entry.content
-    }
-
-    /// Forgets all, since other exports may be offered now.
-    func forgetAll() { entries.withLock { $0.removeAll() } }
-
-    func forgetOld() {
-        let limit = ContinuousClock().now - Self.lifetime
-        entries.withLock { entries in entries = entries.filter { $0.value.used > limit } }
+        pdiffcopy.forgetOld()
     }
 }

@@ -29,6 +29,10 @@ final class Session: Sendable {
     /// Paths of devices that cache the same bytes.
     let relatives: [String]
     private let anchor: ExportTable.Anchor?
+    /// After which it is released as long as nothing was written; `nil` for that of the table.
+    private let briefSilence: Duration?
+    /// Held by who changes a part of a sector, or the size.
+    let edges = Mutex<Void>(())
     let start = ContinuousClock().now
 
     /// What has been done, in bytes.
@@ -54,7 +58,8 @@ final class Session: Sendable {
         id: String, run: String?, peer: String, grant: Grant, mode: SessionRequest.Mode,
         name: String,
         device: any BlockDevice, layout: WireLayout, method: DigestMethod, key: DigestKey?,
-        record: SessionRecord, relatives: [String], anchor: ExportTable.Anchor?
+        record: SessionRecord, relatives: [String], anchor: ExportTable.Anchor?,
+        briefSilence: Duration? = nil
     ) {
         self.id = id
         self.run = run
@@ -69,6 +74,7 @@ final class Session: Sendable {
         self.record = record
         self.relatives = relatives
         self.anchor = anchor
+        self.briefSilence = briefSilence
     }
 
     /// Begins a request; `false` when the session has ended.
@@ -119,6 +125,12 @@ final class Session: Sendable {
             state.isEnded = true
             return true
         }
+    }
+
+    /// After which it is released now; `nil` for that of the table.
+    var silence: Duration? {
+        let counts = counts
+        return counts.written + counts.zeroed > 0 ? nil : briefSilence
     }
 
     func count(_ change: (inout Counts) -> Void) { state.withLock { change(&$0.counts) } }

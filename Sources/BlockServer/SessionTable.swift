@@ -58,14 +58,18 @@ final class SessionTable: Sendable {
     ///   - request: what for.
     ///   - peer: the client's address.
     ///   - grant: what it may do.
+    ///   - canCreate: whether a target that is not there may be created.
+    ///   - briefSilence: after which the session is released as long as nothing was written;
+    ///     `nil` for no other than all sessions have.
     /// - Returns: the session, and what the client is told of it.
     /// - Throws: why not: 404, 409, 423, 503 and the errors of the device.
     func open(
-        _ device: String, _ request: SessionRequest, peer: String, _ grant: Grant
+        _ device: String, _ request: SessionRequest, peer: String, _ grant: Grant,
+        canCreate: Bool = true, briefSilence: Duration? = nil
     ) throws(Problem) -> Session {
         let isTarget = request.mode != .read
         waitForFirstAttempt(of: request, grant)
-        let found = try exports.find(device, canCreate: isTarget, for: grant)
+        let found = try exports.find(device, canCreate: isTarget && canCreate, for: grant)
         // A dry run is told what the real one would be told.
         if isTarget && found.access == .readOnly {
             let isTokens = grant.access == .readOnly
@@ -87,7 +91,8 @@ final class SessionTable: Sendable {
             grant: grant)
         try take(claim, as: id, found)
         do throws(Problem) {
-            let session = try open(id, found, request, claim)
+            let session = try open(
+                id, found, request, claim, briefSilence: briefSilence.map { min($0, silence) })
             let isOpen = state.withLock { state in
                 guard !state.isClosed else { return false }
                 state.sessions[id] = session
@@ -123,6 +128,11 @@ final class SessionTable: Sendable {
         known.finish()
         return known
     }
+
+    /// A client's session for a device; `nil` where there is none.
+    func known(
+        _ run: String, _ found: ExportTable.Found, _ mode: SessionRequest.Mode, _ grant: Grant
+    ) -> Session? { sessionOf(run: run, key(of: found), mode, grant) }
 
     private func key(of found: ExportTable.Found) -> Key {
         switch found.identity {
@@ -184,7 +194,8 @@ final class SessionTable: Sendable {
     }
 
     private func open(
-        _ id: String, _ found: ExportTable.Found, _ request: SessionRequest, _ claim: Claim
+        _ id: String, _ found: ExportTable.Found, _ request: SessionRequest, _ claim: Claim,
+        briefSilence: Duration?
     ) throws(Problem) -> Session {
         let method: DigestMethod
         var key: DigestKey?
@@ -226,7 +237,7 @@ final class SessionTable: Sendable {
             id: id, run: request.run, peer: claim.peer, grant: claim.grant, mode: request.mode,
             name: found.name,
             device: opened.device, layout: layout, method: method, key: key, record: record,
-            relatives: opened.relatives, anchor: found.anchor)
+            relatives: opened.relatives, anchor: found.anchor, briefSilence: briefSilence)
     }
 
     /// Finds a session; the caller must `finish()` what it then does.
@@ -247,10 +258,19 @@ final class SessionTable: Sendable {
         release(session, how: how)
     }
 
+    /// Ends a session if nothing of it is in work.
+    func endIdle(_ session: Session, how: String) {
+        guard session.end(afterSilence: .zero) else { return }
+        release(session, how: how)
+    }
+
+    /// Whether a session goes on.
+    func has(_ id: String) -> Bool { state.withLock { $0.sessions[id] != nil } }
+
     /// Ends sessions that nothing was heard of for too long.
     func endSilent() {
         for session in state.withLock({ Array($0.sessions.values) })
-        where session.end(afterSilence: silence) {
+        where session.end(afterSilence: session.silence ?? silence) {
             flushAndRelease(session, how: "silent")
         }
     }

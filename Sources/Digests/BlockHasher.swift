@@ -86,6 +86,38 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
         }
     }
 
+    /// Begins the digest of bytes that come piece by piece; for a method without a key.
+    ///
+    /// - Throws: when libcrypto fails, for which no reason is known.
+    package mutating func begin() throws(DigestError) {
+        try piecewise { EVP_DigestInit_ex2($0, $1, nil) }
+    }
+
+    /// Adds a piece.
+    package mutating func add(_ bytes: UnsafeRawBufferPointer) throws(DigestError) {
+        try piecewise { context, _ in EVP_DigestUpdate(context, bytes.baseAddress, bytes.count) }
+    }
+
+    /// Ends the digest that was begun.
+    ///
+    /// - Parameter digest: gets `method.byteCount` bytes at its start.
+    /// - Throws: when libcrypto fails, for which no reason is known.
+    package mutating func finish(into digest: UnsafeMutableRawBufferPointer) throws(DigestError) {
+        precondition(digest.count >= method.byteCount)
+        try piecewise { context, _ in EVP_DigestFinal_ex(context, digest.baseAddress, nil) }
+    }
+
+    private func piecewise(
+        _ call: (_ context: OpaquePointer, _ algorithm: OpaquePointer) -> Int32
+    ) throws(DigestError) {
+        guard case .digest(let context, let algorithm) = engine else {
+            preconditionFailure("\(method.name) takes all at once")
+        }
+        guard call(context, algorithm) == 1 else {
+            throw DigestError(method.name, "digest", failedCall: "failed in libcrypto")
+        }
+    }
+
     /// Computes one digest for each region of a window.
     ///
     /// - Parameters:

@@ -93,16 +93,24 @@ package struct RemoteLocation: Hashable, Sendable {
         guard let decoded = percentDecoded(path) else {
             throw WireError("\(text): its percent signs do not stand for UTF-8 text")
         }
-        // A tag stands without the slash; what looks like one in a directory keeps it.
-        // The slash alone: a combining mark after it would be one character with it.
-        let bare = String(decoded.unicodeScalars.dropFirst())
-        let isTag = ExportSelector.isTag(bare) || Self.idPrefixes.contains { bare.hasPrefix($0) }
-        selector = isTag ? bare : decoded
+        let bare = Self.selector(inPath: decoded)
+        let isTag = bare != decoded
+        selector = bare
         if scheme == .ssh, isTag, !ExportSelector.isTag(bare) {
             throw WireError(
                 "\(text): only a server that is running knows this name: say the path, or UUID= "
                     + "and the like")
         }
+    }
+
+    /// What a URL's path names: a tag, which stands without the slash, or the path itself.
+    ///
+    /// What looks like a tag in a directory keeps its slash.
+    package static func selector(inPath path: String) -> String {
+        // The slash alone: a combining mark after it would be one character with it.
+        let bare = String(path.unicodeScalars.dropFirst())
+        let isTag = ExportSelector.isTag(bare) || idPrefixes.contains { bare.hasPrefix($0) }
+        return isTag ? bare : path
     }
 
     private static func user(_ name: Substring, _ text: String) throws(WireError) -> String {

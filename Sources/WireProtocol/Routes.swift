@@ -13,10 +13,12 @@ package enum Route: Hashable, Sendable {
     case read(session: String)
     case write(session: String)
     case commit(session: String)
+    /// Of pdiffcopy's protocol.
+    case pdiffcopy(PdiffcopyCall)
 
-    /// Reads the target of a request line; `nil` for what this API does not have.
+    /// Reads the target of a request line; `nil` for what there is not.
     ///
-    /// - Parameter target: path and query; a query means nothing here.
+    /// - Parameter target: path and query; a query means something to pdiffcopy's endpoints alone.
     package init?(_ target: some StringProtocol) {
         guard target.hasPrefix("/"), target.utf8.count <= 8192 else { return nil }
         let path = target.prefix { $0 != "?" && $0 != "#" }
@@ -24,6 +26,11 @@ package enum Route: Hashable, Sendable {
         for part in path.split(separator: "/", omittingEmptySubsequences: false).dropFirst() {
             guard let decoded = percentDecoded(part) else { return nil }
             parts.append(decoded)
+        }
+        if parts.count == 1, let endpoint = PdiffcopyCall.Endpoint(rawValue: parts[0]) {
+            let query = target.dropFirst(path.count + 1).prefix { $0 != "#" }
+            self = .pdiffcopy(PdiffcopyCall(endpoint, query: String(query)))
+            return
         }
         if parts.count > 1 && parts.last == "" { parts.removeLast() }
         guard parts.first == "v1", !parts.contains("") else { return nil }
@@ -56,6 +63,7 @@ package enum Route: Hashable, Sendable {
         case .read(let id): "/v1/sessions/\(percentEncoded(id))/read"
         case .write(let id): "/v1/sessions/\(percentEncoded(id))/write"
         case .commit(let id): "/v1/sessions/\(percentEncoded(id))/commit"
+        case .pdiffcopy(let call): "/\(call.endpoint.rawValue)?\(call.query)"
         }
     }
 
@@ -65,6 +73,12 @@ package enum Route: Hashable, Sendable {
         case .info, .devices, .device, .content: ["GET", "HEAD"]
         case .session: ["GET", "HEAD", "DELETE"]
         case .sessions, .compare, .read, .write, .commit: ["POST"]
+        case .pdiffcopy(let call):
+            switch call.endpoint {
+            case .info, .hashes: ["GET", "HEAD"]
+            case .blocks: ["GET", "POST"]
+            case .resize: ["POST"]
+            }
         }
     }
 }

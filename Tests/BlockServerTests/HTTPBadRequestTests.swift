@@ -90,6 +90,7 @@ import WireProtocol
 private struct BadRequests {
     private let sessions: [String]
     private let paths: [String]
+    private let files: [String]
     private let size = 1 << 20
 
     init(port: Int, readOnly: String, writable: String) throws {
@@ -101,7 +102,29 @@ private struct BadRequests {
             sessions.append(try answer.decoded(as: SessionRecord.self).session)
         }
         self.sessions = sessions
-        paths = [readOnly, writable].map { Route.device($0).path }
+        files = [readOnly, writable]
+        paths = files.map { Route.device($0).path }
+    }
+
+    /// Of pdiffcopy's protocol; our own session keeps it from writing to the one file, and that it
+    /// is read-only from the other.
+    private func ofPdiffcopy(_ random: inout SeededGenerator) -> [UInt8] {
+        let endpoints = PdiffcopyCall.Endpoint.allCases
+        let endpoint = endpoints.randomElement(using: &random) ?? .info
+        let values = [
+            "", "0", "-1", "%zz", "x", "4096", "9999999999", "18446744073709551616", "%00", "+1",
+            "sha1", "md5", "gmac",
+        ]
+        var query = "filename=" + (files.randomElement(using: &random) ?? "")
+        if Int.random(in: 0..<4, using: &random) == 0 { query += ":overwrite" }
+        for name in ["offset", "size", "block_size", "method"] {
+            query += "&\(name)=" + (values.randomElement(using: &random) ?? "")
+        }
+        let body = random.bytes(Int.random(in: 0...3000, using: &random))
+        let isWrite = endpoint == .resize || Bool.random(using: &random)
+        return HTTPConnection.request(
+            isWrite ? "POST" : "GET", "/\(endpoint.rawValue)?\(query)",
+            body: endpoint == .blocks && isWrite ? body : nil)
     }
 
     /// A request, and whether an answer is to be waited for.
@@ -113,7 +136,7 @@ private struct BadRequests {
         func post(_ path: String, _ body: [UInt8], _ type: String = Wire.frames) -> [UInt8] {
             HTTPConnection.request("POST", path, [type], body: body)
         }
-        switch Int.random(in: 0..<20, using: &random) {
+        switch Int.random(in: 0..<21, using: &random) {
         case 0: return (random.bytes(Int.random(in: 1...300, using: &random)), false)
         case 1: return (HTTPConnection.request("PUT", path, body: [1]), true)
         case 2: return (HTTPConnection.request("DELETE", device), true)
@@ -137,6 +160,7 @@ private struct BadRequests {
             let text = random.bytes(20).map { "%" + hexadecimal([$0]) }.joined()
             return (HTTPConnection.request("GET", "/v1/devices/\(text)/content"), true)
         case 18: return (post(session + "/compare", sealed(comparison(&random))), true)
+        case 19: return (ofPdiffcopy(&random), true)
         default:
             var bytes = HTTPConnection.request("GET", "/v1")
             bytes[Int.random(in: 0..<bytes.count, using: &random)] = UInt8.random(

@@ -76,6 +76,8 @@ final class TestServer: Sendable {
 /// An answer as it came.
 struct HTTPAnswer {
     var status: Int
+    /// What stands behind the status.
+    var reason: String
     /// Names in lower case.
     var headers: [String: String]
     var body: [UInt8]
@@ -145,12 +147,36 @@ final class HTTPConnection {
                 parts.count > 1
                 ? parts[1].trimmingCharacters(in: .whitespaces) : ""
         }
-        let status = lines[0].split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0
+        let words = lines[0].split(separator: " ", maxSplits: 2).map(String.init)
+        let status = words.dropFirst().first.flatMap { Int($0) } ?? 0
+        let reason = words.count > 2 ? words[2] : ""
+        if headers["transfer-encoding"] == "chunked", !isHead {
+            let body = try chunks()
+            return HTTPAnswer(status: status, reason: reason, headers: headers, body: body)
+        }
         let length = isHead || status < 200 ? 0 : headers["content-length"].flatMap { Int($0) } ?? 0
         while received.count < length { try receiveMore() }
         let body = Array(received[..<length])
         received.removeSubrange(..<length)
-        return HTTPAnswer(status: status, headers: headers, body: body)
+        return HTTPAnswer(status: status, reason: reason, headers: headers, body: body)
+    }
+
+    /// A body in chunks (RFC 9112, section 7.1), without extensions and trailers.
+    private func chunks() throws -> [UInt8] {
+        var body: [UInt8] = []
+        let mark = Array("\r\n".utf8)
+        while true {
+            guard let end = received.firstRange(of: mark) else {
+                try receiveMore()
+                continue
+            }
+            let digits = String(decoding: received[..<end.lowerBound], as: UTF8.self)
+            guard let count = Int(digits, radix: 16) else { throw Errno.badMessage }
+            while received.count < end.upperBound + count + mark.count { try receiveMore() }
+            body += received[end.upperBound..<end.upperBound + count]
+            received.removeSubrange(..<(end.upperBound + count + mark.count))
+            if count == 0 { return body }
+        }
     }
 
     private func receiveMore() throws {

@@ -25,6 +25,7 @@ import WireProtocol
 
     private enum Operation: CaseIterable {
         case show, content, head, read, dryRun, write
+        case pdiffcopyInfo, pdiffcopyHashes, pdiffcopyRead, pdiffcopyWrite, pdiffcopyResize
     }
 
     /// `rw` and `ro` are exported by themselves, `inside` is in a directory that is exported `rw`.
@@ -55,7 +56,11 @@ import WireProtocol
         ]
         server = try TestServer(
             scratch.file("rw") + ":rw", scratch.file("ro"), scratch.file("images/") + ":rw"
-        ) { $0.tokens = tokens }
+        ) {
+            $0.tokens = tokens
+            // What pdiffcopy's requests begin ends by silence alone.
+            $0.sessionTimeout = 0.05
+        }
     }
 
     private func path(_ export: Export) -> String {
@@ -85,6 +90,27 @@ import WireProtocol
         case .read: return try open(.read)
         case .dryRun: return try open(.dryRun)
         case .write: return try open(.write)
+        case .pdiffcopyInfo, .pdiffcopyHashes, .pdiffcopyRead, .pdiffcopyWrite, .pdiffcopyResize:
+            return try performOfPdiffcopy(operation, path, headers)
+        }
+    }
+
+    /// Status of a request without a session, which begins one; its time is waited for.
+    private func performOfPdiffcopy(
+        _ operation: Operation, _ path: String, _ headers: [String]
+    ) throws -> Int {
+        func ask(_ method: String, _ endpoint: String, body: [UInt8]? = nil) throws -> Int {
+            let target = endpoint.replacing("?", with: "?filename=\(percentEncoded(path))&")
+            return try server.ask(method, target, headers, body: body).status
+        }
+        defer { #expect(becomesTrue { server.server.sessionCount == 0 }) }
+        switch operation {
+        case .pdiffcopyInfo: return try ask("GET", "/info?")
+        case .pdiffcopyHashes: return try ask("GET", "/hashes?method=sha1")
+        case .pdiffcopyRead: return try ask("GET", "/blocks?offset=1&size=2")
+        case .pdiffcopyWrite:
+            return try ask("POST", "/blocks?offset=4096", body: [UInt8](repeating: 7, count: 4096))
+        default: return try ask("POST", "/resize?size=\(size)")
         }
     }
 
@@ -102,7 +128,8 @@ import WireProtocol
         guard seen.contains(export) else { return 404 }
         let mayWrite = export != .ro && ![.readOnly, .oneReadOnly].contains(credential)
         switch operation {
-        case .show, .content, .head: return 200
+        case .show, .content, .head, .pdiffcopyInfo, .pdiffcopyHashes, .pdiffcopyRead: return 200
+        case .pdiffcopyWrite, .pdiffcopyResize: return mayWrite ? 200 : 403
         case .read: return 201
         case .dryRun, .write: return mayWrite ? 201 : 403
         }
@@ -142,7 +169,10 @@ import WireProtocol
     }
 
     @Test func `without a token nothing is told, not even what there is not`() throws {
-        for path in ["/", "/v1", "/v1/devices", "/v1/devices/x", "/v1/sessions/x", "/nowhere"] {
+        for path in [
+            "/", "/v1", "/v1/devices", "/v1/devices/x", "/v1/sessions/x", "/nowhere", "/info",
+            "/hashes?filename=/x", "/blocks?filename=/x", "/resize?filename=/x&size=1",
+        ] {
             for method in ["GET", "POST", "DELETE", "PUT"] {
                 #expect(try server.ask(method, path).status == 401, "\(method) \(path)")
             }

@@ -17,18 +17,20 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case exportsFile = "exports-file"
     case tokensFile = "tokens-file"
     case location
+    case pdiffcopyQuery = "pdiffcopy-query"
 
     /// Runs the parser.
     ///
     /// - Parameter bytes: the first one chooses what the parser is told besides, such as the size
-    ///   of the device; `exports-file`, `tokens-file` and `location` take all of them as
-    ///   text.
+    ///   of the device; `exports-file`, `tokens-file`, `location` and `pdiffcopy-query` take all
+    ///   of them as text.
     package func run(_ bytes: UnsafeRawBufferPointer) {
         let text = String(decoding: bytes, as: UTF8.self)
         switch self {
         case .exportsFile: return fuzzExportsFile(text)
         case .tokensFile: return fuzzTokensFile(text)
         case .location: return fuzzLocation(text)
+        case .pdiffcopyQuery: return fuzzPdiffcopyQuery(text)
         default: break
         }
         guard let choice = bytes.first else { return }
@@ -42,7 +44,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .sealed: fuzzSealed(rest, choice)
         case .json: fuzzJSON(rest, choice)
         case .range: fuzzRange(String(decoding: rest, as: UTF8.self), choice)
-        case .exportsFile, .tokensFile, .location: break
+        case .exportsFile, .tokensFile, .location, .pdiffcopyQuery: break
         }
     }
 }

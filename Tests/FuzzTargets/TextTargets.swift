@@ -105,3 +105,31 @@ func fuzzLocation(_ text: String) {
 private func check(_ route: Route) {
     require(Route(route.path) == route || route.path.utf8.count > 8192, "the same route again")
 }
+
+/// As the query of each of pdiffcopy's endpoints.
+func fuzzPdiffcopyQuery(_ text: String) {
+    for endpoint in PdiffcopyCall.Endpoint.allCases {
+        guard let route = Route("/\(endpoint.rawValue)?\(text)") else { continue }
+        guard case .pdiffcopy(let call) = route else {
+            fatalError("broken promise: it is pdiffcopy's")
+        }
+        require(Route(route.path) == route, "the same route again")
+        if let number = try? call.number("size", in: 1...1 << 40) {
+            require((1...1 << 40).contains(number), "a number within its range")
+            let again = PdiffcopyCall(endpoint, query: "size=\(number)")
+            require((try? again.number("size", in: 1...1 << 40)) == number, "the same number")
+        }
+        for name in ["filename", "method"] {
+            guard let value = try? call.text(name) else { continue }
+            require(!value.utf8.contains(0), "no NUL, at which C would stop reading")
+            let again = PdiffcopyCall(endpoint, query: "\(name)=\(percentEncoded(value))")
+            guard let same = try? again.text(name) else {
+                fatalError("broken promise: what is encoded can be decoded")
+            }
+            require(same.utf8.elementsEqual(value.utf8), "the same text again")
+        }
+        if let path = try? call.filename() {
+            require(path.utf8.first == UInt8(ascii: "/"), "an absolute path")
+        }
+    }
+}

@@ -61,9 +61,10 @@ package enum Pdiffcopy {
             _ = try process.wait()
         }
 
-        // Its workers end with it.
+        // Its workers end when it has. Other signals may be blocked, as they were in the thread that
+        // started it.
         deinit {
-            process.signal(SIGTERM)
+            process.signal(SIGKILL)
             _ = try? process.wait()
         }
 

@@ -40,7 +40,7 @@ import WireProtocol
     @Test(
         arguments: [
             "", "v1", "*", "/", "/v2", "/V1", "/v1/device", "/v1/devices/a/b", "/v1/sessions",
-            "/v1/sessions/a/content", "/v1/devices/a/content/b", "/info", "http://h/v1",
+            "/v1/sessions/a/content", "/v1/devices/a/content/b", "/infos", "http://h/v1",
             "/v1/devices/%", "/v1/devices/%4", "/v1/devices/%4g", "/v1/devices/%g4",
             "/v1/devices/%00", "/v1/devices/%FF", "/v1/devices/%C3", "/v1/devices/%ED%A0%80",
             "/v1/devices/%C0%AF",
