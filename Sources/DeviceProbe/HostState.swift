@@ -176,15 +176,18 @@ struct LoopBacking: Sendable {
         var answer = clb_loop_backing()
         if view.deviceNumber(at: loop.path) == loop.number,
             let file = try? OwnedDescriptor.open(
-                view.devicePath(loop.path), flags: O_RDONLY | O_NONBLOCK),
-            clb_get_loop_backing(file.rawValue, &answer) == 0
+                view.devicePath(loop.path), flags: O_RDONLY | O_NONBLOCK)
         {
-            offset = Int(clamping: answer.offset)
-            backing =
-                answer.block_device != 0
-                ? .device(answer.block_device)
-                : .file(FileIdentity(fileSystem: answer.device, inode: answer.inode))
-            return
+            if clb_get_loop_backing(file.rawValue, &answer) == 0 {
+                offset = Int(clamping: answer.offset)
+                backing =
+                    answer.block_device != 0
+                    ? .device(answer.block_device)
+                    : .file(FileIdentity(fileSystem: answer.device, inode: answer.inode))
+                return
+            }
+            // It was detached since sysfs was read.
+            if errno == ENXIO { return nil }
         }
         let attribute = "\(view.sys)/class/block/\(loop.name)/loop/offset"
         offset = readSmallFile(attribute).flatMap { Int($0) } ?? 0

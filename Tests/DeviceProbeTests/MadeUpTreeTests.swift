@@ -89,6 +89,18 @@ struct MadeUpTreeTests {
         #expect(no.advice == "Unmount it first: umount /a place")
     }
 
+    @Test func aLoopDeviceThatWasDetachedAMomentAgoIsInNobodysWay() throws {
+        let tree = try MadeUpTree()
+        do {
+            let loop = try LoopDevice(size: MiB)
+            try tree.add(real: loop, attributes: ["loop/backing_file": "/not/there"])
+        }
+        let image = try tree.scratch.sparseFile("image", size: MiB)
+        let admitted = try SafetyGate.admit(
+            image, source: facts(size: MiB), policy: GatePolicy(), view: tree.view)
+        #expect(admitted.sizeBefore == MiB)
+    }
+
     @Test func swapOnAVolumeOnAnArrayIsFoundThroughBoth() throws {
         let loop = try LoopDevice(size: MiB)
         let tree = try MadeUpTree(swaps: "/dev/dm-0\tpartition\t1\t0\t-2\n")
