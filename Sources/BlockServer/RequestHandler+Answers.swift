@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import Logging
 internal import NIOCore
 internal import NIOHTTP1
 internal import WireProtocol
@@ -30,6 +31,7 @@ extension RequestHandler {
             keepsAlive = false
             head.headers.add(name: "Connection", value: "close")
         }
+        log(response.status)
         armForAnswer(context)
         context.write(wrapOutboundOut(.head(head)), promise: nil)
         switch response.body {
@@ -45,6 +47,17 @@ extension RequestHandler {
                 stream(source, cost: cost, context)
             }
         }
+    }
+
+    private func log(_ status: HTTPResponseStatus) {
+        guard let asked else { return }
+        // Its path has no secrets: tokens are in a header, keys of digests in a body.
+        shared.logger.debug(
+            "request",
+            metadata: [
+                "peer": "\(peer)", "method": "\(asked.method)", "path": "\(asked.uri)",
+                "status": "\(status.code)",
+            ])
     }
 
     /// A client that reads nothing of its answer is not waited for; one that is slow is.

@@ -71,7 +71,9 @@ final class RequestHandler: ChannelInboundHandler {
     var next: [HTTPServerRequestPart] = []
     private var timer: Scheduled<Void>?
     private let name: String?
-    private var peer = "?"
+    private(set) var peer = "?"
+    /// The request that is worked on, or was last.
+    private(set) var asked: HTTPRequestHead?
     /// The same without the port.
     private var address = "local"
     /// Whether the client has to show a certificate.
@@ -211,6 +213,7 @@ extension RequestHandler {
     private func begin(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
         guard case .idle = state else { return }
         keepsAlive = head.isKeepAlive && !isEnding
+        asked = head
         takesChunks = head.version != .http1_0
         let route = Route(head.uri)
         let length = RequestRules.contentLength(of: head)

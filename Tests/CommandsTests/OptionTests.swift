@@ -92,4 +92,18 @@ import Testing
         let result = try blkferry("--listen=8080")
         #expect(result.status == 64 && result.errors.contains("nothing is exported"))
     }
+
+    @Test func `a server logs every request where that is wanted`() throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: 1 << 20)
+        let (verbose, usual) = (
+            try ServeProcess(image, options: ["-v"]), try ServeProcess(image, options: [])
+        )
+        for server in [verbose, usual] {
+            #expect(try blkferry("list", "http://127.0.0.1:\(server.port)").status == 0)
+        }
+        let log = try verbose.log()
+        #expect(log.contains("path=/v1/devices") && log.contains("status=200"), "\(log)")
+        #expect(try !usual.log().contains("path="))
+    }
 }
