@@ -90,7 +90,7 @@ final class PdiffcopyChannel: RemoteChannel {
         let slot = slot(index)
         // In a dry run, beyond what is there.
         if block.offset >= fileSize, block.length == device.block {
-            slot.copyBytes(from: try digestOfZeros())
+            slot.copyBytes(from: try digest(zeros: block.length))
             return
         }
         let memory = AlignedBuffer(count: block.length)
@@ -105,22 +105,19 @@ final class PdiffcopyChannel: RemoteChannel {
     ) throws(IOError) {
         let block = block(index, of: range)
         let slot = slot(index)
-        let zero =
-            block.length == device.block ? try digestOfZeros() : try digest(zeros: block.length)
-        guard slot.elementsEqual(zero) else { return }
-        marks.bytes[mark + number / 8] |= 1 << (number % 8)
+        guard slot.elementsEqual(try digest(zeros: block.length)) else { return }
+        let marks = marks.bytes
+        marks[mark + number / 8] |= 1 << (number % 8)
         slot.initializeMemory(as: UInt8.self, repeating: 0)
     }
 
-    private func digestOfZeros() throws(IOError) -> [UInt8] {
-        if zeroDigest.isEmpty { zeroDigest = try digest(zeros: device.block) }
-        return zeroDigest
-    }
-
+    /// The digest of so many zeros; that of a whole block is computed once.
     private func digest(zeros count: Int) throws(IOError) -> [UInt8] {
+        if count == device.block, !zeroDigest.isEmpty { return zeroDigest }
         let memory = AlignedBuffer(count: count + digestSize)
         let slot = UnsafeMutableRawBufferPointer(rebasing: memory.bytes[count..<count + digestSize])
         try digest(UnsafeRawBufferPointer(rebasing: memory.bytes[..<count]), into: slot)
+        if count == device.block { zeroDigest = Array(slot) }
         return Array(slot)
     }
 

@@ -10,6 +10,7 @@ import Logging
 import Synchronization
 import SystemPackage
 import TestSupport
+import Testing
 import WireProtocol
 
 /// What a server has logged, one entry a line.
@@ -257,7 +258,10 @@ extension TestServer {
         _ path: String, _ mode: SessionRequest.Mode, block: Int = 4096, size: Int? = nil,
         run: String? = nil
     ) throws -> SessionRecord {
-        try open(path, mode, block: block, size: size, run: run).decoded(as: SessionRecord.self)
+        let answer = try open(path, mode, block: block, size: size, run: run)
+        // What was refused is told, not what the refusal lacks.
+        try #require(answer.status == 201, "\(answer.text)")
+        return try answer.decoded(as: SessionRecord.self)
     }
 
     func commit(_ session: String, release: Bool = true) throws -> HTTPAnswer {
