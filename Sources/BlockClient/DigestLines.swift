@@ -81,6 +81,9 @@ struct DigestLines {
         }
     }
 
+    /// Whether each block has had its line.
+    var isComplete: Bool { seenCount == count }
+
     private mutating func keep(_ piece: UnsafeRawBufferPointer) throws(WireError) {
         // The digits of an offset, a tab and those of a digest.
         guard rest.count + piece.count <= 19 + 1 + 2 * digestSize else {

@@ -83,6 +83,21 @@ final class DigestTable: ResponseSink, Sendable {
             reason: "the server's hashes cannot be used: \(fault.reason)")
     }
 
+    /// What the server cannot have meant, also after all that is needed.
+    ///
+    /// Waits for the answer's end, where only that is missing.
+    func contradiction() -> IOError? {
+        while true {
+            let (fault, isOpen) = state.withLock { state in
+                if case .loading = state.progress { return (state.fault, state.lines.isComplete) }
+                return (state.fault, false)
+            }
+            if let fault { return error(for: fault) }
+            guard isOpen, !server.isCancelled() else { return nil }
+            usleep(Self.glance)
+        }
+    }
+
     /// Whether digests are still to come.
     var isLoading: Bool {
         state.withLock { if case .loading = $0.progress { true } else { false } }

@@ -20,14 +20,20 @@ final class PdiffcopyChannel: RemoteChannel {
     private var digests = AlignedBuffer(count: 4096)
     /// One mark a block of the last comparison, for each region from a byte of its own on.
     private var marks = AlignedBuffer(count: 4096)
+    /// Bytes that are read in one request at most: whole blocks, which alone can be checked.
+    private let request: Int
     /// One range of what is read.
-    private let body = ResponseBody(limit: Limits.payload)
+    private let body: ResponseBody
+    /// Two digests of one block: the server's, and that of what has come.
+    private let pair = AlignedBuffer(count: 4096)
     /// What was read last.
     private var payload = AlignedBuffer(count: 4096)
 
     init(_ device: PdiffcopyDevice) {
         self.device = device
         digestSize = device.digestMethod.byteCount
+        request = max(1, Limits.payload / device.block) * device.block
+        body = ResponseBody(limit: request)
     }
 
     func compare(
@@ -202,14 +208,45 @@ final class PdiffcopyChannel: RemoteChannel {
         for range in ranges {
             var offset = range.offset
             while offset < range.end {
-                let piece = ByteRange(offset, to: min(offset + Limits.payload, range.end))
+                let piece = ByteRange(offset, to: min(offset + request, range.end))
                 try device.server.read(piece, into: body, mayWait: device.mayWait)
+                try check(piece)
                 take(piece, to: &extents, &count)
                 offset = piece.end
             }
         }
         return ExtentFrame.Payload(
             extents: extents, data: UnsafeRawBufferPointer(rebasing: payload.bytes[..<count]))
+    }
+
+    /// Makes sure that the blocks that have come are those that the server has hashed; without
+    /// comparing there is nothing to go by.
+    private func check(_ range: ByteRange) throws(IOError) {
+        guard let table = device.knownTable else { return }
+        let (size, end) = (device.fileSize, digestSize)
+        var offset = range.offset
+        while offset < range.end {
+            let block = ByteRange(offset, to: min(offset + device.block, range.end))
+            offset = block.end
+            let number = block.offset / device.block
+            guard block.offset % device.block == 0,
+                block.end == min(block.offset + device.block, size)
+            else { continue }
+            let (theirs, ours) = (pair.bytes[..<end], pair.bytes[end..<2 * end])
+            try table.copy(
+                number..<number + 1, to: UnsafeMutableRawBufferPointer(rebasing: theirs))
+            let bytes = body.bytes[block.offset - range.offset..<block.end - range.offset]
+            try digest(
+                UnsafeRawBufferPointer(rebasing: bytes),
+                into: UnsafeMutableRawBufferPointer(rebasing: ours))
+            guard theirs.elementsEqual(ours) else {
+                throw .network(
+                    device.name, "read at \(block.offset), \(block.length) bytes",
+                    reason: "the data is not what the server has hashed: it has changed since, or "
+                        + "was damaged on the way",
+                    advice: "Run it again; a source that is in use is better read from a snapshot.")
+            }
+        }
     }
 
     /// Takes over what has come, and tells blocks of zeros apart.

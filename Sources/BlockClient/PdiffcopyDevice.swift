@@ -127,6 +127,9 @@ package final class PdiffcopyDevice: RemoteDevice {
         }
     }
 
+    /// The digests, where they have been asked for.
+    var knownTable: DigestTable? { state.withLock { $0.table } }
+
     /// Says as long as it is asked that a request may wait for the digests: the server has a few
     /// processes for all requests, and perhaps only one.
     var mayWait: () -> Bool {
@@ -215,6 +218,8 @@ extension PdiffcopyDevice {
     }
 
     package func checkSize() throws(IOError) {
+        // What was enough to go by may have been followed by what cannot be.
+        if let error = knownTable?.contradiction() { throw error }
         let (now, before) = (try server.size() ?? 0, fileSize)
         guard now != before else { return }
         throw IOError(

@@ -38,7 +38,9 @@ struct BenchmarkRsync {
         guard let program = Program.find("rsync") else {
             throw Absence(reason: "it is not found on this machine")
         }
-        self.program = program
+        // So that it does not go on writing where this program was killed; see setpriv(1).
+        let keeper = Program.find("setpriv")
+        self.program = keeper ?? program
         version =
             try Self.ask(program, "--version", isOver)
             .split(whereSeparator: \.isWhitespace).dropFirst(2).first.map(String.init) ?? "?"
@@ -55,7 +57,8 @@ struct BenchmarkRsync {
         }
         // So that what it has written is on the medium as well.
         if has("--fsync") { arguments.append("--fsync") }
-        self.arguments = try arguments + [Self.source(job.source), job.target]
+        let prefix = keeper == nil ? [] : ["--pdeathsig", "KILL", program]
+        self.arguments = try prefix + arguments + [Self.source(job.source), job.target]
     }
 
     private static func ask(

@@ -143,7 +143,7 @@ extension BenchmarkRun {
     func tell(_ text: String) {
         guard !console.isQuiet else { return }
         // A bar may stand on the line.
-        console.status("\(console.isTerminal ? "\r\u{1B}[K" : "")blkferry: \(text)\n")
+        console.status("\(console.isTerminal ? "\r\u{1B}[K" : "")blkferry: \(printable(text))\n")
     }
 
     /// Warns, of the same thing once.

@@ -172,6 +172,37 @@ import WireProtocol
         #expect(failure.reason.contains(lie.word), "\(failure)")
     }
 
+    @Test func `data that is not what was hashed is not believed`() throws {
+        let server = ScriptedPdiffcopy(content) { connection, endpoint, query in
+            guard endpoint == "/blocks", query["offset"] == "\(3 * Self.block)" else {
+                return false
+            }
+            connection.answer(200, [UInt8](repeating: 0, count: Self.block))
+            return true
+        }
+        // One block differs, so that this one is asked for.
+        var other = content
+        other[3 * Self.block] ^= 1
+        let target = MemoryDevice(other)
+        let report = synchronize(
+            source: try device(server), target: target,
+            options: engineOptions(block: Self.block), control: RunControl())
+        let failure = try #require(report.failure)
+        #expect(failure.isNetwork && failure.reason.contains("not what the server has hashed"))
+        #expect(target.bytes == other)
+    }
+
+    @Test func `what follows all digests is believed no more`() throws {
+        let server = ScriptedPdiffcopy(content) { [content] connection, endpoint, _ in
+            guard endpoint == "/hashes" else { return false }
+            let lines = digestLines(content, block: Self.block, method: "sha1")
+            connection.answer(200, Array((lines + [lines[2]]).joined().utf8))
+            return true
+        }
+        let failure = try #require(try comparison(server).failure)
+        #expect(failure.isNetwork && failure.reason.contains("twice"), "\(failure)")
+    }
+
     @Test(arguments: ["0\tda39a3ee5e6b4b0d3255bfef95601890afd80709\n", "1\n", "0"])
     func `digests without end are cut off`(piece: String) throws {
         let server = ScriptedPdiffcopy(content) { connection, endpoint, _ in
