@@ -28,7 +28,8 @@ struct GateInUseTests {
         let swap = try Swap(loop.path)
         defer { withExtendedLifetime(swap) {} }
         let no = try refusal(
-            loop.path, source: facts(size: 16 * MiB), policy: GatePolicy(overwrite: true))
+            loop.path, source: facts(size: 16 * MiB), policy: GatePolicy(overwrite: true),
+            comparing: Swap.header)
         #expect(no.cause == .inUse)
         #expect(no.reason == "it is in use as swap")
     }
@@ -41,7 +42,8 @@ struct GateInUseTests {
         let swap = try Swap(file)
         defer { withExtendedLifetime(swap) {} }
         let no = try refusal(
-            file, source: facts(size: 4 * MiB), policy: GatePolicy(overwrite: true))
+            file, source: facts(size: 4 * MiB), policy: GatePolicy(overwrite: true),
+            comparing: Swap.header)
         #expect(no.cause == .inUse)
         #expect(no.reason == "it is in use as swap")
     }

@@ -28,6 +28,9 @@ final class Mounted {
 
 /// Swap space that is switched off with this object.
 final class Swap {
+    /// Bytes at its start that the kernel does not write to while it is in use.
+    static let header = 4096
+
     private let path: String
 
     init(_ path: String) throws {
@@ -97,12 +100,15 @@ func facts(
 }
 
 /// What the gate says no with; the target must not have changed for it.
+///
+/// Of a target that others write to meanwhile only its first bytes can be compared.
 func refusal(
     _ target: String, source: SourceFacts, policy: GatePolicy = GatePolicy(),
-    view: SystemView = SystemView(), sourceLocation: SourceLocation = #_sourceLocation
+    view: SystemView = SystemView(), comparing count: Int = .max,
+    sourceLocation: SourceLocation = #_sourceLocation
 ) throws -> Refusal {
-    let before = fingerprint(target)
-    defer { #expect(fingerprint(target) == before, sourceLocation: sourceLocation) }
+    let before = fingerprint(target, count)
+    defer { #expect(fingerprint(target, count) == before, sourceLocation: sourceLocation) }
     do throws(ProbeError) {
         _ = try SafetyGate.admit(target, source: source, policy: policy, view: view)
     } catch .refused(let refusal) {
@@ -116,11 +122,15 @@ func refusal(
     throw CancellationError()
 }
 
-/// Existence, size and content of what a path leads to.
-func fingerprint(_ path: String) -> String {
+/// Existence, size and content of what a path leads to, or that of its first bytes.
+func fingerprint(_ path: String, _ count: Int = .max) -> String {
     guard let status = try? FileStatus(path: path) else { return "missing" }
     guard status.kind == .regular || status.kind == .blockDevice else { return "other" }
-    return "\(status.size) " + ((try? must("sha256sum", path)) ?? "unreadable")
+    let content =
+        count == .max
+        ? try? must("sha256sum", path)
+        : try? must("head", "-c", "\(count)", path)
+    return "\(status.size) " + (content ?? "unreadable")
 }
 
 /// A UUID that nothing on this machine has.
