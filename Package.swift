@@ -56,6 +56,13 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
+            name: "LogicalVolumes",
+            dependencies: [
+                "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .target(
             name: "Digests", dependencies: ["CGhash", "COpenSSL", "BlockDevices"],
             swiftSettings: settings),
         .target(
@@ -84,7 +91,7 @@ let package = Package(
             name: "BlockServer",
             dependencies: [
                 "CLinuxBlock", "COpenSSL", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests",
-                "WireProtocol",
+                "LogicalVolumes", "WireProtocol",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -97,15 +104,16 @@ let package = Package(
         .target(
             name: "BlockReplication",
             dependencies: [
-                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol", "SyncEngine",
-                "BlockClient",
+                "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes", "Digests",
+                "WireProtocol", "SyncEngine", "BlockClient",
+                .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
         .target(
             name: "Commands",
             dependencies: [
                 "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol",
-                "SyncEngine", "BlockClient", "BlockReplication", "BlockServer",
+                "SyncEngine", "BlockClient", "BlockReplication", "BlockServer", "LogicalVolumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
@@ -143,6 +151,18 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
+        .testTarget(
+            name: "LogicalVolumesTests",
+            dependencies: [
+                "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        // Scenarios of tools/lab run it.
+        .executableTarget(
+            name: "ChangeMapProbe",
+            dependencies: ["LinuxIO", "BlockDevices", "LogicalVolumes"],
+            path: "Tests/ChangeMapProbe", swiftSettings: settings),
         .testTarget(
             name: "DigestsTests", dependencies: ["COpenSSL", "LinuxIO", "Digests", "TestSupport"],
             swiftSettings: settings),
@@ -186,7 +206,8 @@ let package = Package(
             ],
             swiftSettings: settings),
         .testTarget(
-            name: "BlockReplicationTests", dependencies: ["BlockReplication", "TestSupport"],
+            name: "BlockReplicationTests",
+            dependencies: ["BlockDevices", "BlockReplication", "SyncEngine", "TestSupport"],
             swiftSettings: settings),
         .testTarget(
             name: "CommandsTests",

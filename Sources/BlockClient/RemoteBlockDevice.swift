@@ -99,12 +99,15 @@ package final class RemoteBlockDevice: RemoteDevice {
         request.source = purpose.source.map {
             SourceRecord($0, boot: readSmallFile("/proc/sys/kernel/random/boot_id"))
         }
-        request.sizePolicy = purpose.policy?.sizePolicy?.rawValue
-        request.overwrite = purpose.policy?.overwrite
+        request.set(purpose.policy)
+        if purpose.policy?.concernsVolumes == true { try server.requireVolumes() }
         let record = try Self.open(server, selector, request)
         // Who opens the session again needs the same, whatever that server would choose.
         request.digest = record.digest ?? request.digest
         request.fasterDigests = nil
+        // It is there now.
+        request.snapshot = nil
+        request.keep = nil
         do throws(DigestError) { digestMethod = try DigestMethod(named: request.digest) } catch {
             throw .failed(IOError(name, error.operation, reason: error.reason))
         }
@@ -184,9 +187,11 @@ package final class RemoteBlockDevice: RemoteDevice {
     }
 
     package var geometry: Geometry {
+        // Blocks that the server has raised may be larger than what it tells of its transfers: they
+        // are the chunks of a thin pool then.
         Geometry(
             size: state.withLock { $0.size }, logicalSector: record.logicalSector ?? 512,
-            alignment: record.alignment)
+            alignment: record.block > request.block ? record.block : record.alignment)
     }
 
     /// What the gate on this side has to know of a source over there.

@@ -90,6 +90,20 @@ package final class RemoteServer: Sendable {
         try json(HTTPRequest(.get, Route.devices.path), "list", ExportList.self)
     }
 
+    /// Makes sure that it knows of making, cutting and keeping logical volumes; one that does not
+    /// would leave it undone.
+    func requireVolumes() throws(ProbeError) {
+        let record = try json(HTTPRequest(.get, Route.info.path), "open", ServerRecord.self)
+        guard record.features.contains(SessionRequest.volumes) else {
+            throw .failed(
+                .network(
+                    location.text, "open",
+                    reason: "the server, version \(record.version), knows nothing of --shrink, "
+                        + "--create and --snapshot-target",
+                    advice: "A newer blkferry there does."))
+        }
+    }
+
     /// One of its exports.
     ///
     /// - Parameter selector: as in a URL.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import DeviceProbe
 internal import Digests
 package import WireProtocol
 
@@ -12,6 +13,8 @@ package struct SSHSettings: Sendable {
     package var remoteCommand = "blkferry"
     /// Whether the device that the URL names is written to.
     package var isTarget = false
+    /// Whether it may be made where it is missing: a logical volume.
+    package var createsVolume = false
 
     package init() {}
 }
@@ -43,7 +46,8 @@ package struct SSHCommand: Sendable {
     ///   - settings: what the user wants.
     ///   - group: the name under which its processes over there find their server.
     package init(_ location: RemoteLocation, _ settings: SSHSettings, group: String) {
-        let access = settings.isTarget ? "rw" : "ro"
+        let mayCreate = settings.createsVolume && location.selector.flatMap(VolumePlace.init) != nil
+        let access = settings.isTarget ? mayCreate ? "rw,create" : "rw" : "ro"
         let exports =
             location.selector.map { "--export \(shellQuoted("\($0):\(access)"))" }
             ?? "--export-all"

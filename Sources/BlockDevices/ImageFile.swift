@@ -142,9 +142,9 @@ package final class ImageFile: BlockDevice {
 extension DirectFile {
     /// Whether the medium returns zeros for a range.
     ///
-    /// A sample of it: the first and the last 64 KiB.
+    /// A sample of it: both ends.
     func readsAsZeros(_ range: ByteRange) throws(IOError) -> Bool {
-        let length = min(range.length, 64 << 10)
+        let length = min(range.length, ZeroingLadder.ends)
         let buffer = AlignedBuffer(count: length)
         let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<length])
         for offset in [range.offset, range.end - length] where offset % alignment == 0 {

@@ -8,18 +8,23 @@ internal import SystemPackage
 /// Zeroes ranges by the first of several methods that a device can do and that proved itself.
 ///
 /// A method is proved once, by reading back what it first zeroed: devices exist that accept a
-/// discard and return old data. A method that the device refuses, or that did not prove itself, is
-/// not tried again.
+/// request and return old data. One that promises nothing, such as a discard, is proved each time,
+/// all over the range. A method that the device refuses, or that did not prove itself, is not tried
+/// again.
 final class ZeroingLadder: Sendable {
     /// One way to zero a range.
     struct Method: Sendable {
         let name: String
+        /// Whether the system says that the range is zeros then, once it works at all.
+        let isPromise: Bool
         let apply: @Sendable (ByteRange) throws(Errno) -> Void
 
         init(
-            _ name: String, _ apply: @escaping @Sendable (ByteRange) throws(Errno) -> Void
+            _ name: String, isPromise: Bool = true,
+            _ apply: @escaping @Sendable (ByteRange) throws(Errno) -> Void
         ) {
             self.name = name
+            self.isPromise = isPromise
             self.apply = apply
         }
     }
@@ -37,7 +42,8 @@ final class ZeroingLadder: Sendable {
     ///
     /// - Parameters:
     ///   - methods: the cheapest first; writing zeros, the last resort, is not among them.
-    ///   - readsAsZeros: reads a range from the medium and tells whether it is all zeros.
+    ///   - readsAsZeros: reads the first and the last `ends` bytes of a range from the medium and
+    ///     tells whether they are zeros.
     init(
         _ methods: [Method],
         readsAsZeros: @escaping @Sendable (ByteRange) throws(IOError) -> Bool
@@ -66,15 +72,31 @@ final class ZeroingLadder: Sendable {
                 demote(index)
                 continue
             }
-            if isProved { return true }
+            if isProved && methods[index].isPromise { return true }
             // What cannot be read back proves nothing; writing zeros may still mend it.
-            guard let isZero = try? readBack(range) else { return false }
+            guard let isZero = try? isZero(range, wholly: !methods[index].isPromise) else {
+                return false
+            }
             if isZero {
                 state.withLock { if $0.current == index { $0.isProved = true } }
                 return true
             }
             demote(index)
         }
+    }
+
+    /// Bytes at each end of a range that are looked at.
+    static let ends = 64 << 10
+
+    private func isZero(_ range: ByteRange, wholly: Bool) throws(IOError) -> Bool {
+        guard wholly else { return try readBack(range) }
+        var offset = range.offset
+        while offset < range.end {
+            let piece = ByteRange(offset, to: min(offset + 2 * Self.ends, range.end))
+            guard try readBack(piece) else { return false }
+            offset = piece.end
+        }
+        return true
     }
 
     /// Never tries a method again, unless another thread has already moved on.

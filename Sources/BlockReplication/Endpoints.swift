@@ -5,6 +5,8 @@ internal import BlockClient
 internal import BlockDevices
 internal import DeviceProbe
 internal import Digests
+internal import LinuxIO
+internal import LogicalVolumes
 internal import SyncEngine
 internal import WireProtocol
 
@@ -142,7 +144,8 @@ struct Endpoints {
             if let location = remote(text) {
                 return try target(on: location, source, policy)
             }
-            let admitted = try SafetyGate.admit(text, source: source.facts, policy: policy)
+            let admitted = try SafetyGate.admit(
+                text, source: source.facts, policy: policy, volumes: LocalVolumes())
             let target = TargetEndpoint(
                 device: admitted.device, sizeBefore: admitted.sizeBefore,
                 resizeTo: policy.isDryRun ? nil : admitted.resizeTo,
@@ -179,6 +182,13 @@ struct Endpoints {
         let server = try server(location, isTarget: true)
         let alignment = source.device.geometry.alignment
         if let other = try PdiffcopyServer.find(server) {
+            guard !policy.concernsVolumes else {
+                throw .failed(
+                    .network(
+                        location.text, "open",
+                        reason: "a server of pdiffcopy knows nothing of --shrink, --create and "
+                            + "--snapshot-target"))
+            }
             return TargetEndpoint(
                 try other.target(
                     for: source.facts, policy: policy, wishes(alignment: alignment)),

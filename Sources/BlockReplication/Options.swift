@@ -44,6 +44,14 @@ extension Replication {
         public var sizePolicy: SizePolicy?
         /// Write even though something else than the source is on the target.
         public var overwrites = false
+        /// Cut a logical volume that is larger than the source needs; with `sizePolicy` `resize`.
+        public var shrinksVolume = false
+        /// Make a logical volume that is not there: `group/volume`, a thin one with `@pool` behind.
+        public var createsVolume = false
+        /// Take a snapshot of this name of a logical volume before it is written.
+        public var targetSnapshot: String?
+        /// Date the snapshots of that name, and keep so many of them, at least 1.
+        public var keptSnapshots: Int?
         /// What goes over the network at most, at least 1024; `nil` for no limit.
         public var bytesPerSecond: Int?
         /// How servers are reached.
@@ -90,6 +98,13 @@ extension Replication.Options {
         if let rate = bytesPerSecond, rate < 1024 {
             throw invalid("bwlimit \(rate): must be at least 1024 bytes a second")
         }
+        if let snapshot = targetSnapshot, !VolumePlace.isName(snapshot) {
+            throw invalid("snapshot \(snapshot): is no name that a logical volume can have")
+        }
+        if let kept = keptSnapshots {
+            guard targetSnapshot != nil else { throw invalid("keep \(kept): of no snapshot") }
+            guard kept > 0 else { throw invalid("keep \(kept): must be at least 1") }
+        }
         var remoteCount = 0
         for text in [source, target] {
             guard !text.isEmpty else { throw invalid("a location is empty") }
@@ -117,9 +132,13 @@ extension Replication.Options {
 
     /// What the gate is to allow.
     package func policy(isDryRun: Bool) -> GatePolicy {
-        GatePolicy(
+        var policy = GatePolicy(
             sizePolicy: sizePolicy.flatMap { DeviceProbe.SizePolicy(rawValue: $0.rawValue) },
             overwrite: overwrites, isDryRun: isDryRun)
+        policy.shrinks = shrinksVolume
+        policy.creates = createsVolume
+        policy.snapshot = targetSnapshot.map { TargetSnapshot(name: $0, keeps: keptSnapshots) }
+        return policy
     }
 
     func digestMethod() throws(ReplicationError) -> DigestMethod? {
@@ -141,6 +160,7 @@ extension Replication.Options {
         settings.command = access.sshCommand
         settings.remoteCommand = access.remoteCommand
         settings.isTarget = isTarget
+        settings.createsVolume = isTarget && createsVolume
         return settings
     }
 }

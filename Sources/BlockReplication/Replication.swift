@@ -2,7 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockClient
-internal import BlockDevices
+package import BlockDevices
 package import DeviceProbe
 internal import Glibc
 internal import LinuxIO
@@ -49,9 +49,9 @@ public final class Replication: Sendable {
     let events: @Sendable (Event) -> Void
     /// Watched and cancelled through this.
     package let control: RunControl
-    private let sourceEnd: SourceEndpoint
-    private let targetEnd: TargetEndpoint
-    private let engineOptions: SyncOptions
+    let sourceEnd: SourceEndpoint
+    let targetEnd: TargetEndpoint
+    let engineOptions: SyncOptions
     private let openSeconds: Double
     private let hasBegun = Atomic(false)
 
@@ -116,7 +116,7 @@ public final class Replication: Sendable {
         openSeconds = (clock.now - start) / .seconds(1)
     }
 
-    deinit { release(isComplete: false) }
+    deinit { release(isDone: false) }
 
     /// Ends the run when the windows in work are finished, the target flushed; a second run
     /// finishes the job.
@@ -143,31 +143,52 @@ public final class Replication: Sendable {
     ) -> Report {
         precondition(
             !hasBegun.exchange(true, ordering: .relaxed), "a replication runs once: make another")
-        guard let progress else { return run() }
+        guard let progress else { return perform() }
         let ticker = Ticker(interval) { [self] in progress(self.progress) }
-        let report = run()
+        let report = perform()
         ticker.stop()
         return report
     }
 
-    private func run() -> Report {
+    /// Does the work, once.
+    ///
+    /// - Parameters:
+    ///   - changes: where the two may differ, in bytes: ascending, apart from each other; `nil` for
+    ///     everywhere. All else is neither read nor written.
+    ///   - end: called when the target is flushed, and is still open.
+    /// - Returns: what was done.
+    package func run(changes: [ByteRange]?, end: (SyncReport) -> Void) -> Report {
+        precondition(!hasBegun.exchange(true, ordering: .relaxed), "a replication runs once")
+        return perform(changes, end)
+    }
+
+    private func perform(
+        _ changes: [ByteRange]? = nil, _ end: (SyncReport) -> Void = { _ in }
+    ) -> Report {
         let (source, target) = (sourceEnd.device, targetEnd.device)
+        var engineOptions = engineOptions
+        engineOptions.changes = changes
         let result =
             action == .compare
             ? SyncEngine.compare(
                 source: source, target: target, options: engineOptions, control: control)
             : SyncEngine.synchronize(
                 source: source, target: target, options: engineOptions, control: control)
-        release(isComplete: result.failure == nil && !result.wasInterrupted)
-        if action == .synchronize { refreshCaches(result) }
-        return Report(
+        end(result)
+        var report = Report(
             result, action, sourceEnd, targetEnd, sizePolicy: options.sizePolicy,
             openSeconds: openSeconds)
+        report.closingWarnings = release(isDone: report.isDone)
+        if action == .synchronize { refreshCaches(result) }
+        return report
     }
 
-    private func release(isComplete: Bool) {
-        sourceEnd.remote?.release(isComplete: isComplete)
-        targetEnd.remote?.release(isComplete: isComplete)
+    /// - Returns: what is to be said about it.
+    @discardableResult private func release(isDone: Bool) -> [String] {
+        sourceEnd.remote?.release(isComplete: isDone)
+        targetEnd.remote?.release(isComplete: isDone)
+        guard isDone, let volume = targetEnd.device as? VolumeTarget else { return [] }
+        return volume.finish()
     }
 
     /// What the kernel knows of the target beside its bytes.

@@ -25,7 +25,7 @@ public struct ReplicationError: Error, Hashable, Sendable {
     /// One line: what can be done about it; options are named as on the command line.
     public var advice: String?
     /// Of a refusal, for programs: `in-use`, `locked`, `read-only`, `wrong-kind`, `overlap`,
-    /// `signature`, `size`, `sector-size` or `ambiguous-selector`.
+    /// `signature`, `size`, `sector-size`, `ambiguous-selector`, `no-space` or `name-taken`.
     public var cause: String?
 
     package init(_ kind: Kind, _ message: String, advice: String? = nil) {

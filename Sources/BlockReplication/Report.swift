@@ -21,6 +21,8 @@ extension Replication {
         public let wasCreated: Bool
         /// What was to be said about the devices before the run, one line each.
         public let warnings: [String]
+        /// What was to be said at its end, one line each.
+        public internal(set) var closingWarnings: [String] = []
         /// Time that it took to open both devices.
         public let openSeconds: Double
         /// Bytes to and from the server, headers included; `nil` where none took part.
@@ -88,7 +90,10 @@ extension Replication.Report {
     /// How much of the source was compared.
     public var compared: Int { engine.tally.compared }
 
-    /// How much of it differed.
+    /// How much of the source was not read, since a change map told that it is equal.
+    public var unchanged: Int { engine.tally.unchanged }
+
+    /// How much of what was compared differed.
     public var different: Int { engine.tally.different }
 
     public var differentBlocks: Int { engine.tally.differentBlocks }

@@ -50,6 +50,10 @@ final class ExportTable: Sendable {
         var description: DeviceDescription?
         /// Keeps `path` valid, where that leads through a descriptor.
         var anchor: Anchor?
+        /// Whether the export lets a logical volume be made where it is missing.
+        var canCreateVolume = false
+        /// Whether it is the place of a logical volume that is missing.
+        var isMissingVolume = false
     }
 
     /// A descriptor that a path under /proc/self/fd leads through.
@@ -80,7 +84,9 @@ final class ExportTable: Sendable {
             guard found.id == name || found.description?.hasTag(name) == true else { continue }
             // The same device under two exports counts once, with what the one allows more.
             if let index = matches.firstIndex(where: { $0.identity == found.identity }) {
+                let canCreate = found.canCreateVolume || matches[index].canCreateVolume
                 if found.access == .readWrite { matches[index] = found }
+                matches[index].canCreateVolume = canCreate
             } else {
                 matches.append(found)
             }
@@ -161,7 +167,9 @@ extension ExportTable {
         }
         for export in exports {
             guard case .path(let exported) = export.selector else { continue }
-            if export.isDirectory {
+            if export.group != nil || export.canCreate {
+                consider(try volume(path, in: export, canCreate: canCreate))
+            } else if export.isDirectory {
                 guard path.hasPrefix(exported) else { continue }
                 let rest = String(path.dropFirst(exported.count))
                 consider(image(rest, in: export, canCreate: canCreate))
@@ -184,7 +192,10 @@ extension ExportTable {
     private func all() throws(Problem) -> [Found] {
         var found: [Found] = []
         let needsMachine =
-            offersAll || exports.contains { if case .tag = $0.selector { true } else { false } }
+            offersAll
+            || exports.contains {
+                if case .tag = $0.selector { true } else { $0.group != nil }
+            }
         let machine = needsMachine ? try devicesOfMachine() : []
         for export in exports {
             switch export.selector {
@@ -194,7 +205,11 @@ extension ExportTable {
                         id: $0.stableTag ?? export.text, name: $0.entry.path, path: $0.entry.path,
                         access: export.access, description: $0)
                 }
+            case .path where export.group != nil:
+                found += machine.compactMap { Found($0, in: export) }
             case .path(let path) where !export.isDirectory:
+                // The pool of a volume that may be made is no part of its name.
+                let path = export.canCreate ? VolumePlace(path)?.selector ?? path : path
                 if let device = try device(at: path, export) { found.append(device) }
             case .path(let path):
                 found += namesOfImages(in: path).compactMap {
@@ -211,7 +226,7 @@ extension ExportTable {
             }
     }
 
-    private func devicesOfMachine() throws(Problem) -> [DeviceDescription] {
+    func devicesOfMachine() throws(Problem) -> [DeviceDescription] {
         do throws(ProbeError) {
             return try describeAll(view: view).filter(\.entry.hasNode)
         } catch {
@@ -220,7 +235,7 @@ extension ExportTable {
     }
 
     /// A device or image exported by its path; `nil` where it is not there.
-    private func device(at path: String, _ export: ExportSelector) throws(Problem) -> Found? {
+    func device(at path: String, _ export: ExportSelector) throws(Problem) -> Found? {
         guard let description = try? describe(path: path, as: path, view: view) else { return nil }
         return Found(
             id: description.stableTag ?? Self.nameBasedID(path), name: path, path: path,

@@ -40,7 +40,7 @@ struct Grant: Hashable, Sendable {
             switch selector.selector {
             case .tag:
                 found.description?.hasTag(selector.text) == true
-            case .path where selector.isDirectory:
+            case .path where selector.isDirectory || selector.group != nil:
                 // By bytes, as the kernel compares. No export's name has `..` in it.
                 found.name.utf8.starts(with: selector.text.utf8)
             case .path(let path):

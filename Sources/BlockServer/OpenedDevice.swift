@@ -4,6 +4,7 @@
 internal import BlockDevices
 internal import DeviceProbe
 internal import LinuxIO
+internal import LogicalVolumes
 internal import WireProtocol
 
 /// A device that was opened for a session, as source or target.
@@ -36,19 +37,13 @@ struct Opened {
             do throws(WireError) {
                 guard let record = request.source else { throw WireError("source is missing") }
                 source = try record.facts(boot: boot)
-                var sizePolicy: SizePolicy?
-                if let name = request.sizePolicy {
-                    sizePolicy = SizePolicy(rawValue: name)
-                    guard sizePolicy != nil else { throw WireError("sizePolicy is unknown") }
-                }
-                policy = GatePolicy(
-                    sizePolicy: sizePolicy, overwrite: request.overwrite ?? false,
-                    isDryRun: request.mode == .dryRun)
+                policy = found.limit(try request.policy())
             } catch {
                 throw .failed(IOError(found.name, "open", reason: error.reason))
             }
             let target = try SafetyGate.admit(
-                found.path, as: found.name, source: source, policy: policy, view: view)
+                found.path, as: found.name, source: source, policy: policy,
+                volumes: LocalVolumes(), view: view)
             device = target.device
             let identity = found.description?.identity ?? Self.identity(of: target.device)
             facts = SourceFacts(
@@ -71,8 +66,17 @@ struct Opened {
         }
     }
 
-    /// Of an image that was created for the session.
+    /// What transfers are multiples of, for the client: a power of two up to 1 MiB.
+    ///
+    /// Chunks of a pool that are written as a whole are what its blocks are, and need be no power.
+    var alignment: Int {
+        let alignment = device.geometry.alignment
+        return min(alignment & -alignment, 1 << 20)
+    }
+
+    /// Of an image or a volume that was created for the session.
     private static func identity(of device: any BlockDevice) -> DeviceIdentity? {
+        if let volume = device as? VolumeTarget { return .device(volume.number) }
         guard let status = try? (device as? ImageFile)?.status() else { return nil }
         return .image(
             FileIdentity(fileSystem: status.fileSystem, inode: status.inode), path: device.name)

@@ -50,7 +50,7 @@ final class Service: Sendable {
             return Response(
                 .ok,
                 json: ServerRecord(
-                    version: version, features: ["sessions", "content"],
+                    version: version, features: ["sessions", "content", SessionRequest.volumes],
                     digests: DigestMethod.available().map(\.name)))
         case .devices:
             return Response(.ok, json: try exports.list(for: request.grant))
@@ -99,7 +99,10 @@ final class Service: Sendable {
             return try within(id, request) { session throws(Problem) in
                 session.waitForOthers()
                 try session.commit(size: asked.size)
-                if asked.release { sessions.end(session, how: "committed") }
+                if asked.release {
+                    sessions.finish(session)
+                    sessions.end(session, how: "committed")
+                }
                 return Response(.noContent)
             }
         case .pdiffcopy(let call):

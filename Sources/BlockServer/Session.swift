@@ -166,6 +166,14 @@ final class Session: Sendable {
         return Array(digest)
     }
 
+    /// The volume or snapshot that was made for the session stays when it ends.
+    func keepWhatWasMade() { (device as? VolumeTarget)?.keep() }
+
+    /// The session has come to its end, all of it being written.
+    ///
+    /// - Returns: which older snapshots could not be removed, and why, one line each.
+    func finishTarget() -> [String] { (device as? VolumeTarget)?.finish() ?? [] }
+
     /// Puts what was written on the medium.
     func flush() throws(IOError) {
         guard mode == .write else { return }

@@ -82,6 +82,7 @@ final class SessionTable: Sendable {
                 isTokens ? nil : "The server's --export SELECTOR:rw allows writing."
             throw problem
         }
+        try found.checkCreation(request)
         if let known = sessionOf(run: request.run, key(of: found), request.mode, grant) {
             return known
         }
@@ -96,7 +97,7 @@ final class SessionTable: Sendable {
             let isOpen = state.withLock { state in
                 guard !state.isClosed else { return false }
                 state.sessions[id] = session
-                // An image that was created has an identity now.
+                // What was created has an identity now.
                 if let key = Self.key(of: session.record.host) { state.claims[id]?.key = key }
                 return true
             }
@@ -157,6 +158,7 @@ final class SessionTable: Sendable {
     }
 
     private static func key(of host: HostRecord?) -> Key? {
+        if let device = host?.device { return .device(device) }
         guard let fileSystem = host?.fileSystem, let inode = host?.inode else { return nil }
         return .file(FileIdentity(fileSystem: fileSystem, inode: inode))
     }
@@ -219,9 +221,9 @@ final class SessionTable: Sendable {
         let opened = try Opened(found, request, boot: boot, view: exports.view)
         let layout = try opened.layout(for: request.block, digestSize: method.byteCount)
         var record = SessionRecord(
-            session: id, device: found.id, size: opened.device.geometry.size,
-            logicalSector: opened.facts.logicalSector,
-            alignment: opened.device.geometry.alignment, layout: layout,
+            session: id, device: exports.id(of: found, opened, claim.grant),
+            size: opened.device.geometry.size, logicalSector: opened.facts.logicalSector,
+            alignment: opened.alignment, layout: layout,
             content: ContentRecord(opened.facts.content), kind: opened.kind,
             rotational: opened.isRotational, warnings: opened.warnings)
         record.timeout = silence / .seconds(1)
@@ -250,6 +252,13 @@ final class SessionTable: Sendable {
         throw Problem(
             .noSession, status: 404, "There is no such session",
             detail: "the session has ended or never was")
+    }
+
+    /// All of what a session was for is written.
+    func finish(_ session: Session) {
+        for warning in session.finishTarget() {
+            logger.warning("\(warning)", metadata: ["session": "\(session.id)"])
+        }
     }
 
     /// Ends a session, once what it had in work is done.
@@ -287,6 +296,8 @@ final class SessionTable: Sendable {
     }
 
     private func flushAndRelease(_ session: Session, how: String) {
+        // The client may come back, and not ask for it again.
+        session.keepWhatWasMade()
         do throws(IOError) { try session.flush() } catch {
             logger.error("flush failed: \(error)", metadata: ["session": "\(session.id)"])
         }

@@ -4,7 +4,9 @@
 #define _GNU_SOURCE
 #include "CLinuxBlock.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/dm-ioctl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
@@ -57,6 +59,48 @@ int clb_get_read_only(int fd, int *read_only) { return ioctl(fd, BLKROGET, read_
 int clb_zero_out(int fd, uint64_t offset, uint64_t length) {
     uint64_t range[2] = {offset, length};
     return ioctl(fd, BLKZEROOUT, range);
+}
+
+int clb_discard(int fd, uint64_t offset, uint64_t length) {
+    uint64_t range[2] = {offset, length};
+    return ioctl(fd, BLKDISCARD, range);
+}
+
+int clb_get_mapper_target(int control, uint64_t device, struct clb_mapper_target *target) {
+    struct {
+        struct dm_ioctl header;
+        struct dm_target_spec target;
+        char parameters[sizeof target->parameters];
+    } question = {
+        .header = {
+            .version = {DM_VERSION_MAJOR, 0, 0},
+            .data_size = sizeof question,
+            .data_start = sizeof question.header,
+            .flags = DM_STATUS_TABLE_FLAG,
+            // The kernel's huge_decode_dev.
+            .dev = (minor(device) & 0xff) | ((uint64_t)major(device) << 8)
+                   | ((uint64_t)(minor(device) & ~0xffU) << 12),
+        },
+    };
+    if (ioctl(control, DM_TABLE_STATUS, &question) != 0) return -1;
+    if (question.header.flags & DM_BUFFER_FULL_FLAG) {
+        errno = EMSGSIZE;
+        return -1;
+    }
+    if (question.header.target_count == 0) {
+        errno = ENODATA;
+        return -1;
+    }
+    question.parameters[sizeof question.parameters - 1] = 0;
+    memcpy(target->type, question.target.target_type, sizeof target->type);
+    target->type[sizeof target->type - 1] = 0;
+    memcpy(target->parameters, question.parameters, sizeof target->parameters);
+    return 0;
+}
+
+int clb_write_back(int fd) {
+    return sync_file_range(fd, 0, 0,
+                           SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 }
 
 int clb_flush_buffers(int fd) { return ioctl(fd, BLKFLSBUF, 0); }

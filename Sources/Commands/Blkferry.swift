@@ -14,6 +14,7 @@ package struct Blkferry: ParsableCommand {
         usage: """
             blkferry [sync] [<options>] <source> <target>
             blkferry verify [<options>] <source> <target>
+            blkferry refresh [<options>] <source> <target>
             blkferry serve [<options>]
             blkferry list [--json] [<url>]
             blkferry benchmark [-B <n>] [<options>] <source> <target>
@@ -25,7 +26,9 @@ package struct Blkferry: ParsableCommand {
             holds something else, and exit status 0 means that the replica is on the medium.
             """,
         version: version,
-        subcommands: [Sync.self, Verify.self, Serve.self, List.self, Benchmark.self, Token.self],
+        subcommands: [
+            Sync.self, Verify.self, Refresh.self, Serve.self, List.self, Benchmark.self, Token.self,
+        ],
         defaultSubcommand: Sync.self)
 
     package init() {}

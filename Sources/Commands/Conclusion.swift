@@ -20,14 +20,15 @@ struct Conclusion {
     ///   - source: what the user calls the source.
     ///   - target: what the user calls the target.
     ///   - endsWithDifferent: differences are what the user asked about.
+    ///   - others: what else was in the way.
     init(
         _ outcome: Replication.Report, kind: RunPrinter.Kind, source: String, _ target: String,
-        endsWithDifferent: Bool
+        endsWithDifferent: Bool, others: [CommandFailure] = []
     ) {
         let report = outcome.engine
         if report.sourceChanged {
             warnings.append(
-                kind == .sync
+                kind.isSync
                     ? "\(source): changed while it was read: \(target) may hold a mixture of old and new"
                     : "\(source): changed while it was read")
         }
@@ -37,6 +38,7 @@ struct Conclusion {
                 "\(target): \(Wording.exactBytes(report.tally.rewritten)) could not be read "
                     + "and were written anew")
         }
+        warnings += outcome.closingWarnings
         let hasDifferences = report.tally.different > 0 || outcome.sizesDiffer
         if report.tally.unreadable > 0 { status = .unreadable }
         if kind == .verify || endsWithDifferent, hasDifferences { status = .different }
@@ -55,7 +57,7 @@ struct Conclusion {
             fail(
                 CommandFailure(
                     .interrupted, "\(target): \(kind.rawValue): interrupted, incomplete",
-                    advice: kind == .sync ? "A second run finishes the job." : nil))
+                    advice: kind.isSync ? "A second run finishes the job." : nil))
         }
         if let error = report.tally.writeErrors.first {
             var failure = CommandFailure(error)
@@ -78,6 +80,7 @@ struct Conclusion {
             }
             fail(failure)
         }
+        for failure in others { fail(failure) }
     }
 
     /// The last one counts: they come in the order of their weight.

@@ -3,16 +3,25 @@
 
 internal import BlockDevices
 internal import DeviceProbe
+internal import LogicalVolumes
 internal import WireProtocol
 
 /// The devices of a machine as a person reads them: a line each, columns as wide as they must be.
 struct DeviceTable {
     private let entries: [InventoryEntry]
+    private let volumes: [VolumeIdentity: LogicalVolume]
 
-    init(_ entries: [InventoryEntry]) { self.entries = entries }
+    /// - Parameters:
+    ///   - entries: the devices.
+    ///   - volumes: what LVM says of them.
+    init(_ entries: [InventoryEntry], _ volumes: [VolumeIdentity: LogicalVolume] = [:]) {
+        self.entries = entries
+        self.volumes = volumes
+    }
 
     private static let heading = [
-        "DEVICE", "SIZE", "SECTOR", "TYPE", "LABEL", "UUID", "PARTUUID", "LVUUID", "IN USE BY",
+        "DEVICE", "SIZE", "SECTOR", "TYPE", "LABEL", "UUID", "PARTUUID", "LVUUID", "VG", "LV",
+        "POOL", "ORIGIN", "FULL", "IN USE BY",
     ]
 
     var text: String {
@@ -28,7 +37,17 @@ struct DeviceTable {
             entry.path, Wording.bytes(entry.size), "\(entry.logicalSector)", types,
             printable(main?.label ?? entry.partLabel ?? ""), main?.uuid ?? "",
             entry.partUUID ?? "", entry.lvUUID ?? "",
-            (entry.inUseBy + (entry.isReadOnly ? ["read-only"] : [])).joined(separator: ", "),
+        ] + cells(entry.volumeIdentity.flatMap { volumes[$0] }) + [
+            (entry.inUseBy + (entry.isReadOnly ? ["read-only"] : [])).joined(separator: ", ")
+        ]
+    }
+
+    /// What LVM says of a volume.
+    private func cells(_ volume: LogicalVolume?) -> [String] {
+        guard let volume else { return [String](repeating: "", count: 5) }
+        let full = volume.isInvalid ? "invalid" : volume.percent.map { "\(Wording.fixed($0, 2)) %" }
+        return [
+            volume.group, volume.name, volume.pool ?? "", volume.origin ?? "", full ?? "",
         ]
     }
 }
@@ -96,6 +115,7 @@ struct DeviceRecord: Encodable {
     private var partUUID: String?
     private var partLabel: String?
     private var lvUUID: String?
+    private var volume: VolumeRecord?
     private var inUseBy: [String]
     private var unreadable: String?
 
@@ -137,8 +157,33 @@ struct DeviceRecord: Encodable {
         }
     }
 
-    init(_ entry: InventoryEntry) {
+    /// What LVM says of a logical volume.
+    private struct VolumeRecord: Encodable {
+        var group: String
+        var name: String
+        var type: String
+        var pool: String?
+        var origin: String?
+        /// Of a thin volume what is allocated, of a classic snapshot what of its store is used.
+        var percent: Double?
+        var invalid: Bool
+        var tags: [String]
+
+        init(_ volume: LogicalVolume) {
+            group = volume.group
+            name = volume.name
+            type = volume.segmentType
+            pool = volume.pool
+            origin = volume.origin
+            percent = volume.isInvalid ? nil : volume.percent
+            invalid = volume.isInvalid
+            tags = volume.tags
+        }
+    }
+
+    init(_ entry: InventoryEntry, _ volume: LogicalVolume?) {
         path = entry.path
+        self.volume = volume.map { VolumeRecord($0) }
         size = entry.size
         logicalSector = entry.logicalSector
         readOnly = entry.isReadOnly

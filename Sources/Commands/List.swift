@@ -4,6 +4,9 @@
 internal import ArgumentParser
 internal import BlockClient
 internal import DeviceProbe
+internal import Glibc
+internal import LinuxIO
+internal import LogicalVolumes
 internal import WireProtocol
 
 /// `blkferry list`: the devices of this machine, or what a server exports.
@@ -40,14 +43,36 @@ struct List: ParsableCommand {
         do throws(ProbeError) { entries = try inventory() } catch {
             try end(CommandFailure(error), console)
         }
+        let volumes = volumes(of: entries, console)
         let text =
             json
-            ? JSON.line(DeviceList(devices: entries.map { DeviceRecord($0) }))
-            : DeviceTable(entries).text
+            ? JSON.line(
+                DeviceList(
+                    devices: entries.map { entry in
+                        DeviceRecord(entry, entry.volumeIdentity.flatMap { volumes[$0] })
+                    }))
+            : DeviceTable(entries, volumes).text
         guard console.result(text) else { throw CommandEnd(status: .deviceError) }
         if json { return }
         for entry in entries {
             if let reason = entry.unreadable { console.warning("\(entry.path): \(reason)") }
+        }
+    }
+
+    /// What LVM says of the logical volumes: nothing where it is not installed, or has nothing to
+    /// say to this user.
+    private func volumes(
+        of entries: [InventoryEntry], _ console: Console
+    ) -> [VolumeIdentity: LogicalVolume] {
+        guard geteuid() == 0, entries.contains(where: { $0.lvUUID != nil }), let lvm = try? LVM()
+        else { return [:] }
+        do throws(IOError) {
+            return Dictionary(
+                try lvm.volumes().map { ($0.identity, $0) }, uniquingKeysWith: { first, _ in first }
+            )
+        } catch {
+            console.warning(error.description)
+            return [:]
         }
     }
 

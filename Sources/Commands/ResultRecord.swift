@@ -17,6 +17,7 @@ struct ResultRecord: Encodable {
     private var created: Bool
     private var blockSize: Int
     private var compared: Int
+    private var unchanged: Int
     private var different: Int
     private var differentBlocks: Int
     private var similarity: Double?
@@ -79,6 +80,7 @@ struct ResultRecord: Encodable {
         created = outcome.wasCreated
         blockSize = report.blockSize
         compared = tally.compared
+        unchanged = tally.unchanged
         different = tally.different
         differentBlocks = tally.differentBlocks
         similarity = report.similarity.map { $0 * 100 }

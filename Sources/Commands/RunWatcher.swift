@@ -4,6 +4,7 @@
 internal import BlockReplication
 internal import Glibc
 internal import LinuxIO
+internal import LogicalVolumes
 internal import SyncEngine
 internal import Synchronization
 
@@ -92,6 +93,8 @@ enum RunWatcher {
             if control.isCancelled {
                 display.finish(Replication.Progress(control.progress))
                 console.error(messages.second, advice: messages.advice)
+                // A pool has room for one, for everybody.
+                MetadataSnapshots.shared.releaseAll()
                 exit(ExitStatus.interrupted.rawValue)
             }
             control.cancel()

@@ -24,13 +24,17 @@ struct Summary {
         let tally = report.tally
         var lines = ["\(source) -> \(target): \(verdict)"]
         lines.append("compared    \(Wording.exactBytes(tally.compared))\(incompleteness)")
+        if outcome.unchanged > 0 {
+            lines.append(
+                "unchanged   \(Wording.exactBytes(outcome.unchanged)), as the snapshots tell")
+        }
         lines.append(
             "different   \(Wording.exactBytes(tally.different)) in "
                 + "\(Wording.count(tally.differentBlocks, "block")) of "
                 + "\(Wording.bytes(report.blockSize)), similarity "
                 + (report.similarity.map(Wording.percent) ?? "unknown"))
         switch kind {
-        case .sync:
+        case .sync, .refresh:
             lines.append(
                 "written     \(Wording.exactBytes(tally.written)) in "
                     + "\(Wording.count(tally.extents, "extent")), "
@@ -73,7 +77,7 @@ struct Summary {
                 return "would be resized from \(outcome.targetSize) bytes and synced"
             }
             return report.tally.different == 0 ? "nothing to do" : "would be synced"
-        case .sync:
+        case .sync, .refresh:
             if report.flushError != nil { return "not flushed" }
             let isFlushed = report.isFlushed ? "flushed" : "not flushed"
             if report.tally.unreadable > 0 { return "synced but for unreadable blocks" }
@@ -84,7 +88,7 @@ struct Summary {
     }
 
     private var incompleteness: String {
-        let missing = outcome.engine.size - outcome.engine.tally.compared
+        let missing = outcome.engine.size - outcome.compared - outcome.unchanged
         return missing > 0 ? " of \(Wording.bytes(outcome.engine.size))" : ""
     }
 

@@ -16,6 +16,7 @@ struct Sync: ParsableCommand {
             """)
 
     @OptionGroup var common: ComparisonOptions
+    @OptionGroup var sourceVolume: SourceVolumeOptions
 
     @Flag(name: [.customShort("W"), .long], help: "Write everything without comparing.")
     var wholeFile = false
@@ -35,6 +36,8 @@ struct Sync: ParsableCommand {
     @Flag(help: "Write even though something else than the source is on the target.")
     var overwrite = false
 
+    @OptionGroup var volume: TargetVolumeOptions
+
     @Flag(help: "Read both sides again after the flush and compare.")
     var verify = false
 
@@ -50,8 +53,22 @@ struct Sync: ParsableCommand {
 
     func validate() throws {
         if let benchmark { try validateBenchmark(steps: benchmark) }
+        try volume.validate(sizePolicy)
         if exitCode && !dryRun { throw ValidationError("--exit-code goes with --dry-run") }
+        try validateVolume()
         if dryRun && verify { throw ValidationError("--verify does not go with --dry-run") }
+    }
+
+    private func validateVolume() throws {
+        let plan = sourceVolume.plan
+        guard plan.isForVolumes else { return }
+        let option = plan.takesSnapshot ? "--snapshot" : "--since"
+        if common.isRemote(common.source) {
+            throw ValidationError("\(option): SOURCE must be a logical volume of this machine")
+        }
+        if plan.base != nil && wholeFile {
+            throw ValidationError("--since does not go with --whole-file")
+        }
     }
 
     private func validateBenchmark(steps: Int) throws {
@@ -59,9 +76,13 @@ struct Sync: ParsableCommand {
         let others = [
             ("--dry-run", dryRun), ("--whole-file", wholeFile), ("--verify", verify),
             ("--skip-unreadable", skipUnreadable), ("--exit-code", exitCode),
+            ("--snapshot", sourceVolume.snapshot), ("--since", sourceVolume.since != nil),
         ]
         if let other = others.first(where: \.1) {
             throw ValidationError("\(other.0) does not go with --benchmark")
+        }
+        if let other = volume.firstUsed {
+            throw ValidationError("\(other) does not go with --benchmark")
         }
     }
 
@@ -69,11 +90,12 @@ struct Sync: ParsableCommand {
         var options = common.options()
         options.sizePolicy = sizePolicy?.asOption
         options.overwrites = overwrite
+        volume.apply(to: &options)
         if let benchmark { try BenchmarkRun(common, options, .init(steps: benchmark)).run() }
         options.wholeFile = wholeFile
         options.verifies = verify
         options.skipsUnreadable = skipUnreadable
-        try RunPrinter(common, kind: dryRun ? .dryRun : .sync)
+        try RunPrinter(common, kind: dryRun ? .dryRun : .sync, plan: sourceVolume.plan)
             .run(options, endsWithDifferent: exitCode)
     }
 }

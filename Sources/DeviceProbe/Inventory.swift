@@ -21,14 +21,19 @@ package struct InventoryEntry: Hashable, Sendable {
     package var content: Content?
     package var partUUID: String?
     package var partLabel: String?
-    /// In the form that lvs(8) prints.
-    package var lvUUID: String?
+    /// Of a logical volume.
+    package var volumeIdentity: VolumeIdentity?
+    /// For a device-mapper device: the name in /dev/mapper.
+    package var mapperName: String?
     /// In words: `mounted on /mnt`, `partition sda1 mounted on /`.
     package var inUseBy: [String]
     /// Why the content is not known.
     package var unreadable: String?
     /// Whether /dev has the device file.
     package var hasNode: Bool
+
+    /// In the form that lvs(8) prints.
+    package var lvUUID: String? { volumeIdentity?.uuid }
 
     /// The number as the kernel writes it.
     package var majorMinor: String { "\(clb_major(number)):\(clb_minor(number))" }
@@ -74,7 +79,8 @@ extension InventoryEntry {
         isReadOnly = device.isReadOnly
         partUUID = device.partUUID
         partLabel = device.partLabel
-        lvUUID = device.logicalVolumeUUID
+        volumeIdentity = device.volumeIdentity
+        mapperName = device.mapperName
         inUseBy = host.uses(of: device.number).map(\.note)
         let found = host.view.deviceNumber(at: device.path)
         hasNode = found == device.number
@@ -133,25 +139,53 @@ extension InventoryEntry {
     }
 }
 
-extension KernelDevice {
-    /// The UUID of a logical volume as lvs(8) prints it.
-    ///
-    /// Source: LVM's `build_dm_uuid`: `LVM-`, the volume group's 32 characters, the volume's 32;
-    /// hidden parts of a volume have a suffix.
-    var logicalVolumeUUID: String? {
-        guard let mapperUUID, mapperUUID.hasPrefix("LVM-"), mapperUUID.utf8.count == 4 + 64 else {
-            return nil
-        }
-        var rest = mapperUUID.suffix(32)
-        let groups = [6, 4, 4, 4, 4, 4, 6].map { length in
-            defer { rest = rest.dropFirst(length) }
-            return rest.prefix(length)
-        }
-        return groups.joined(separator: "-")
+/// Which logical volume a device is, in the form that lvs(8) prints.
+///
+/// Volumes of a group that was imported as a clone of another keep their UUIDs, and only the group
+/// gets a new one; see vgimportclone(8).
+package struct VolumeIdentity: Hashable, Sendable {
+    package var groupUUID: String
+    package var uuid: String
+
+    package init(groupUUID: String, uuid: String) {
+        self.groupUUID = groupUUID
+        self.uuid = uuid
     }
 }
 
-extension FileStatus {
-    /// Whether there is such a file.
-    static func exists(_ path: String) -> Bool { (try? FileStatus(path: path)) != nil }
+extension KernelDevice {
+    /// Which logical volume it is; `nil` for what is none, or only a part of one.
+    ///
+    /// Source: LVM's `build_dm_uuid`: `LVM-`, the volume group's 32 characters, the volume's 32;
+    /// hidden parts of a volume have a suffix.
+    var volumeIdentity: VolumeIdentity? {
+        guard let mapperUUID, mapperUUID.hasPrefix("LVM-"), mapperUUID.utf8.count == 4 + 64 else {
+            return nil
+        }
+        func dashed(_ plain: Substring) -> String {
+            var rest = plain
+            let groups = [6, 4, 4, 4, 4, 4, 6].map { length in
+                defer { rest = rest.dropFirst(length) }
+                return rest.prefix(length)
+            }
+            return groups.joined(separator: "-")
+        }
+        return VolumeIdentity(
+            groupUUID: dashed(mapperUUID.dropFirst(4).prefix(32)),
+            uuid: dashed(mapperUUID.suffix(32)))
+    }
+
+    /// The UUID of a logical volume as lvs(8) prints it.
+    var logicalVolumeUUID: String? { volumeIdentity?.uuid }
+}
+
+/// Which logical volume a path leads to.
+///
+/// - Parameters:
+///   - path: of a device file.
+///   - view: where the machine tells about its devices.
+/// - Returns: `nil` for what is no active logical volume, or only a part of one.
+package func volumeIdentity(at path: String, view: SystemView = SystemView()) -> VolumeIdentity? {
+    guard let status = try? FileStatus(path: path), status.kind == .blockDevice else { return nil }
+    return HostState(view)[status.device]?.volumeIdentity
 }

@@ -16,6 +16,8 @@ package struct Refusal: Error, Hashable, Sendable {
         case size = "size"
         case sectorSize = "sector-size"
         case ambiguousSelector = "ambiguous-selector"
+        case noSpace = "no-space"
+        case nameTaken = "name-taken"
     }
 
     package var cause: Cause

@@ -47,17 +47,20 @@ package enum SafetyGate {
     ///   - name: what to call it; by default as `target` says.
     ///   - source: what it is to become a replica of.
     ///   - policy: what the user has allowed.
+    ///   - volumes: the logical volumes of this machine; without them none is made or resized.
     ///   - view: where the machine tells about its devices.
     /// - Returns: the target, open for writing, a block device with `O_EXCL`, an image with an
     ///   exclusive lock.
     /// - Throws: a refusal, or the failure of a call.
     package static func admit(
         _ target: String, as name: String? = nil, source: SourceFacts, policy: GatePolicy,
-        view: SystemView = SystemView()
+        volumes: (any TargetVolumes)? = nil, view: SystemView = SystemView()
     ) throws(ProbeError) -> AdmittedTarget {
-        let path = try resolve(Selector(target), view: view)
+        let place = policy.creates ? VolumePlace(target) : nil
+        let path = try resolve(Selector(place?.selector ?? target), view: view)
         let entrance = Entrance(
-            path: path, name: name ?? target, source: source, policy: policy, view: view)
+            path: path, name: name ?? target, source: source, policy: policy, view: view,
+            volumes: volumes)
         let kind: FileStatus.Kind?
         do throws(Errno) {
             kind = try FileStatus(path: path).kind
@@ -68,20 +71,28 @@ package enum SafetyGate {
         }
         switch kind {
         case .blockDevice: return try entrance.admitDevice()
-        case .regular: return try entrance.admitImage()
+        case .regular:
+            if let no = entrance.refusalForSnapshot { throw no }
+            return try entrance.admitImage()
         case .directory, .other: throw .refused(.wrongKind(name ?? target, path))
-        case nil: return try entrance.admitNewImage()
+        case nil:
+            if let place { return try entrance.admitNewVolume(place) }
+            if let no = entrance.refusalForSnapshot { throw no }
+            return try entrance.admitNewImage()
         }
     }
 }
 
 /// One target on its way through the gate.
 struct Entrance: Sendable {
-    let path: String
+    var path: String
     let name: String
     let source: SourceFacts
     let policy: GatePolicy
     let view: SystemView
+    let volumes: (any TargetVolumes)?
+    /// The target, where it was made just now.
+    var newVolume: (any TargetVolume)?
 
     /// The state of the machine, all of it: a gate that cannot see who uses a device stays shut.
     func seeingHost() throws(ProbeError) -> HostState {
@@ -131,21 +142,31 @@ struct Entrance: Sendable {
     /// Applies the rules about content and size.
     func verdict(
         _ kind: AdmittedTarget.Kind, _ identity: DeviceIdentity, _ geometry: Geometry,
-        knownPartitions: [Partition] = []
+        knownPartitions: [Partition] = [], volume: (any TargetVolume)? = nil
     ) throws(ProbeError) -> TargetRules.Verdict {
         let sector = kind == .image ? nil : geometry.logicalSector
-        let content: Content
+        var content = Content.empty
+        // A volume that was made just now holds what is nobody's any more.
+        if newVolume == nil {
+            content = try self.content(identity, geometry.size, sector, knownPartitions)
+        }
+        let target = TargetFacts(
+            name: name, kind: kind, size: geometry.size, logicalSector: sector, content: content,
+            fittingVolume: volume?.rounded(source.size))
+        do throws(Refusal) { return try rules.apply(to: target) } catch { throw .refused(error) }
+    }
+
+    private func content(
+        _ identity: DeviceIdentity, _ size: Int, _ sector: Int?, _ knownPartitions: [Partition]
+    ) throws(ProbeError) -> Content {
         do throws(Errno) {
             let prober = try Prober(
-                path: path, identity: identity, size: geometry.size, logicalSector: sector)
-            content = prober.content(
+                path: path, identity: identity, size: size, logicalSector: sector)
+            return prober.content(
                 lookingIntoPartitions: true, knownPartitions: knownPartitions)
         } catch {
             throw .failed(IOError(name, "open", error))
         }
-        let target = TargetFacts(
-            name: name, kind: kind, size: geometry.size, logicalSector: sector, content: content)
-        do throws(Refusal) { return try rules.apply(to: target) } catch { throw .refused(error) }
     }
 }
 
@@ -154,6 +175,9 @@ extension Entrance {
         let device = try claimDevice()
         let host = try seeingHost()
         let identity = DeviceIdentity.device(device.number)
+        if let no = refusalForLargeChunks(device) ?? refusalForUnzeroedChunks(device, host) {
+            throw no
+        }
         let isReadOnly = try asProbeError { () throws(IOError) in
             try device.requireContent()
             return try device.isReadOnly()
@@ -163,6 +187,7 @@ extension Entrance {
         // Not every use is a claim: a loop device on a device does not keep others out.
         if let no = refusal(for: host.uses(of: device.number)) { throw no }
         if let no = refusal(for: host.usesOfSharedBytes(with: device.number)) { throw no }
+        if let no = refusalForPartOfVolume(device.number, host) { throw no }
         // Nor is a lock a claim, but a virtual machine on the device holds one.
         let isLocked = try asProbeError { () throws(IOError) in try device.lock() }
         if !isLocked {
@@ -171,17 +196,27 @@ extension Entrance {
             throw refusal(.locked, "it is locked by \(who)", advice: "Stop that program first.")
         }
         let partitions = host[device.number].map { host.partitions(of: $0) } ?? []
+        let volume = try targetVolume(device, host)
         let verdict = try verdict(
             .blockDevice, identity, device.geometry,
-            knownPartitions: partitions.map { $0.asPartition })
+            knownPartitions: partitions.map { $0.asPartition }, volume: volume)
+        try checkResizing(volume, to: verdict.resizeTo)
         // What is cached of them and not yet written would be written over the replica.
         let relatives = host.relatives(of: device.number)
         for relative in relatives {
             BlockSpecialFile.writeBackCache(of: relative, dropping: !policy.isDryRun)
         }
+        let size = device.geometry.size
+        let target: any BlockDevice
+        if policy.isDryRun {
+            target = untouchable(device, size: verdict.resizeTo ?? size)
+        } else if let volume {
+            target = try self.target(device, volume, verdict)
+        } else {
+            target = device
+        }
         return AdmittedTarget(
-            device: policy.isDryRun ? untouchable(device, size: device.geometry.size) : device,
-            kind: .blockDevice, sizeBefore: device.geometry.size, resizeTo: verdict.resizeTo,
+            device: target, kind: .blockDevice, sizeBefore: size, resizeTo: verdict.resizeTo,
             relatives: relatives, wasCreated: false, warnings: verdict.warnings,
             isRotational: host.isRotational(Footprint(identity, on: host)))
     }
@@ -189,7 +224,15 @@ extension Entrance {
     /// Opens the device for this program alone.
     private func claimDevice() throws(ProbeError) -> BlockSpecialFile {
         do throws(IOError) {
-            return try BlockSpecialFile(path: path, name: name, access: .readWrite)
+            let number = (try? FileStatus(path: path))?.device
+            let thin = try number.flatMap { number throws(IOError) in
+                try ThinVolume(number, name: name, view: view)?.chunks
+            }
+            let device = try BlockSpecialFile(
+                path: path, name: name, access: .readWrite, thin: thin)
+            // The path led to another device the second time.
+            if device.number != number { throw IOError(name, "open", .staleNFSFileHandle) }
+            return device
         } catch {
             switch error.errno {
             case .some(.resourceBusy): throw explanationOfClaim()

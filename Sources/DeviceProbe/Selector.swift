@@ -24,6 +24,8 @@ package enum Selector: Hashable, Sendable {
 
     /// Reads a selector; all that does not start with a tag's name and `=` is a path, so `./UUID=x`
     /// is the file of that name.
+    ///
+    /// A path may also be the name of a logical volume; see `resolve`.
     package init(_ text: String) {
         guard let equals = text.firstIndex(of: "="),
             let tag = Tag(rawValue: String(text[..<equals]))
@@ -41,15 +43,31 @@ package enum Selector: Hashable, Sendable {
 ///   - selector: what the user wrote.
 ///   - view: where the machine tells about its devices.
 /// - Returns: the path of a device file; a selector that is a path is returned as it is, whether
-///   there is such a file or not.
+///   there is such a file or not, unless it is `group/volume` of an active logical volume, and no
+///   file.
 /// - Throws: a failure when no device matches; a refusal that lists them when several do.
 package func resolve(
     _ selector: Selector, view: SystemView = SystemView()
 ) throws(ProbeError) -> String {
     switch selector {
-    case .path(let path): return path
+    case .path(let path): return logicalVolume(path, view) ?? path
     case .tag(let tag, let value): return try resolve(tag, value, view)
     }
+}
+
+/// The device file of a logical volume that is named as LVM's programs do; `nil` for what is a file
+/// or is no such name.
+private func logicalVolume(_ text: String, _ view: SystemView) -> String? {
+    let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+    guard parts.count == 2, !parts.contains(""), !text.hasPrefix("."),
+        !FileStatus.exists(text)
+    else { return nil }
+    // As libdevmapper builds it: hyphens within names are doubled.
+    let name = parts.map { part in part.map { $0 == "-" ? "--" : String($0) }.joined() }
+        .joined(separator: "-")
+    return HostState(view).devices.first {
+        $0.mapperName == name && $0.logicalVolumeUUID != nil && $0.size > 0
+    }?.path
 }
 
 private func resolve(

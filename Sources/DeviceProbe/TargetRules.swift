@@ -19,12 +19,23 @@ package struct GatePolicy: Hashable, Sendable {
     package var overwrite: Bool
     /// Whether nothing is going to be written.
     package var isDryRun: Bool
+    /// Whether a logical volume that is too large may be cut.
+    package var shrinks = false
+    /// Whether a logical volume that is not there is to be made.
+    ///
+    /// One that is there is resized, unless `sizePolicy` says otherwise.
+    package var creates = false
+    /// What is to be taken of a logical volume before it is written; `nil` for nothing.
+    package var snapshot: TargetSnapshot?
 
     package init(sizePolicy: SizePolicy? = nil, overwrite: Bool = false, isDryRun: Bool = false) {
         self.sizePolicy = sizePolicy
         self.overwrite = overwrite
         self.isDryRun = isDryRun
     }
+
+    /// Whether something is asked for that there is with logical volumes only.
+    package var concernsVolumes: Bool { shrinks || creates || snapshot != nil }
 }
 
 /// What is known of a target when the rules are applied to it.
@@ -36,6 +47,9 @@ struct TargetFacts: Sendable {
     /// Bytes; `nil` for an image.
     var logicalSector: Int?
     var content: Content
+    /// The size of a logical volume that the source just fits in, in bytes, where the target is one
+    /// that may be resized.
+    var fittingVolume: Int?
 }
 
 /// The rules of the safety gate that are about content and size: pure, no device is touched.
@@ -47,6 +61,8 @@ struct TargetRules: Sendable {
     struct Verdict: Hashable, Sendable {
         /// Bytes that the target has to be resized to; `nil` when its size stays.
         var resizeTo: Int?
+        /// Where the replica ends, where what lies beyond is to become zeros.
+        var zeroesTailFrom: Int?
         var warnings: [String] = []
     }
 
@@ -83,9 +99,19 @@ struct TargetRules: Sendable {
     private func checkSize(of target: TargetFacts, _ verdict: inout Verdict) throws(Refusal) {
         guard target.size != source.size else { return }
         let sizes = "it has \(target.size) bytes, the source \(source.size)"
-        switch (policy.sizePolicy ?? target.kind.defaultSizePolicy, target.kind) {
+        switch (sizePolicy(for: target), target.kind) {
         case (.resize, .image):
             verdict.resizeTo = source.size
+        case (.resize, .blockDevice) where target.fittingVolume != nil:
+            guard let size = target.fittingVolume else { break }
+            verdict.zeroesTailFrom = source.size
+            if target.size == size { break }
+            guard target.size < size || policy.shrinks else {
+                throw Refusal(
+                    .size, target.name, "\(sizes), and it would have to be cut",
+                    advice: "--shrink cuts it; --size-policy prefix leaves the rest alone.")
+            }
+            verdict.resizeTo = size
         case (.prefix, _) where target.size > source.size:
             guard source.content.partitionTable?.type == "gpt" else { break }
             verdict.warnings.append(
@@ -104,6 +130,12 @@ struct TargetRules: Sendable {
                 .size, target.name, sizes,
                 advice: target.size > source.size ? Self.prefixAdvice : Self.tooSmallAdvice)
         }
+    }
+
+    private func sizePolicy(for target: TargetFacts) -> SizePolicy {
+        if let asked = policy.sizePolicy { return asked }
+        return policy.creates && target.fittingVolume != nil
+            ? .resize : target.kind.defaultSizePolicy
     }
 
     private static let prefixAdvice =

@@ -55,4 +55,7 @@ package struct FileStatus: Hashable, Sendable {
         _ = try retryingInterrupts { stat(path, &answer) }
         self.init(answer)
     }
+
+    /// Whether there is such a file, as far as this user can tell.
+    package static func exists(_ path: String) -> Bool { (try? FileStatus(path: path)) != nil }
 }

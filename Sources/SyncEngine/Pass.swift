@@ -70,7 +70,9 @@ final class Pass: Sendable {
         cursor = Mutex(
             WindowCursor(
                 source: source, target: target, length: length, windowSize: window,
-                holeSize: mode == .replace ? Self.longestHole : window))
+                holeSize: mode == .replace ? Self.longestHole : window,
+                changes: options.changes?.filter { $0.offset < length }
+                    .rounded(to: layout.region, limit: length)))
     }
 
     /// Bytes that are zeroed in one call at most, so that an interrupt does not wait long.
@@ -116,14 +118,17 @@ final class Pass: Sendable {
     func next() -> Window? {
         if isStopping { return nil }
         do throws(IOError) {
-            let (window, skipped) = try cursor.withLock { cursor throws(IOError) in
+            let (window, skipped, unchanged) = try cursor.withLock { cursor throws(IOError) in
                 try cursor.next(
                     length: comparesByDigests && isDense.load(ordering: .relaxed)
                         ? layout.denseWindow : nil)
             }
-            if skipped > 0 {
-                control.advance(done: skipped, different: 0)
-                result.withLock { $0.tally.compared += skipped }
+            if skipped + unchanged > 0 {
+                control.advance(done: skipped + unchanged, different: 0)
+                result.withLock { result in
+                    result.tally.compared += skipped
+                    result.tally.unchanged += unchanged
+                }
             }
             return window
         } catch {

@@ -19,11 +19,15 @@ package struct SyncOptions: Hashable, Sendable {
     package var concurrency: Int
     /// The size that the target is to have, in bytes; `nil` leaves it as it is.
     package var resizeTo: Int?
+    /// Where the two may differ, ascending and apart from each other; `nil` for everywhere.
+    ///
+    /// The rest is not read, and taken for equal.
+    package var changes: [ByteRange]?
 
     package init(
         layout: BlockLayout = BlockLayout(), wholeFile: Bool = false, isDryRun: Bool = false,
         skipsUnreadable: Bool = false, verifies: Bool = false, concurrency: Int = 8,
-        resizeTo: Int? = nil
+        resizeTo: Int? = nil, changes: [ByteRange]? = nil
     ) {
         self.layout = layout
         self.wholeFile = wholeFile
@@ -32,6 +36,7 @@ package struct SyncOptions: Hashable, Sendable {
         self.verifies = verifies
         self.concurrency = concurrency
         self.resizeTo = resizeTo
+        self.changes = changes
     }
 }
 
@@ -83,6 +88,7 @@ package struct SyncReport: Sendable {
 
     /// How much of what was compared is the same on both sides, 0 to 1; `nil` when nothing was.
     package var similarity: Double? {
-        tally.compared == 0 ? nil : 1 - Double(tally.different) / Double(tally.compared)
+        let known = tally.compared + tally.unchanged
+        return known == 0 ? nil : 1 - Double(tally.different) / Double(known)
     }
 }

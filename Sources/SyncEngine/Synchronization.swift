@@ -100,7 +100,7 @@ private func transfer(
     report.unreadableRanges = result.unreadable.ranges
     if let failure = result.failure { throw failure }
     try source.checkSize()
-    report.wasInterrupted = report.tally.compared < report.size
+    report.wasInterrupted = report.tally.compared + report.tally.unchanged < report.size
     // A pass that ends without a reason must have seen every byte.
     precondition(!report.wasInterrupted || control.isCancelled)
 }
@@ -126,8 +126,10 @@ private func verify(
     let clock = ContinuousClock()
     let start = clock.now
     control.begin(.verify, total: report.size)
+    var everything = options
+    everything.changes = nil
     let result = Pass(
-        source: source, target: target, length: report.size, mode: .compare, options: options,
+        source: source, target: target, length: report.size, mode: .compare, options: everything,
         control: control
     ).run(concurrency: options.concurrency)
     report.seconds.verify = (clock.now - start) / .seconds(1)
@@ -138,7 +140,8 @@ private func verify(
     if report.failure == nil {
         do throws(IOError) { try source.checkSize() } catch { report.failure = error }
     }
-    report.wasInterrupted = result.failure == nil && result.tally.compared < report.size
+    report.wasInterrupted =
+        result.failure == nil && result.tally.compared + result.tally.unchanged < report.size
 }
 
 extension SyncReport {

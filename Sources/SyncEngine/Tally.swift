@@ -8,6 +8,8 @@ package import LinuxIO
 package struct Tally: Sendable {
     /// Bytes that were compared, holes that both sides have included.
     package var compared = 0
+    /// Bytes that were not read, since a change map tells that they are equal.
+    package var unchanged = 0
     package var different = 0
     package var differentBlocks = 0
     /// Data written to the target.
@@ -38,6 +40,7 @@ package struct Tally: Sendable {
     /// Adds what another worker of the same pass found.
     mutating func merge(_ other: Tally) {
         compared += other.compared
+        unchanged += other.unchanged
         different += other.different
         differentBlocks += other.differentBlocks
         written += other.written

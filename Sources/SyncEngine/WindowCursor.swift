@@ -14,7 +14,7 @@ struct Window: Hashable {
 }
 
 /// Hands out the windows of a device in ascending order, and leaves out those where neither side
-/// has data.
+/// has data, and what is known to be equal.
 ///
 /// A pure bookkeeper: whoever shares it between threads guards it.
 struct WindowCursor {
@@ -25,6 +25,8 @@ struct WindowCursor {
     private let holeSize: Int
     private var source: DataRuns
     private var target: DataRuns
+    /// What is left of the ranges that may differ, the next one last; `nil` where all may.
+    private var changes: [ByteRange]?
 
     /// Starts at the beginning.
     ///
@@ -34,24 +36,51 @@ struct WindowCursor {
     ///   - length: how many bytes of the two.
     ///   - windowSize: bytes of a window; all but the last have it.
     ///   - holeSize: bytes of a window in a hole of the source, at least `windowSize`.
+    ///   - changes: where the two may differ: ascending, apart from each other, in whole regions;
+    ///     `nil` for everywhere.
     init(
         source: any BlockDevice, target: any BlockDevice, length: Int, windowSize: Int,
-        holeSize: Int
+        holeSize: Int, changes: [ByteRange]? = nil
     ) {
         self.source = DataRuns(source)
         self.target = DataRuns(target)
         end = length
         self.windowSize = windowSize
         self.holeSize = holeSize / windowSize * windowSize
+        self.changes = changes?.reversed()
     }
 
     /// Takes the next window.
     ///
     /// - Parameter length: bytes of it, where it is not to be as long as others.
-    /// - Returns: the window, and how many bytes before it need no work; no window at the end.
+    /// - Returns: the window, how many bytes before it have no data, and how many are known to be
+    ///   equal; no window at the end.
     /// - Throws: what asking for the next data throws.
-    mutating func next(length: Int? = nil) throws(IOError) -> (window: Window?, skipped: Int) {
-        let windowSize = length ?? self.windowSize
+    mutating func next(
+        length: Int? = nil
+    ) throws(IOError) -> (window: Window?, skipped: Int, unchanged: Int) {
+        var unchanged = 0
+        var skipped = 0
+        while true {
+            var limit = end
+            if changes != nil {
+                while let first = changes?.last, first.end <= position { changes?.removeLast() }
+                let change = changes?.last ?? ByteRange(end, to: end)
+                let start = min(max(position, change.offset), end)
+                unchanged += start - position
+                position = start
+                limit = min(change.end, end)
+            }
+            let (window, empty) = try next(length ?? windowSize, before: limit)
+            skipped += empty
+            if window != nil || position >= end { return (window, skipped, unchanged) }
+        }
+    }
+
+    /// Takes the next window of what ends somewhere.
+    private mutating func next(
+        _ windowSize: Int, before end: Int
+    ) throws(IOError) -> (window: Window?, skipped: Int) {
         let start = position
         guard position < end else { return (nil, 0) }
         let sourceRun = try source.run(at: position)

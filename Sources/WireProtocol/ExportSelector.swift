@@ -3,7 +3,7 @@
 
 package import DeviceProbe
 
-/// What `--export`, and a line of an exports file, offers: `SELECTOR[:ro|:rw]`.
+/// What `--export`, and a line of an exports file, offers: `SELECTOR[:ro|:rw[,create]]`.
 package struct ExportSelector: Hashable, Sendable {
     package var selector: Selector
     /// As it was written, without the access.
@@ -11,34 +11,70 @@ package struct ExportSelector: Hashable, Sendable {
     package var access: ExportAccess
     /// Whether a directory of images is meant: its path ends with a slash.
     package var isDirectory: Bool
+    /// The volume group that is meant, with all of its volumes: it was written `group` or `group/*`,
+    /// and `text` is `/dev/group/`.
+    package var group: String?
+    /// Whether a logical volume that is missing may be made.
+    package var canCreate = false
+    /// Whether an access was written.
+    package var hasAccess: Bool
 
-    /// Reads an export; a colon that is not followed by `ro` or `rw` at the end is part of a path.
+    /// Reads an export; a colon that is not followed by `ro`, `rw` or `rw,create` at the end is part
+    /// of a path.
     ///
     /// - Throws: when it names nothing, or a path that is not absolute.
     package init(_ text: String) throws(WireError) {
         // By scalars: some characters of a path would be one with the colon that follows them.
         var rest = text.unicodeScalars[...]
         access = .readOnly
-        for candidate in [ExportAccess.readOnly, .readWrite] {
-            let suffix = ":\(candidate.rawValue)".unicodeScalars
+        hasAccess = false
+        for word in [
+            Self.creating, ExportAccess.readOnly.rawValue, ExportAccess.readWrite.rawValue,
+        ] {
+            let suffix = ":\(word)".unicodeScalars
             guard rest.suffix(suffix.count).elementsEqual(suffix) else { continue }
             rest = rest.dropLast(suffix.count)
-            access = candidate
+            access = ExportAccess(rawValue: word) ?? .readWrite
+            canCreate = word == Self.creating
+            hasAccess = true
             break
         }
         guard !rest.isEmpty else { throw WireError("\(text): it names nothing") }
         self.text = String(rest)
+        group = Self.group(in: self.text)
+        if let group { self.text = "/dev/\(group)/" }
         selector = Selector(self.text)
         switch selector {
         case .path(let path):
             guard path.hasPrefix("/") else {
-                throw WireError("\(text): not an absolute path, nor UUID= or another tag")
+                throw WireError(
+                    "\(text): not an absolute path, nor UUID= or another tag, nor a volume group")
             }
-            isDirectory = path.hasSuffix("/")
+            isDirectory = group == nil && path.hasSuffix("/")
+            if canCreate && group == nil && VolumePlace(path) == nil {
+                throw WireError("\(text): only logical volumes are made: GROUP:rw,create")
+            }
         case .tag(_, let value):
             guard !value.isEmpty else { throw WireError("\(text): the value is missing") }
             isDirectory = false
+            if canCreate {
+                throw WireError("\(text): only logical volumes are made: GROUP:rw,create")
+            }
         }
+    }
+
+    private static let creating = "rw,create"
+
+    /// What is read as the same, but for the access.
+    package var name: String { group ?? text }
+
+    /// What is read as the same export.
+    package var line: String { "\(name):\(canCreate ? Self.creating : access.rawValue)" }
+
+    /// The volume group that text names, alone or with `/*` behind.
+    private static func group(in text: String) -> String? {
+        let name = text.hasSuffix("/*") ? text.dropLast(2) : text[...]
+        return VolumePlace.isName(name) ? String(name) : nil
     }
 
     /// Whether text starts with a tag's name and `=`.

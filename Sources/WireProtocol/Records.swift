@@ -118,6 +118,14 @@ package struct SessionRequest: Codable, Sendable {
     package var source: SourceRecord?
     package var sizePolicy: String?
     package var overwrite: Bool?
+    /// Whether a logical volume that is too large may be cut.
+    package var shrink: Bool?
+    /// Whether a logical volume that is missing is to be made.
+    package var create: Bool?
+    /// The name of a snapshot that is to be taken of the logical volume, before it is written.
+    package var snapshot: String?
+    /// How many snapshots of that name, with their dates, are kept.
+    package var keep: Int?
     /// Drawn by the client: who asks again, because the answer was lost, gets the same session.
     package var run: String?
 
@@ -126,6 +134,46 @@ package struct SessionRequest: Codable, Sendable {
         self.block = block
         self.digest = digest
         self.key = key
+    }
+}
+
+extension SessionRequest {
+    /// What a server has among its features that makes, resizes and keeps logical volumes.
+    package static let volumes = "volumes"
+
+    /// Asks for what the user has allowed.
+    package mutating func set(_ policy: GatePolicy?) {
+        sizePolicy = policy?.sizePolicy?.rawValue
+        overwrite = policy?.overwrite
+        guard let policy, policy.concernsVolumes else { return }
+        shrink = policy.shrinks ? true : nil
+        create = policy.creates ? true : nil
+        snapshot = policy.snapshot?.name
+        keep = policy.snapshot?.keeps
+    }
+
+    /// What the client allows.
+    ///
+    /// - Returns: the policy for the gate.
+    /// - Throws: for what it cannot mean.
+    package func policy() throws(WireError) -> GatePolicy {
+        var known: SizePolicy?
+        if let sizePolicy {
+            known = SizePolicy(rawValue: sizePolicy)
+            guard known != nil else { throw WireError("sizePolicy is unknown") }
+        }
+        var policy = GatePolicy(
+            sizePolicy: known, overwrite: overwrite ?? false, isDryRun: mode == .dryRun)
+        policy.shrinks = shrink ?? false
+        policy.creates = create ?? false
+        guard let snapshot else {
+            guard keep == nil else { throw WireError("keep is of no snapshot") }
+            return policy
+        }
+        guard VolumePlace.isName(snapshot) else { throw WireError("snapshot is no name") }
+        guard keep ?? 1 > 0 else { throw WireError("keep is \(keep ?? 0)") }
+        policy.snapshot = TargetSnapshot(name: snapshot, keeps: keep)
+        return policy
     }
 }
 

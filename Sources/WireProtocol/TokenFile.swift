@@ -44,7 +44,7 @@ package struct TokenEntry: Hashable, Sendable {
         for word in words {
             let selector = try ExportSelector(word)
             // The access is the token's, one word for all.
-            guard selector.text == word else {
+            guard !selector.hasAccess else {
                 throw WireError("\(word): a selector is without :ro and :rw here")
             }
             selectors.append(selector)

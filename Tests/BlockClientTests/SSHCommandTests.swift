@@ -56,6 +56,21 @@ import WireProtocol
         return SSHCommand(location, settings, group: "abc")
     }
 
+    @Test func `a volume that may be made is exported so, and nothing else is`() throws {
+        for (path, access) in [
+            ("/dev/vg0/new", "rw,create"), ("/dev/vg0/new@pool", "rw,create"), ("/dev/sdb", "rw"),
+            ("/srv/images/new.img", "rw"), ("/LVUUID=x", "rw"),
+        ] {
+            guard case .remote(let location) = try Location("ssh://h\(path)") else { continue }
+            var settings = SSHSettings()
+            settings.isTarget = true
+            settings.createsVolume = true
+            let words = SSHCommand(location, settings, group: "abc").words
+            #expect(words.last?.contains(":\(access)") == true, "\(path)")
+            #expect(words.last?.contains("create") == access.contains("create"), "\(path)")
+        }
+    }
+
     @Test(
         arguments: [
             ("ssh://host/dev/a", ["host"], "'/dev/a"), ("ssh://h:22/dev/a", ["h"], "'/dev/a"),

@@ -29,14 +29,17 @@ private enum Implementations {
         },
         loop(sector: 512),
         loop(sector: 4096),
+        loop(sector: 512, thin: ThinChunks(size: 64 << 10, areZeroed: true)),
+        loop(sector: 4096, thin: ThinChunks(size: 192 << 10, areZeroed: true)),
     ]
 
-    private static func loop(sector: Int) -> Implementation {
-        Implementation("block device, \(sector)-byte sectors", needsRoot: true) {
+    private static func loop(sector: Int, thin: ThinChunks? = nil) -> Implementation {
+        let kind = thin.map { "thin volume, chunks of \($0.size)" } ?? "block device"
+        return Implementation("\(kind), \(sector)-byte sectors", needsRoot: true) {
             let loop = try LoopDevice(size: $0, sectorSize: sector)
-            return (
-                try BlockSpecialFile(path: loop.path, name: loop.path, access: .readWrite), loop
-            )
+            let device = try BlockSpecialFile(
+                path: loop.path, name: loop.path, access: .readWrite, thin: thin)
+            return (device, loop)
         }
     }
 }
@@ -64,7 +67,7 @@ private enum Implementations {
 
     @Test(.enabled(if: isRoot, "block devices and mounts need root, and are left out"))
     func `block devices and a file system without direct I/O are among those tested`() {
-        #expect(Implementations.all.count == 5)
+        #expect(Implementations.all.count == 7)
     }
 
     @Test(arguments: Implementations.all)

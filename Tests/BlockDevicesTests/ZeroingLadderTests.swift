@@ -57,6 +57,27 @@ import Testing
         #expect(bench.calls.withLock { $0 } == ["punch", "read"])
     }
 
+    @Test func `what promises nothing is proved each time, all of it`() throws {
+        let dirty = Atomic(-1)
+        let seen = Mutex<[ByteRange]>([])
+        let discard = ZeroingLadder.Method("discard", isPromise: false) { _ throws(Errno) in }
+        let ladder = ZeroingLadder([discard]) { piece throws(IOError) in
+            seen.withLock { $0.append(piece) }
+            return !(piece.offset..<piece.end).contains(dirty.load(ordering: .relaxed))
+        }
+        let whole = ByteRange(offset: 4096, length: 1 << 20)
+        for _ in 0..<2 { #expect(try ladder.zero(whole, name: "disk")) }
+        let pieces = seen.withLock { $0 }
+        #expect(pieces.allSatisfy { $0.length <= 2 * ZeroingLadder.ends })
+        #expect(pieces.reduce(0) { $0 + $1.length } == 2 * whole.length)
+        #expect(Set(pieces.map(\.offset)).count * 2 == pieces.count)
+        dirty.store(500_000, ordering: .relaxed)
+        #expect(try !ladder.zero(whole, name: "disk"))
+        // Not trusted again, though nothing is wrong any more.
+        dirty.store(-1, ordering: .relaxed)
+        #expect(try !ladder.zero(whole, name: "disk"))
+    }
+
     @Test func `an error of one range leaves it to be written, and the method in use`() throws {
         let bench = Bench()
         let ladder = bench.ladder([bench.method("punch", error: .ioError)])

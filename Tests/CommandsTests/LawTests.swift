@@ -22,9 +22,13 @@ import Testing
         Subcommand(name: ["verify"], operandCount: 2), Subcommand(name: ["list"], operandCount: 0),
         Subcommand(name: ["serve"], operandCount: 0),
         Subcommand(name: ["benchmark"], operandCount: 2),
+        Subcommand(name: ["refresh"], operandCount: 2),
     ]
-    /// A benchmark has to be permitted first, and its target is here.
-    static let withOperands = all.filter { $0.operandCount == 2 && $0.name != ["benchmark"] }
+    /// A benchmark has to be permitted first, and its target is here; of a refresh the source is a
+    /// logical volume.
+    static let withOperands = all.filter {
+        $0.operandCount == 2 && ![["benchmark"], ["refresh"]].contains($0.name)
+    }
 
     /// One line that starts with the program's name, and at most one that says what to do.
     private func expectOneMessage(

@@ -10,7 +10,7 @@ import Testing
 
 /// A machine with device-mapper and md devices, which this kernel lacks: a tree of files in the
 /// form of /sys, /proc and /dev.
-private final class MadeUpTree {
+final class MadeUpTree: Sendable {
     let scratch: ScratchDirectory
     var view: SystemView {
         SystemView(
@@ -152,7 +152,12 @@ struct MadeUpTreeTests {
         let tree = try MadeUpTree()
         try tree.add("dm-0", number: "252:0", attributes: Self.lvm)
         let dashed = "abcdef-GHIJ-klmn-OPQR-stuv-WXYZ-012345"
-        #expect(try inventory(view: tree.view).map(\.lvUUID) == [dashed])
+        let entries = try inventory(view: tree.view)
+        #expect(entries.map(\.lvUUID) == [dashed])
+        #expect(
+            entries[0].volumeIdentity
+                == VolumeIdentity(groupUUID: "VVVVVV-VVVV-VVVV-VVVV-VVVV-VVVV-VVVVVV", uuid: dashed)
+        )
         for text in [dashed, "abcdefGHIJklmnOPQRstuvWXYZ012345"] {
             do throws(ProbeError) {
                 _ = try resolve(Selector("LVUUID=\(text)"), view: tree.view)

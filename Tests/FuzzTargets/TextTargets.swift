@@ -60,11 +60,12 @@ func fuzzRange(_ header: String, _ choice: UInt8) {
 }
 
 func fuzzExportsFile(_ text: String) {
-    guard let exports = try? exports(inFile: text, named: "f") else { return }
+    guard var exports = try? exports(inFile: text, named: "f") else { return }
     var lines: [String] = []
-    for export in exports {
-        require(!export.text.isEmpty, "an export that names something")
-        lines.append("\(export.text):\(export.access.rawValue)")
+    for index in exports.indices {
+        require(!exports[index].text.isEmpty, "an export that names something")
+        lines.append(exports[index].line)
+        exports[index].hasAccess = true
     }
     let again = try? WireProtocol.exports(inFile: lines.joined(separator: "\n"), named: "f")
     require(again == exports, "the same exports again")
@@ -73,7 +74,7 @@ func fuzzExportsFile(_ text: String) {
 func fuzzTokensFile(_ text: String) {
     guard let entries = try? tokens(inFile: text, named: "f") else { return }
     let lines = entries.map { entry in
-        let selectors = (entry.selectors ?? []).map(\.text).joined(separator: " ")
+        let selectors = (entry.selectors ?? []).map(\.name).joined(separator: " ")
         return "\(entry.name) \(entry.token ?? "-") \(entry.access.rawValue) \(selectors)"
     }
     require(Set(entries.map(\.name)).count == entries.count, "a name stands once")

@@ -49,6 +49,42 @@ import Testing
         #expect(result.skipped == 0)
     }
 
+    @Test func `only what may have changed is in windows, and the rest is counted`() throws {
+        let device = MemoryDevice([UInt8](repeating: 1, count: 100_000))
+        let changes = [
+            ByteRange(offset: 0, length: 512), ByteRange(offset: 8192, length: 20000),
+            ByteRange(offset: 99_000, length: 1000),
+        ]
+        var cursor = WindowCursor(
+            source: device, target: device, length: 100_000, windowSize: 8192, holeSize: 8192,
+            changes: changes)
+        var windows: [ByteRange] = []
+        var unchanged = 0
+        while true {
+            let next = try cursor.next()
+            unchanged += next.unchanged
+            #expect(next.skipped == 0)
+            guard let window = next.window else { break }
+            windows.append(window.range)
+        }
+        #expect(
+            windows == [
+                changes[0], ByteRange(offset: 8192, length: 8192),
+                ByteRange(offset: 16384, length: 8192), ByteRange(offset: 24576, length: 3616),
+                changes[2],
+            ])
+        #expect(unchanged == 100_000 - 21_512)
+    }
+
+    @Test func `where nothing has changed there is no window`() throws {
+        let device = MemoryDevice([UInt8](repeating: 1, count: 20000))
+        var cursor = WindowCursor(
+            source: device, target: device, length: 20000, windowSize: 8192, holeSize: 8192,
+            changes: [])
+        let next = try cursor.next()
+        #expect(next.window == nil && next.unchanged == 20000)
+    }
+
     @Test func `windows without data on either side are skipped and counted`() throws {
         var bytes = [UInt8](repeating: 0, count: 10 * 8192)
         bytes[3 * 8192 + 5000] = 1

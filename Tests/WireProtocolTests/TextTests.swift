@@ -202,9 +202,31 @@ import WireProtocol
         }
     }
 
-    @Test(arguments: ["", ":ro", ":rw", "x", "./x", "uuid=1", "UUID=", "LABEL=:rw", " /x"])
-    func `what names nothing, or no absolute path, is rejected`(text: String) {
+    @Test(
+        arguments: [
+            "", ":ro", ":rw", "x/y", "./x", "x y", "uuid=1", "UUID=", "LABEL=:rw", " /x", "..",
+            "-x", "*", "x/**", ":rw,create", "/srv/x:rw,create", "/srv/:rw,create",
+            "UUID=1:rw,create",
+        ])
+    func `what names nothing, no absolute path and no group, is rejected`(text: String) {
         #expect(rejection { try ExportSelector(text) } != nil)
+    }
+
+    @Test func `a volume group, alone or with a star, and what may be made in it`() throws {
+        for (text, access, canCreate) in [
+            ("vg0", .readOnly, false), ("vg0/*", .readOnly, false), ("vg0:rw", .readWrite, false),
+            ("vg0/*:rw", .readWrite, false), ("vg0:rw,create", .readWrite, true),
+            ("vg0/*:ro", .readOnly, false),
+        ] as [(String, ExportAccess, Bool)] {
+            let export = try ExportSelector(text)
+            #expect(export.group == "vg0" && export.text == "/dev/vg0/", "\(text)")
+            #expect(export.access == access && export.canCreate == canCreate, "\(text)")
+            #expect(!export.isDirectory && export.hasAccess == text.contains(":"), "\(text)")
+        }
+        let one = try ExportSelector("/dev/vg0/new@pool:rw,create")
+        #expect(one.text == "/dev/vg0/new@pool" && one.canCreate && one.group == nil)
+        #expect(try ExportSelector("/dev/vg0/").group == nil)
+        #expect(try ExportSelector("/dev/vg0/").isDirectory)
     }
 
     @Test func `comments, white space and ends of lines`() throws {
@@ -216,7 +238,7 @@ import WireProtocol
     }
 
     @Test func `an error tells file and line`() {
-        #expect(rejection { try file("/a\n\n b\n") }?.hasPrefix("/etc/exports:3: b: ") == true)
+        #expect(rejection { try file("/a\n\n b/c\n") }?.hasPrefix("/etc/exports:3: b/c: ") == true)
         #expect(rejection { try file("/a\r\n/b\r\nUUID=") }?.hasPrefix("/etc/exports:3: ") == true)
         #expect(rejection { try file(":rw # x") }?.hasPrefix("/etc/exports:1: :rw: ") == true)
     }

@@ -48,7 +48,10 @@ import WireProtocol
         ("na/me \(good)", "t:1: the name is not of 1 to 64 letters, digits and ._@-"),
         ("a \(good)\nb \(good)", "t:2: b has the same token as a"),
         ("a \(good)\na \(good)x", "t:2: a has a line already"),
-        ("a \(good) relative", "t:1: relative: not an absolute path, nor UUID= or another tag"),
+        (
+            "a \(good) not/absolute",
+            "t:1: not/absolute: not an absolute path, nor UUID= or another tag, nor a volume group"
+        ),
         ("a \(good) /dev/sda:rw", "t:1: /dev/sda:rw: a selector is without :ro and :rw here"),
     ])
     func `what is wrong is told with file and line, and never with the token`(

@@ -34,8 +34,12 @@ int clb_get_logical_sector_size(int fd, int *bytes);
 int clb_get_read_only(int fd, int *read_only);
 /// ioctl(2) BLKZEROOUT: bytes, both multiples of the logical sector
 int clb_zero_out(int fd, uint64_t offset, uint64_t length);
+/// ioctl(2) BLKDISCARD: bytes, both multiples of the logical sector
+int clb_discard(int fd, uint64_t offset, uint64_t length);
 /// ioctl(2) BLKFLSBUF: write back and drop the device's page cache
 int clb_flush_buffers(int fd);
+/// sync_file_range(2): write back the page cache, without a flush of the device
+int clb_write_back(int fd);
 /// ioctl(2) BLKRRPART: read the partition table again
 int clb_reread_partitions(int fd);
 
@@ -58,6 +62,16 @@ struct clb_direct_io_alignment {
 };
 /// statx(2) STATX_DIOALIGN
 int clb_get_direct_io_alignment(int fd, struct clb_direct_io_alignment *alignment);
+
+/// A device-mapper target as the table of its device has it.
+struct clb_mapper_target {
+    char type[16];
+    char parameters[2048]; // what follows the type, with a zero byte at the end
+};
+/// ioctl(2) DM_TABLE_STATUS with DM_STATUS_TABLE_FLAG on /dev/mapper/control, of the device with
+/// this number (st_rdev): its first target; EMSGSIZE where that does not fit, ENODATA where there
+/// is none
+int clb_get_mapper_target(int control, uint64_t device, struct clb_mapper_target *target);
 
 /// fcntl(2) F_OFD_SETLK on the whole file, exclusive (F_WRLCK) or shared (F_RDLCK)
 int clb_lock(int fd, bool exclusive);

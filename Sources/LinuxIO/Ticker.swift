@@ -2,11 +2,10 @@
 // Copyright 2026 the blkferry authors
 
 internal import Glibc
-internal import LinuxIO
 internal import Synchronization
 
 /// Calls something again and again, in a thread of its own.
-struct Ticker: ~Copyable {
+package struct Ticker: ~Copyable, Sendable {
     private final class Flag: Sendable {
         let isOver = Atomic(false)
     }
@@ -14,7 +13,11 @@ struct Ticker: ~Copyable {
     private let thread: Threads.Running
 
     /// Starts the thread; where the system refuses one, nothing is called.
-    init(_ interval: Duration, _ call: @escaping @Sendable () -> Void) {
+    ///
+    /// - Parameters:
+    ///   - interval: between the starts of two calls.
+    ///   - call: what is called, the first time after one interval.
+    package init(_ interval: Duration, _ call: @escaping @Sendable () -> Void) {
         let flag = Flag()
         self.flag = flag
         thread = Threads.start(count: 1, orInline: false) { _ in
@@ -32,7 +35,7 @@ struct Ticker: ~Copyable {
     }
 
     /// Returns when the last call has.
-    consuming func stop() {
+    package consuming func stop() {
         flag.isOver.store(true, ordering: .relaxed)
         thread.wait()
     }

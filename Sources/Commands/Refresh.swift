@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import ArgumentParser
+internal import BlockReplication
+internal import DeviceProbe
+internal import LogicalVolumes
+
+/// `blkferry refresh`: keeps a replica of a logical volume up to date, at the cost of what has
+/// changed.
+struct Refresh: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract:
+            "Bring TARGET up to date with SOURCE, a logical volume, reading only what changed.",
+        discussion: """
+            Takes a snapshot of SOURCE, reads what has changed since the snapshot that the last \
+            refresh of TARGET has left, writes and flushes it, compares a sample, and leaves the new \
+            snapshot for the next time. Where the last snapshot is missing, or it is in doubt \
+            whether TARGET still is its replica, that is said and everything is compared.
+            """)
+
+    @OptionGroup var common: ComparisonOptions
+    @OptionGroup var volume: TargetVolumeOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "Room of a snapshot that is not thin, such as 5G or 20% of the volume (default: 10%).",
+            valueName: "size"))
+    var snapshotSize: VolumeSnapshot.Size?
+
+    @Option(
+        help: ArgumentHelp(
+            "What to do about another size: refuse (default for devices), resize (for images) or "
+                + "prefix.", valueName: "policy"))
+    var sizePolicy: SizePolicy?
+
+    @Flag(help: "Write even though something else than the source is on the target.")
+    var overwrite = false
+
+    @Flag(help: "Read both sides again after the flush, all of them, and compare.")
+    var verify = false
+
+    func validate() throws {
+        if common.isRemote(common.source) {
+            throw ValidationError("SOURCE must be a logical volume of this machine")
+        }
+        try volume.validate(sizePolicy)
+    }
+
+    func run() throws {
+        var options = common.options()
+        options.sizePolicy = sizePolicy?.asOption
+        options.overwrites = overwrite
+        options.verifies = verify
+        volume.apply(to: &options)
+        let plan = VolumePlan(
+            takesSnapshot: true, snapshotSize: snapshotSize ?? .usual, base: .lastRun,
+            leavesBase: true)
+        try RunPrinter(common, kind: .refresh, plan: plan).run(options)
+    }
+}

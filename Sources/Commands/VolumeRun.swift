@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import BlockReplication
+internal import DeviceProbe
+internal import LinuxIO
+internal import LogicalVolumes
+internal import SyncEngine
+internal import WireProtocol
+
+/// A run whose source is a logical volume: through a snapshot of it, or of what has changed since
+/// one.
+struct VolumeRun {
+    private let plan: VolumePlan
+    private let kind: RunPrinter.Kind
+    private let source: String
+    private let target: String
+    private let options: Replication.Options
+    private let control: RunControl
+    private let console: Console
+    private let events: @Sendable (Replication.Event) -> Void
+
+    init(
+        _ plan: VolumePlan, _ kind: RunPrinter.Kind, source: String, target: String,
+        _ options: Replication.Options, _ control: RunControl, _ console: Console,
+        _ events: @escaping @Sendable (Replication.Event) -> Void
+    ) {
+        self.plan = plan
+        self.kind = kind
+        self.source = source
+        self.target = target
+        self.options = options
+        self.control = control
+        self.console = console
+        self.events = events
+    }
+
+    /// Does the work; the snapshot that it takes is gone when it returns, or is the next run's base.
+    ///
+    /// - Returns: what it came to.
+    /// - Throws: why nothing was done.
+    func run() throws(CommandFailure) -> RunPrinter.Outcome {
+        do throws(CommandFailure) { return try runOnVolume() } catch {
+            // What was ended by a signal has not failed.
+            guard control.isCancelled, error.status == .deviceError else { throw error }
+            throw CommandFailure(
+                .interrupted, "\(target): \(kind.rawValue): interrupted, nothing was written")
+        }
+    }
+
+    private func runOnVolume() throws(CommandFailure) -> RunPrinter.Outcome {
+        let (lvm, volume) = try findVolume()
+        guard !volume.isPart, !volume.isThinPool else {
+            throw CommandFailure(.refused, "\(source): read: it is a part of LVM itself")
+        }
+        try refuseItself(volume)
+        let lock = try lockedJob(of: volume)
+        defer { withExtendedLifetime(lock) {} }
+        var snapshot: SnapshotSource?
+        do throws(IOError) {
+            for name in try VolumeSnapshot.removeLeftovers(of: volume, lvm) {
+                console.note("\(name): removed: a run that was killed has left it")
+            }
+            if plan.takesSnapshot {
+                snapshot = try SnapshotSource(
+                    of: volume, size: plan.snapshotSize, lvm, control, console)
+            }
+        } catch {
+            throw CommandFailure(error)
+        }
+        let session = VolumeSession(
+            origin: volume, read: snapshot?.volume ?? volume, lvm: lvm, target: target, kind: kind,
+            plan: plan, control: control, console: console)
+        var result: VolumeSession.Ending
+        do throws(CommandFailure) {
+            result = try session.run(options, events)
+        } catch {
+            for failure in snapshot?.finish() ?? [] {
+                console.error(failure.message, advice: failure.advice)
+            }
+            throw error
+        }
+        let kept = plan.leavesBase ? result.record : nil
+        result.failures += snapshot?.finish(keptAs: kept) ?? []
+        if result.failures.isEmpty { result.failures += session.settle(result) }
+        return RunPrinter.Outcome(report: result.report, failures: result.failures)
+    }
+
+    /// Finds the source by what the user calls it: its name, a selector, or a path.
+    private func findVolume() throws(CommandFailure) -> (LVM, LogicalVolume) {
+        let path: String
+        do throws(ProbeError) { path = try resolve(Selector(source)) } catch {
+            throw CommandFailure(error)
+        }
+        do throws(IOError) {
+            let identity = volumeIdentity(at: path)
+            // One that is not active has no device file.
+            guard identity != nil || !FileStatus.exists(path) else {
+                throw IOError(source, "find volume", reason: "it is no logical volume")
+            }
+            let lvm = try LVM(isCancelled: { [control] in control.isCancelled })
+            guard let identity else { return (lvm, try lvm.volume(path)) }
+            return (lvm, try lvm.volume(identity, as: source))
+        } catch {
+            throw CommandFailure(error)
+        }
+    }
+
+    /// The gate sees a snapshot as source, which is another device.
+    private func refuseItself(_ volume: LogicalVolume) throws(CommandFailure) {
+        // What cannot be found is said when it is opened.
+        guard case .local(let text)? = try? Location(target),
+            let path = try? resolve(Selector(text)), volumeIdentity(at: path) == volume.identity
+        else { return }
+        var failure = CommandFailure(
+            .refused, "\(target): refused: it is the source, \(source)")
+        failure.cause = Refusal.Cause.overlap.rawValue
+        throw failure
+    }
+
+    /// Keeps another run of the same job out, for as long as what it returns lives.
+    private func lockedJob(of volume: LogicalVolume) throws(CommandFailure) -> RunLock? {
+        guard plan.leavesBase else { return nil }
+        let lock: RunLock?
+        // A file's name has 255 bytes at most.
+        let place = String(
+            target.utf8.suffix(120).map { byte in
+                let character = Character(UnicodeScalar(byte))
+                return character.isASCII && (character.isLetter || character.isNumber)
+                    ? character : "_"
+            })
+        do throws(IOError) { lock = try RunLock("\(kind.rawValue)-\(volume.uuid)-\(place)") } catch
+        {
+            throw CommandFailure(error)
+        }
+        guard let lock else {
+            throw CommandFailure(
+                .refused,
+                "\(volume.fullName): \(kind.rawValue): another one to \(target) is running",
+                advice: "Wait until it has ended.")
+        }
+        return lock
+    }
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import BlockReplication
+internal import DeviceProbe
+internal import LinuxIO
+internal import LogicalVolumes
+internal import SyncEngine
+
+/// One volume, or a snapshot of it, on its way to the target.
+///
+/// A base only ever saves work: where anything about it is in doubt, that is said and everything is
+/// compared. Before the target is written to, what snapshots say of it is taken back; after it is
+/// flushed, it is said of the one that was read. So a run that is killed anywhere leaves no snapshot
+/// that says too much.
+struct VolumeSession {
+    let origin: LogicalVolume
+    /// What is read: the origin, or a snapshot of it.
+    let read: LogicalVolume
+    let lvm: LVM
+    let target: String
+    let kind: RunPrinter.Kind
+    let plan: VolumePlan
+    let control: RunControl
+    let console: Console
+
+    /// What a run came to.
+    struct Ending {
+        var report: Replication.Report
+        /// That the target is the replica of what was read; `nil` where it is not, or that cannot be
+        /// told later.
+        var record: ReplicaRecord?
+        var failures: [CommandFailure] = []
+        /// Names the target.
+        var identity: String?
+    }
+
+    /// Opens both devices, does the work, and closes them.
+    ///
+    /// - Throws: why nothing was done.
+    func run(
+        _ options: Replication.Options, _ events: @escaping @Sendable (Replication.Event) -> Void
+    ) throws(CommandFailure) -> Ending {
+        let replication: Replication
+        do throws(ReplicationError) {
+            replication = try Replication(
+                kind.action, from: read.path, to: target, options: options, control: control,
+                events)
+        } catch {
+            throw CommandFailure(error)
+        }
+        guard let wanted = plan.base else {
+            return Ending(report: replication.run(changes: nil) { _ in })
+        }
+        let identity: String
+        let changes: ChangeMap?
+        let number: Int
+        do throws(ReplicationError) {
+            identity = try replication.targetIdentity()
+            let base = try asReplicationError { () throws(IOError) -> LogicalVolume? in
+                try findBase(wanted, for: identity)
+            }
+            number = (base?.replica(on: identity)?.number ?? 0) + 1
+            changes = trusted(base, replication, identity)
+            if kind.isSync {
+                try asReplicationError { () throws(IOError) in
+                    try VolumeSnapshot.invalidateRecords(of: family, for: identity, lvm)
+                }
+            }
+        } catch {
+            throw CommandFailure(error)
+        }
+        var record: ReplicaRecord?
+        var failures: [CommandFailure] = []
+        let report = replication.run(changes: changes?.ranges) { result in
+            guard kind.isSync, result.failure == nil, result.flushError == nil,
+                !result.wasInterrupted, result.tally.writeErrorCount == 0,
+                result.tally.unreadable == 0
+            else { return }
+            do throws(CommandFailure) {
+                try verifySample(replication)
+                record = try makeRecord(replication, identity, number: number)
+            } catch {
+                failures.append(error)
+            }
+        }
+        if !report.isDone || report.sourceChanged { record = nil }
+        return Ending(report: report, record: record, failures: failures, identity: identity)
+    }
+
+    /// The volume that all snapshots in question are of.
+    private var family: LogicalVolume {
+        guard let uuid = origin.originUUID, let name = origin.origin else { return origin }
+        var family = origin
+        family.uuid = uuid
+        family.name = name
+        return family
+    }
+
+    private func findBase(
+        _ wanted: VolumePlan.Base, for identity: String
+    ) throws(IOError) -> LogicalVolume? {
+        switch wanted {
+        case .snapshot(let name): return try lvm.snapshot(name, of: origin)
+        case .lastRun: return try VolumeSnapshot.bases(of: origin, for: identity, lvm).first
+        }
+    }
+
+    // MARK: Before
+
+    /// Where the target may differ, if that is beyond doubt; what is in doubt is said.
+    private func trusted(
+        _ base: LogicalVolume?, _ replication: Replication, _ identity: String
+    ) -> ChangeMap? {
+        guard let base else {
+            console.note("\(origin.fullName): no earlier run for \(target): comparing everything")
+            return nil
+        }
+        do throws(Doubt) {
+            let record = try soundRecord(of: base, replication, identity)
+            let changes: ChangeMap
+            do throws(ChangeMapError) {
+                changes = try read.changes(since: base) { control.isCancelled }
+            } catch {
+                throw Doubt("\(error)", advice: error.advice)
+            }
+            try compare(replication, with: record, base, outside: changes)
+            console.note(
+                "\(base.fullName): \(changes.byteCount) of \(changes.size) bytes have changed since"
+            )
+            return changes
+        } catch {
+            console.warning("\(error.reason): comparing everything")
+            if let advice = error.advice { console.status("  \(advice)\n") }
+            return nil
+        }
+    }
+
+    /// Why everything is compared.
+    private struct Doubt: Error {
+        var reason: String
+        var advice: String?
+
+        init(_ reason: String, advice: String? = nil) {
+            self.reason = reason
+            self.advice = advice
+        }
+    }
+
+    private func soundRecord(
+        of base: LogicalVolume, _ replication: Replication, _ identity: String
+    ) throws(Doubt) -> ReplicaRecord {
+        guard let record = base.replica(on: identity) else {
+            throw Doubt("\(base.fullName): it is not known whether \(target) is its replica")
+        }
+        guard read.origin != nil || !read.isInUse else {
+            throw Doubt(
+                "\(read.fullName): it is in use, and may change meanwhile",
+                advice: "--snapshot reads a snapshot of it.")
+        }
+        do throws(ReplicationError) {
+            guard try replication.targetMark() == record.mark else {
+                throw ReplicationError(
+                    .device,
+                    "\(target): somebody may have written to it since it became the replica of "
+                        + base.fullName)
+            }
+        } catch {
+            throw Doubt(error.message)
+        }
+        return record
+    }
+
+    /// Compares samples: that the target still is what it was, and that what is said not to have
+    /// changed has not.
+    private func compare(
+        _ replication: Replication, with record: ReplicaRecord, _ base: LogicalVolume,
+        outside changes: ChangeMap
+    ) throws(Doubt) {
+        do throws(ReplicationError) {
+            let root = try replication.root(of: .target, seed: record.seed, size: base.size)
+            guard root == record.root else {
+                throw ReplicationError(
+                    .device, "\(target): it is not the replica of \(base.fullName)")
+            }
+            let differences = try replication.sampleDifferences(
+                size: min(base.size, changes.size), oneIn: 384
+            ) { place in
+                !changes.overlaps(ByteRange(place.lowerBound, to: place.upperBound))
+            }
+            if let first = differences.first {
+                throw ReplicationError(
+                    .device,
+                    "\(target): it differs at \(first.lowerBound), where nothing has changed since "
+                        + base.fullName)
+            }
+        } catch {
+            throw Doubt(error.message)
+        }
+    }
+
+    // MARK: After
+
+    /// Compares places at random, now that all is on the medium.
+    private func verifySample(_ replication: Replication) throws(CommandFailure) {
+        let differences: [Range<Int>]
+        do throws(ReplicationError) {
+            differences = try replication.sampleDifferences(size: read.size, oneIn: 512)
+        } catch {
+            throw CommandFailure(error)
+        }
+        guard let first = differences.first else { return }
+        throw CommandFailure(
+            .different, "\(target): verify: at \(first.lowerBound) it reads back differently",
+            advice: "Run it again: everything is compared then.")
+    }
+
+    private func makeRecord(
+        _ replication: Replication, _ identity: String, number: Int
+    ) throws(CommandFailure) -> ReplicaRecord? {
+        // What is no snapshot goes on to change.
+        guard read.origin != nil else { return nil }
+        do throws(ReplicationError) {
+            var generator = SystemRandomNumberGenerator()
+            let seed: UInt64 = generator.next()
+            let root = try replication.root(of: .source, seed: seed, size: read.size)
+            guard let mark = try replication.targetMark() else {
+                console.note("\(target): nothing tells later whether somebody has written to it")
+                return nil
+            }
+            return ReplicaRecord(
+                of: read, target: identity, mark: mark, seed: seed, root: root, number: number)
+        } catch {
+            throw CommandFailure(error)
+        }
+    }
+
+    /// When the snapshot that was read is closed: leaves the records, and removes the bases that are
+    /// none any more.
+    ///
+    /// - Returns: what was in the way.
+    func settle(_ result: Ending) -> [CommandFailure] {
+        guard kind.isSync, result.report.isDone, let identity = result.identity else { return [] }
+        do throws(IOError) {
+            if !plan.takesSnapshot, let record = result.record {
+                try VolumeSnapshot.add(record, to: read, lvm)
+            }
+            guard plan.leavesBase else { return [] }
+            for base in try VolumeSnapshot.bases(of: origin, for: identity, lvm)
+            where base.uuid != read.uuid {
+                try VolumeSnapshot.removeBase(base, lvm)
+            }
+            return []
+        } catch {
+            return [CommandFailure(error)]
+        }
+    }
+}
+
+private func asReplicationError<Result>(
+    _ body: () throws(IOError) -> Result
+) throws(ReplicationError) -> Result {
+    do throws(IOError) { return try body() } catch { throw ReplicationError(error) }
+}

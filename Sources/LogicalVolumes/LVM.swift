@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+package import DeviceProbe
+internal import FoundationEssentials
+package import LinuxIO
+internal import SystemPackage
+
+/// LVM of this machine, through its own program; see lvm(8).
+package struct LVM: Sendable {
+    private let program: String
+    private let isCancelled: @Sendable () -> Bool
+
+    /// Finds LVM.
+    ///
+    /// - Parameters:
+    ///   - program: what to start.
+    ///   - isCancelled: asked now and then while a program runs that may be ended.
+    /// - Throws: where LVM is not installed.
+    package init(
+        program: String = "lvm", isCancelled: @escaping @Sendable () -> Bool = { false }
+    ) throws(IOError) {
+        // A PATH without the directories of the system's programs is common, as in cron.
+        let places =
+            program.contains("/")
+            ? [program] : [program, "/usr/sbin/\(program)", "/sbin/\(program)"]
+        guard let found = places.lazy.compactMap({ Program.find($0) }).first else {
+            throw IOError(
+                program, "start", reason: "it is not found on this machine",
+                advice: "Install lvm2.")
+        }
+        self.program = found
+        self.isCancelled = isCancelled
+    }
+
+    /// All volumes of all groups, those included that only LVM itself uses.
+    ///
+    /// - Parameter name: of a group or volume, or its path, to ask for no others; see lvm(8).
+    /// - Returns: them, in no order.
+    /// - Throws: what LVM says.
+    package func volumes(_ name: String? = nil) throws(IOError) -> [LogicalVolume] {
+        let fields = LogicalVolume.fields.joined(separator: ",")
+        let run = try run(
+            ["lvs", "--all"] + Self.reporting + [fields] + (name.map { [$0] } ?? []),
+            isOver: isCancelled)
+        guard let report = try? JSONDecoder().decode(Report.self, from: Data(run.bytes)) else {
+            throw IOError("lvs", "report", reason: "what it prints cannot be understood")
+        }
+        // There is a line for each segment of a volume, in their order.
+        var seen: Set<VolumeIdentity> = []
+        return report.report.flatMap(\.lv).filter { seen.insert($0.identity).inserted }
+    }
+
+    /// Has lvs(8) and vgs(8) report in one form, whatever lvm.conf(5) says; names of fields follow.
+    static let reporting = [
+        "--config",
+        "report { prefixes=0 list_item_separator=\",\" mark_hidden_devices=1 compact_output=0 }",
+        "--reportformat", "json", "--units", "b", "--nosuffix", "--options",
+    ]
+
+    private struct Report: Decodable {
+        struct Part: Decodable { var lv: [LogicalVolume] }
+        var report: [Part]
+    }
+
+    /// Finds a volume.
+    ///
+    /// - Parameter name: `group/volume`, or the path of its device file.
+    /// - Returns: the volume.
+    /// - Throws: where there is none.
+    package func volume(_ name: String) throws(IOError) -> LogicalVolume {
+        let found: [LogicalVolume]
+        do throws(IOError) { found = try volumes(name) } catch {
+            throw IOError(name, "find volume", reason: error.reason, advice: error.advice)
+        }
+        // A group's name, which stands for all that is in it, is no volume's.
+        guard let volume = found.first(where: { $0.names.contains(name) }) else {
+            throw IOError(name, "find volume", reason: "it is no logical volume")
+        }
+        return volume
+    }
+
+    /// Finds a volume, under whatever name.
+    ///
+    /// - Parameters:
+    ///   - identity: which one.
+    ///   - name: what to call it where it is not there.
+    /// - Returns: the volume.
+    /// - Throws: where there is none.
+    package func volume(
+        _ identity: VolumeIdentity, as name: String
+    ) throws(IOError) -> LogicalVolume {
+        guard let found = try volumes().first(where: { $0.identity == identity }) else {
+            throw IOError(name, "find volume", reason: "LVM does not know it")
+        }
+        return found
+    }
+
+    /// Finds a snapshot of a volume, or of the volume that that is a snapshot of.
+    ///
+    /// - Parameters:
+    ///   - name: its name alone, `group/volume`, or the path of its device file.
+    ///   - volume: of what.
+    /// - Returns: the snapshot.
+    /// - Throws: where there is none.
+    package func snapshot(_ name: String, of volume: LogicalVolume) throws(IOError) -> LogicalVolume
+    {
+        let full = name.contains("/") ? name : "\(volume.group)/\(name)"
+        let found = try self.volume(full)
+        guard let origin = found.originUUID, found.groupUUID == volume.groupUUID,
+            [volume.uuid, volume.originUUID].contains(origin)
+        else {
+            throw IOError(
+                full, "find snapshot", reason: "it is no snapshot of \(volume.fullName)",
+                advice: "lvs -o+origin shows whose snapshots there are.")
+        }
+        return found
+    }
+
+    /// Changes something; LVM is never ended in the middle of it.
+    ///
+    /// - Parameters:
+    ///   - command: `lvcreate` and so on.
+    ///   - arguments: its arguments.
+    /// - Throws: what LVM says.
+    package func change(_ command: String, _ arguments: [String]) throws(IOError) {
+        _ = try run([command, "--quiet", "--quiet", "--yes"] + arguments, isOver: { false })
+    }
+
+    /// Runs a command to its end, unless it is over before.
+    ///
+    /// - Throws: what LVM says.
+    func run(
+        _ arguments: [String], isOver: () -> Bool
+    ) throws(IOError) -> ProgramRun {
+        let command = arguments[0]
+        let run: ProgramRun
+        do throws(Errno) {
+            run = try ProgramRun(
+                program, arguments, reading: .wholeOutput(limit: Self.limit), unless: isOver)
+        } catch {
+            throw IOError(command, "start", error)
+        }
+        guard let failure = run.failure else { return run }
+        // Warnings come first.
+        let words = run.errorLines.last.map { $0.drop { $0 == " " } }
+        throw IOError(command, "run", reason: words.map(String.init) ?? failure)
+    }
+
+    /// Bytes of a report that are read at most; a volume takes about 1000.
+    private static let limit = 64 << 20
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import DeviceProbe
+internal import Glibc
+internal import LinuxIO
+
+/// A logical volume of this machine that is a target.
+struct LocalVolume: TargetVolume {
+    private let volume: LogicalVolume
+    private let lvm: LVM
+
+    init(_ volume: LogicalVolume, _ lvm: LVM) {
+        self.volume = volume
+        self.lvm = lvm
+    }
+
+    var name: String { volume.fullName }
+    var path: String { volume.path }
+    var size: Int { volume.size }
+    var sizeUnit: Int { volume.extentSize * volume.stripes }
+
+    func obstacle(
+        toResizing size: Int, withSnapshot: Bool
+    ) -> (reason: String, advice: String?)? {
+        if volume.isClassicSnapshot {
+            return ("it is a classic snapshot, which has the size of its origin", nil)
+        }
+        // lvs(8), lv_attr: an origin of classic snapshots, which LVM does not resize while it is
+        // active.
+        if volume.attributes.hasPrefix("o") || volume.attributes.hasPrefix("O") {
+            return (
+                "it would have to be resized, which LVM does not as long as it has snapshots",
+                "Remove or merge its snapshots first: lvs --options +origin \(volume.group)"
+            )
+        }
+        if withSnapshot && !volume.isThin {
+            return (
+                "it would have to be resized, which LVM does not once it has a snapshot",
+                "Sync once without --snapshot-target."
+            )
+        }
+        let more = size - volume.size
+        if volume.segmentType == "linear" && more > volume.groupFree {
+            let refusal = Refusal(
+                noRoomFor: more, in: volume.group, free: volume.groupFree, volume.fullName)
+            return (refusal.reason, refusal.advice)
+        }
+        return nil
+    }
+
+    func resize(to size: Int) throws(IOError) {
+        do throws(IOError) {
+            guard size < volume.size else {
+                return try lvm.change("lvextend", ["--size", "\(size)b", name])
+            }
+            // Newer versions look for a file system, and may not cut what it is said to need.
+            let arguments = ["--force", "--size", "\(size)b", name]
+            do throws(IOError) {
+                try lvm.change("lvreduce", ["--fs", "ignore"] + arguments)
+            } catch {
+                // Older ones do not know the option.
+                try lvm.change("lvreduce", arguments)
+            }
+        } catch {
+            throw IOError(name, "resize to \(size) bytes", reason: error.reason)
+        }
+    }
+
+    func remove() throws(IOError) { try lvm.change("lvremove", ["--force", name]) }
+
+    func removeSnapshot(_ snapshot: String) throws(IOError) {
+        try lvm.change("lvremove", ["--force", snapshot])
+    }
+}
+
+extension LocalVolume {
+    func take(
+        _ snapshot: TargetSnapshot, as name: String
+    ) throws(ProbeError) -> String {
+        let isDated = snapshot.keeps != nil
+        let newName = isDated ? "\(snapshot.name)-\(Self.now())" : snapshot.name
+        let fullName = "\(volume.group)/\(newName)"
+        let tags = ["blkferry", ownTag] + (isDated ? [Self.tag(of: snapshot)] : [])
+        var arguments = ["--snapshot", "--name", newName] + tags.flatMap { ["--addtag", $0] }
+        if try isThere(newName) {
+            throw .refused(
+                Refusal(
+                    .nameTaken, name, "\(fullName), which is to be its snapshot, is there already",
+                    advice: "Remove it, lvremove \(fullName), or choose another name."))
+        }
+        if !volume.isThin {
+            guard storeSize <= volume.groupFree else {
+                throw .refused(
+                    Refusal(noRoomFor: storeSize, in: volume.group, free: volume.groupFree, name))
+            }
+            arguments += ["--chunksize", "\(Self.chunk)b", "--size", "\(storeSize)b"]
+        }
+        do throws(IOError) {
+            try lvm.change("lvcreate", arguments + [volume.fullName])
+        } catch {
+            throw .failed(IOError(name, "take a snapshot", reason: error.reason))
+        }
+        return fullName
+    }
+
+    private func isThere(_ other: String) throws(ProbeError) -> Bool {
+        do throws(IOError) {
+            return try lvm.volumes(volume.group).contains { $0.name == other }
+        } catch {
+            throw .failed(error)
+        }
+    }
+
+    func removeOlder(than snapshot: String, of wish: TargetSnapshot) -> [String] {
+        guard let count = wish.keeps else { return [] }
+        let all: [LogicalVolume]
+        do throws(IOError) { all = try lvm.volumes(volume.group) } catch {
+            return ["\(name): older snapshots stay: \(error.reason)"]
+        }
+        let tag = Self.tag(of: wish)
+        // Their names, and so their order, are those of their dates; but clocks go wrong. Once one
+        // is merged back, LVM does not know any more whose snapshots the others are.
+        let older = all.filter { $0.tags.contains(tag) && $0.fullName != snapshot }
+            .filter { $0.originUUID == volume.uuid || $0.tags.contains(ownTag) }
+            .map(\.fullName).sorted()
+        var warnings: [String] = []
+        for old in older.dropLast(count - 1) {
+            do throws(IOError) { try removeSnapshot(old) } catch {
+                warnings.append("\(old): it is not to be kept, but stays: \(error.reason)")
+            }
+        }
+        return warnings
+    }
+
+    /// Marks dated snapshots; others are nobody's business here.
+    private static func tag(of snapshot: TargetSnapshot) -> String {
+        "blkferry.history=\(snapshot.name)"
+    }
+
+    /// Tells whose snapshots they are.
+    private var ownTag: String { VolumeSnapshot.targetTag + volume.uuid }
+
+    /// Bytes of a classic snapshot's chunk: LVM's default.
+    private static let chunk = 4096
+
+    /// Bytes that the store of a classic snapshot needs at most, in whole extents: every chunk of
+    /// the volume, 16 bytes for each, and the header.
+    ///
+    /// Source: drivers/md/dm-snap-persistent.c.
+    private var storeSize: Int {
+        let chunks = (volume.size + Self.chunk - 1) / Self.chunk
+        let entries = Self.chunk / 16
+        let total = chunks + (chunks + entries) / entries + 1
+        return (total * Self.chunk + volume.extentSize - 1) / volume.extentSize * volume.extentSize
+    }
+
+    /// The time, as in `20261123T124500Z`.
+    private static func now() -> String {
+        var seconds = time(nil)
+        var parts = tm()
+        gmtime_r(&seconds, &parts)
+        func digits(_ number: Int32, _ count: Int = 2) -> String {
+            let text = String(number)
+            return String(repeating: "0", count: max(0, count - text.count)) + text
+        }
+        return digits(parts.tm_year + 1900, 4) + digits(parts.tm_mon + 1) + digits(parts.tm_mday)
+            + "T" + digits(parts.tm_hour) + digits(parts.tm_min) + digits(parts.tm_sec) + "Z"
+    }
+}

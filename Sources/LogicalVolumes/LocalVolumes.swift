@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+package import DeviceProbe
+package import LinuxIO
+
+/// The logical volumes of this machine, for the safety gate.
+///
+/// LVM is looked for when it is needed: most targets need none.
+package struct LocalVolumes: TargetVolumes {
+    private let program: String
+
+    /// - Parameter program: LVM's, as `LVM` finds it.
+    package init(program: String = "lvm") { self.program = program }
+
+    package func volume(at path: String) throws(IOError) -> any TargetVolume {
+        let lvm = try LVM(program: program)
+        return LocalVolume(try lvm.volume(path), lvm)
+    }
+
+    package func sizeOfNew(
+        _ place: VolumePlace, size: Int, as name: String
+    ) throws(ProbeError) -> Int {
+        try plan(place, size, name).size
+    }
+
+    package func create(
+        _ place: VolumePlace, size: Int, as name: String
+    ) throws(ProbeError) -> any TargetVolume {
+        let plan = try plan(place, size, name)
+        // What it holds is overwritten: signatures on it are nobody's business.
+        let kind =
+            place.pool.map {
+                ["--type", "thin", "--virtualsize", "\(plan.size)b", "--thinpool", $0]
+            }
+            ?? ["--type", "linear", "--wipesignatures", "n", "--size", "\(plan.size)b"]
+        do throws(IOError) {
+            try plan.lvm.change("lvcreate", kind + ["--name", place.volume, place.group])
+            do throws(IOError) {
+                return LocalVolume(try plan.lvm.volume(place.name), plan.lvm)
+            } catch {
+                // Just made, and empty.
+                try? plan.lvm.change("lvremove", ["--force", place.name])
+                throw error
+            }
+        } catch {
+            throw .failed(IOError(name, "create", reason: error.reason, advice: error.advice))
+        }
+    }
+
+    /// How large a new volume would be, if nothing speaks against it.
+    private func plan(
+        _ place: VolumePlace, _ wanted: Int, _ name: String
+    ) throws(ProbeError) -> (lvm: LVM, size: Int) {
+        let lvm: LVM
+        let group: VolumeGroup
+        let others: [LogicalVolume]
+        do throws(IOError) {
+            lvm = try LVM(program: program)
+            group = try lvm.group(place.group)
+            others = try lvm.volumes(place.group)
+        } catch {
+            throw .failed(IOError(name, "create", reason: error.reason, advice: error.advice))
+        }
+        if let other = others.first(where: { $0.name == place.volume }) {
+            throw .refused(
+                Refusal(
+                    .nameTaken, name, "\(other.fullName) is there, but not active",
+                    advice: "Activate it first: lvchange --activate y \(other.fullName)"))
+        }
+        let extent = group.extentSize
+        let size = (wanted + extent - 1) / extent * extent
+        if let pool = place.pool {
+            guard others.contains(where: { $0.name == pool && $0.isThinPool }) else {
+                throw .failed(
+                    IOError(
+                        name, "create", reason: "\(place.group)/\(pool) is no thin pool",
+                        advice: "lvs \(place.group) shows what there is."))
+            }
+        } else if group.free < size {
+            throw .refused(Refusal(noRoomFor: size, in: place.group, free: group.free, name))
+        }
+        return (lvm, size)
+    }
+}
+
+extension Refusal {
+    /// A group has not enough room.
+    init(noRoomFor size: Int, in group: String, free: Int, _ name: String) {
+        self.init(
+            .noSpace, name, "\(group) has \(free) bytes that are free, and \(size) are needed",
+            advice: "Make room in it, or add a disk: vgextend \(group) DISK")
+    }
+}

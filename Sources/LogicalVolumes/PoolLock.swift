@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Glibc
+internal import LinuxIO
+internal import SystemPackage
+
+/// Keeps a thin pool's metadata snapshot to one blkferry at a time, as long as it lives.
+///
+/// Its file also names the metadata snapshot that is held: one that was killed leaves it there, so
+/// that the next one knows it for its own. Nobody removes the file.
+final class PoolLock: Sendable {
+    private let file: OwnedDescriptor
+    private let path: String
+    private let pool: String
+
+    /// Milliseconds between two tries.
+    private static let pause: UInt32 = 50
+
+    /// Takes the lock, and waits for it while another process has it.
+    ///
+    /// The corresponding C function is `flock`.
+    ///
+    /// - Parameters:
+    ///   - directory: where the file is; others may write there too, but not to the file.
+    ///   - pool: the pool's name.
+    ///   - isOver: asked now and then.
+    /// - Throws: where it cannot be had.
+    init(in directory: String, pool: String, unless isOver: () -> Bool) throws(ChangeMapError) {
+        self.pool = pool
+        path = "\(directory)/blkferry-\(pool).lock"
+        do throws(Errno) {
+            // What somebody else has put there says nothing of ours.
+            file = try RunLock.open(path)
+            let descriptor = file.rawValue
+            while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+                let code = currentErrno()
+                guard code == .resourceTemporarilyUnavailable || code == .interrupted else {
+                    throw code
+                }
+                if isOver() { break }
+                usleep(Self.pause * 1000)
+            }
+        } catch {
+            throw ChangeMapError(pool, "\(path): lock: \(error)")
+        }
+        if isOver() { throw .cancelled(pool) }
+    }
+
+    /// The root of the metadata snapshot that the last holder of the lock left; `nil` for none.
+    var recordedRoot: Int? {
+        var bytes = [UInt8](repeating: 0, count: 32)
+        let count = try? bytes.withUnsafeMutableBytes { try file.readOnce(into: $0, at: 0) }
+        // Only a number with its end was written wholly.
+        guard let count, count > 0, bytes[count - 1] == UInt8(ascii: "\n") else { return nil }
+        return Int(String(decoding: bytes[..<(count - 1)], as: UTF8.self))
+    }
+
+    /// Notes the root of the metadata snapshot that is held now; `nil` for none.
+    ///
+    /// - Throws: what the system says; nothing is noted then.
+    func record(_ root: Int?) throws(ChangeMapError) {
+        do throws(Errno) {
+            let descriptor = file.rawValue
+            _ = try retryingInterrupts { ftruncate(descriptor, 0) }
+            guard let root else { return }
+            let line = Array("\(root)\n".utf8)
+            let count = try line.withUnsafeBufferPointer { bytes throws(Errno) in
+                try file.writeOnce(UnsafeRawBufferPointer(bytes), at: 0)
+            }
+            guard count == line.count else { throw .noSpace }
+        } catch {
+            throw ChangeMapError(pool, "\(path): write: \(error)")
+        }
+    }
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import BlockReplication
+import Foundation
+import SyncEngine
+import TestSupport
+import Testing
+
+/// What tells the next run whether the target is still what this one has left.
+@Suite struct BaseTests {
+    private let scratch: ScratchDirectory
+    private let source: String
+    private let target: String
+    private let size = 4 << 20
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        (source, target) = (scratch.file("source"), scratch.file("target"))
+        var random = SeededGenerator(seed: 4)
+        try Data(random.bytes(size)).write(to: URL(fileURLWithPath: source))
+    }
+
+    private func open(_ target: String) throws -> Replication {
+        try Replication(
+            .synchronize, from: source, to: target, options: .init(), control: RunControl()
+        ) { _ in }
+    }
+
+    /// The target, when it is a replica.
+    private func replicate() throws -> (identity: String, mark: String, root: String) {
+        let replication = try open(target)
+        var result: (String, String, String)?
+        let report = replication.run(changes: nil) { _ in
+            if let identity = try? replication.targetIdentity(),
+                let mark = try? replication.targetMark(),
+                let root = try? replication.root(of: .source, seed: 5, size: size)
+            {
+                result = (identity, mark, root)
+            }
+        }
+        #expect(report.isDone)
+        return try #require(result)
+    }
+
+    @Test func `a target that nobody has touched is known again`() throws {
+        let left = try replicate()
+        let again = try open(target)
+        #expect(try again.targetIdentity() == left.identity)
+        #expect(try again.targetMark() == left.mark)
+        #expect(try again.root(of: .target, seed: 5, size: size) == left.root)
+        #expect(try again.root(of: .target, seed: 6, size: size) != left.root)
+        #expect(try again.sampleDifferences(size: size, oneIn: 1).isEmpty)
+    }
+
+    @Test func `a single byte that is written anew changes the mark, another file the identity`()
+        throws
+    {
+        let left = try replicate()
+        let bytes = try Data(contentsOf: URL(fileURLWithPath: target))
+        let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: target))
+        try handle.seek(toOffset: 1_000_000)
+        try handle.write(contentsOf: bytes[1_000_000..<1_000_001])
+        try handle.close()
+        let again = try open(target)
+        #expect(try again.targetIdentity() == left.identity)
+        #expect(try again.targetMark() != left.mark)
+        let other = try open(scratch.file("another"))
+        #expect(try other.targetIdentity() != left.identity)
+    }
+
+    @Test func `samples find what is another`() throws {
+        _ = try replicate()
+        let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: target))
+        // The first place is in every sample.
+        try handle.write(contentsOf: Data([1, 2, 3]))
+        try handle.close()
+        let again = try open(target)
+        #expect(
+            try again.root(of: .target, seed: 5, size: size)
+                != again.root(of: .source, seed: 5, size: size))
+        #expect(try again.sampleDifferences(size: size, oneIn: 512) == [0..<4096])
+        #expect(
+            try again.sampleDifferences(size: size, oneIn: 1) { $0.lowerBound > 0 }.isEmpty)
+        let report = again.run(changes: [ByteRange(offset: 1 << 20, length: 4096)]) { _ in }
+        #expect(report.isDone && report.different == 0)
+        #expect(report.unchanged == size - (64 << 10))
+    }
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import DeviceProbe
+import Foundation
+import LinuxIO
+import Synchronization
+import TestSupport
+import Testing
+
+/// One loop device that passes for a logical volume, and notes what is done to it.
+private final class LoopVolume: TargetVolumes, TargetVolume {
+    let loop: LoopDevice
+    let tree: MadeUpTree
+    private let hindrance: String?
+    private let calls = Mutex<[String]>([])
+
+    var done: [String] { calls.withLock { $0 } }
+    private func note(_ call: String) { calls.withLock { $0.append(call) } }
+
+    let name = "vg0/root"
+    let sizeUnit = 4 * MiB
+    var path: String { tree.scratch.file("dev/mapper/vg0-root") }
+    var size: Int { (try? FileStatus(path: loop.backingFile).size) ?? 0 }
+
+    init(size: Int, obstacle: String? = nil) throws {
+        loop = try LoopDevice(size: size)
+        tree = try MadeUpTree()
+        hindrance = obstacle
+        try describe()
+        try must("cp", "-a", loop.path, path)
+        try fill(0..<size, 0xEE)
+    }
+
+    /// Has the kernel say something else of it.
+    func describe(suffix: String = "", on slaves: [String] = []) throws {
+        let entry = "/sys/class/block/\(loop.path.dropFirst("/dev/".count))"
+        try tree.add(
+            "dm-9", number: readSmallFile("\(entry)/dev") ?? "", sectors: size / 512,
+            slaves: slaves,
+            attributes: [
+                "dm/name": "vg0-root",
+                "dm/uuid": "LVM-" + String(repeating: "v", count: 64) + suffix,
+            ])
+    }
+
+    /// What other volumes have left.
+    private func fill(_ range: Range<Int>, _ byte: UInt8) throws {
+        let file = try FileHandle(forWritingTo: URL(fileURLWithPath: loop.backingFile))
+        try file.seek(toOffset: UInt64(range.lowerBound))
+        try file.write(contentsOf: Data(repeating: byte, count: range.count))
+        try file.close()
+        try must("blockdev", "--flushbufs", loop.path)
+    }
+
+    func volume(at path: String) throws(IOError) -> any TargetVolume {
+        note("find")
+        return self
+    }
+
+    func sizeOfNew(_ place: VolumePlace, size: Int, as name: String) throws(ProbeError) -> Int {
+        note("plan \(place.name)")
+        return (size + sizeUnit - 1) / sizeUnit * sizeUnit
+    }
+
+    func create(
+        _ place: VolumePlace, size: Int, as name: String
+    ) throws(ProbeError) -> any TargetVolume {
+        note("create \(place.name)")
+        return self
+    }
+
+    func obstacle(
+        toResizing size: Int, withSnapshot: Bool
+    ) -> (reason: String, advice: String?)? { hindrance.map { (reason: $0, advice: nil) } }
+
+    func resize(to size: Int) throws(IOError) {
+        note("resize \(size / MiB) MiB")
+        do {
+            let before = self.size
+            try must("truncate", "-s", "\(size)", loop.backingFile)
+            if size > before { try fill(before..<size, 0xEE) }
+            try must("losetup", "-c", loop.path)
+        } catch { throw IOError("loop", "resize", reason: "\(error)") }
+    }
+
+    func take(
+        _ snapshot: TargetSnapshot, as name: String
+    ) throws(ProbeError) -> String {
+        if snapshot.name == "taken" { throw .refused(Refusal(.nameTaken, name, "it is there")) }
+        note("take \(snapshot.name)")
+        return "vg0/\(snapshot.name)"
+    }
+
+    func removeOlder(than snapshot: String, of wish: TargetSnapshot) -> [String] {
+        note("rotate \(snapshot)")
+        return ["an older one stays"]
+    }
+
+    func remove() throws(IOError) { note("remove") }
+    func removeSnapshot(_ snapshot: String) throws(IOError) { note("remove \(snapshot)") }
+
+    func admit(
+        _ size: Int, _ policy: GatePolicy, target: String? = nil
+    ) throws(ProbeError) -> AdmittedTarget {
+        try SafetyGate.admit(
+            target ?? path, as: "TARGET", source: facts(size: size), policy: policy,
+            volumes: self, view: tree.view)
+    }
+}
+
+private func policy(
+    resizes: Bool = true, isDryRun: Bool = false, shrinks: Bool = false, creates: Bool = false,
+    snapshot: String? = nil
+) -> GatePolicy {
+    var policy = GatePolicy(
+        sizePolicy: resizes ? .resize : nil, overwrite: true, isDryRun: isDryRun)
+    policy.shrinks = shrinks
+    policy.creates = creates
+    policy.snapshot = snapshot.map { TargetSnapshot(name: $0) }
+    return policy
+}
+
+@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+struct GateVolumeTests {
+    @Test func `a volume is grown to whole extents, and what lies beyond the source is zeros`()
+        throws
+    {
+        let volume = try LoopVolume(size: 4 * MiB)
+        let size = 5 * MiB + 123
+        let target = try volume.admit(size, policy())
+        #expect(target.sizeBefore == 4 * MiB && target.resizeTo == 8 * MiB)
+        #expect(target.device.geometry.size == 4 * MiB && volume.done == ["find"])
+        try target.device.resize(to: 8 * MiB)
+        #expect(target.device.geometry.size == 8 * MiB)
+        try target.device.flush()
+        let content = try target.device.content()
+        #expect(content[..<size].allSatisfy { $0 == 0xEE })
+        #expect(content[size...].allSatisfy { $0 == 0 })
+        #expect(volume.done == ["find", "resize 8 MiB"])
+    }
+
+    @Test func `one that fits is not resized, and its tail is zeros`() throws {
+        let volume = try LoopVolume(size: 8 * MiB)
+        let target = try volume.admit(5 * MiB, policy())
+        #expect(target.resizeTo == nil)
+        try target.device.flush()
+        let content = try target.device.content()
+        #expect(content[(5 * MiB)...].allSatisfy { $0 == 0 } && content[5 * MiB - 1] == 0xEE)
+        // Of the same size: LVM is not even asked.
+        _ = try LoopVolume(size: 8 * MiB).admit(8 * MiB, policy())
+    }
+
+    @Test func `one that is too large is cut only when that is wanted`() throws {
+        let volume = try LoopVolume(size: 12 * MiB)
+        #expect(throws: ProbeError.self) { try volume.admit(8 * MiB - 512, policy()) }
+        do throws(ProbeError) { _ = try volume.admit(8 * MiB - 512, policy()) } catch {
+            guard case .refused(let no) = error else { throw error }
+            #expect(no.cause == .size && no.advice?.contains("--shrink") == true)
+        }
+        let target = try volume.admit(8 * MiB - 512, policy(shrinks: true))
+        #expect(target.resizeTo == 8 * MiB && target.device.geometry.size == 12 * MiB)
+        // What is to be cut is not touched before.
+        try target.device.flush()
+        #expect(try target.device.content()[(8 * MiB)...].allSatisfy { $0 == 0xEE })
+        try target.device.resize(to: 8 * MiB)
+        #expect(target.device.geometry.size == 8 * MiB)
+    }
+
+    @Test func `without the policy nothing is resized, whatever --shrink says`() throws {
+        let volume = try LoopVolume(size: 4 * MiB)
+        #expect(throws: ProbeError.self) {
+            try volume.admit(5 * MiB, policy(resizes: false, shrinks: true))
+        }
+        #expect(volume.done == [])
+    }
+
+    @Test func `a dry run tells the size and does nothing`() throws {
+        let volume = try LoopVolume(size: 4 * MiB)
+        let target = try volume.admit(5 * MiB, policy(isDryRun: true, snapshot: "before"))
+        #expect(target.resizeTo == 8 * MiB && target.device.geometry.size == 8 * MiB)
+        #expect(throws: IOError.self) { try target.device.zero(ByteRange(offset: 0, length: 512)) }
+        #expect(volume.done == ["find"])
+    }
+
+    @Test func `what speaks against resizing is a refusal`() throws {
+        let volume = try LoopVolume(size: 4 * MiB, obstacle: "it has snapshots")
+        do throws(ProbeError) {
+            _ = try volume.admit(5 * MiB, policy())
+            Issue.record("admitted")
+        } catch {
+            #expect(error.description == "TARGET: refused: it has snapshots")
+        }
+        _ = try volume.admit(4 * MiB, policy())
+    }
+
+    @Test func `a snapshot is taken last, and goes with a run that wrote nothing`() throws {
+        let volume = try LoopVolume(size: 4 * MiB)
+        do {
+            let target = try volume.admit(4 * MiB, policy(snapshot: "before"))
+            #expect(target.warnings == [])
+            #expect(volume.done == ["find", "take before"])
+            #expect(target.device.attempt([], .write) == [])
+            try target.device.flush()
+        }
+        #expect(volume.done == ["find", "take before", "remove vg0/before"])
+        do {
+            let target = try volume.admit(4 * MiB, policy(snapshot: "written"))
+            try target.device.zero(ByteRange(offset: 0, length: 4096))
+        }
+        do {
+            let target = try volume.admit(4 * MiB, policy(snapshot: "done"))
+            let finished = try #require(target.device as? VolumeTarget)
+            #expect(finished.finish() == ["an older one stays"])
+        }
+        #expect(throws: ProbeError.self) { try volume.admit(4 * MiB, policy(snapshot: "taken")) }
+        #expect(
+            volume.done.dropFirst(3) == [
+                "find", "take written", "find", "take done", "rotate vg0/done", "find",
+            ])
+    }
+
+    @Test func `where the tail became zeros the snapshot stays`() throws {
+        let volume = try LoopVolume(size: 8 * MiB)
+        do {
+            let target = try volume.admit(5 * MiB, policy(snapshot: "before"))
+            try target.device.flush()
+        }
+        #expect(volume.done == ["find", "take before"])
+    }
+
+    @Test func `a part of a volume, or a pool, is no target`() throws {
+        for suffix in ["-tpool", "-pool", "-real", "-cow"] {
+            let volume = try LoopVolume(size: 4 * MiB)
+            try volume.describe(suffix: suffix)
+            do throws(ProbeError) {
+                _ = try volume.admit(4 * MiB, policy(resizes: false))
+                Issue.record("admitted")
+            } catch {
+                #expect(error.description.contains("part of logical volumes"))
+            }
+        }
+    }
+
+    @Test func `what stands on a pool whose zeroing is not known is no target`() throws {
+        let volume = try LoopVolume(size: 4 * MiB)
+        // As a volume with a classic snapshot: it stands on one that stands on the pool.
+        try volume.tree.add(
+            "dm-7", number: "252:7",
+            attributes: [
+                "dm/name": "vg0-pool-tpool",
+                "dm/uuid": "LVM-" + String(repeating: "p", count: 64) + "-tpool",
+            ])
+        try volume.tree.add(
+            "dm-8", number: "252:8", slaves: ["dm-7"],
+            attributes: [
+                "dm/name": "vg0-root-real",
+                "dm/uuid": "LVM-" + String(repeating: "v", count: 64) + "-real",
+            ])
+        try volume.describe(on: ["dm-8"])
+        do throws(ProbeError) {
+            _ = try volume.admit(4 * MiB, policy(resizes: false))
+            Issue.record("admitted")
+        } catch {
+            #expect(error.description.contains("does not zero new chunks"))
+        }
+    }
+
+    @Test func `a snapshot is of logical volumes only`() throws {
+        let loop = try LoopDevice(size: MiB)
+        let no = try refusal(
+            loop.path, source: facts(size: MiB), policy: policy(resizes: false, snapshot: "x"))
+        #expect(no.cause == .wrongKind)
+    }
+
+    @Test func `a missing volume is made, and removed when nothing comes of it`() throws {
+        let volume = try LoopVolume(size: 8 * MiB)
+        let wish = policy(resizes: false, creates: true, snapshot: "before")
+        do {
+            // What is left on it is nobody's.
+            var careful = wish
+            careful.overwrite = false
+            try makeExt4(volume.loop.path, uuid: freshUUID())
+            let target = try volume.admit(5 * MiB, careful, target: "vg0/new")
+            #expect(target.wasCreated && target.sizeBefore == 0 && target.resizeTo == nil)
+            #expect(volume.done == ["create vg0/new"])
+        }
+        #expect(volume.done == ["create vg0/new", "remove"])
+        var dry = wish
+        dry.isDryRun = true
+        let target = try volume.admit(5 * MiB, dry, target: "vg0/new@pool")
+        #expect(target.wasCreated && target.device.geometry.size == 8 * MiB)
+        #expect(volume.done.dropFirst(2) == ["plan vg0/new"])
+    }
+
+    @Test func `one that was made and is refused does not stay`() throws {
+        let volume = try LoopVolume(size: 8 * MiB)
+        let claim = try BlockSpecialFile(path: volume.path, name: "claim", access: .readWrite)
+        #expect(throws: ProbeError.self) {
+            try volume.admit(5 * MiB, policy(creates: true), target: "vg0/new")
+        }
+        #expect(volume.done == ["create vg0/new", "remove"])
+        withExtendedLifetime(claim) {}
+    }
+
+    @Test func `one that is there is used, and resized as if that had been asked for`() throws {
+        let volume = try LoopVolume(size: 4 * MiB)
+        let target = try volume.admit(5 * MiB, policy(resizes: false, creates: true))
+        #expect(!target.wasCreated && target.resizeTo == 8 * MiB)
+        #expect(volume.done == ["find"])
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockDevices
+import CLinuxBlock
+import Foundation
+import LinuxIO
+import TestSupport
+import Testing
+
+@testable import DeviceProbe
+
+@Suite struct ThinVolumeTests {
+    @Test(
+        arguments: [
+            ("253:1 253:2 128 0 0", ThinChunks(size: 65536, areZeroed: true)),
+            ("253:1 253:2 384 0 1 skip_block_zeroing", ThinChunks(size: 196_608, areZeroed: false)),
+            (
+                "253:1 253:2 2048 0 3 no_discard_passdown skip_block_zeroing error_if_no_space",
+                ThinChunks(size: 1 << 20, areZeroed: false)
+            ),
+            ("253:1 253:2 128 0 1 ignore_discard", ThinChunks(size: 65536, areZeroed: true)),
+            ("", nil), ("253:1 253:2 x 0 0", nil), ("253:1 253:2 0 0 0", nil),
+            ("253:1 253:2 128", nil),
+        ] as [(String, ThinChunks?)])
+    func `the table of a pool`(table: String, chunks: ThinChunks?) {
+        #expect(MapperTarget(type: "thin-pool", parameters: table).chunks == chunks)
+        #expect(MapperTarget(type: "linear", parameters: table).chunks == nil)
+    }
+
+    private static let pool = "LVM-" + String(repeating: "a", count: 64) + "-tpool"
+
+    /// A device 253:7 on devices with these UUIDs.
+    private func volume(
+        on uuids: [String], granularity: String? = nil
+    ) throws -> ThinChunks? {
+        let scratch = try ScratchDirectory()
+        func write(_ path: String, _ text: String) throws {
+            let url = URL(fileURLWithPath: scratch.file(path))
+            try FileManager.default.createDirectory(
+                at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
+            try text.write(to: url, atomically: false, encoding: .utf8)
+        }
+        for (index, uuid) in uuids.enumerated() {
+            try write("sys/dev/block/253:7/slaves/dm-\(index)", "")
+            try write("sys/class/block/dm-\(index)/dm/uuid", uuid + "\n")
+        }
+        if let granularity {
+            try write("sys/dev/block/253:7/queue/discard_granularity", granularity + "\n")
+        }
+        let view = SystemView(sys: scratch.file("sys"), proc: "/proc", dev: scratch.file("dev"))
+        return try ThinVolume(clb_makedev(253, 7), name: "thin", view: view)?.chunks
+    }
+
+    @Test func `a volume on a pool alone; without the table nothing is taken to be zeroed`() throws
+    {
+        #expect(
+            try volume(on: [Self.pool], granularity: "65536")
+                == ThinChunks(size: 65536, areZeroed: false))
+    }
+
+    @Test func `a pool of which nothing is known is an error`() throws {
+        #expect(throws: IOError.self) { try volume(on: [Self.pool]) }
+        #expect(throws: IOError.self) { try volume(on: [Self.pool], granularity: "0") }
+    }
+
+    @Test func `other devices are none, nor is one with an origin outside of its pool`() throws {
+        let linear = "LVM-" + String(repeating: "a", count: 64)
+        for uuids in [[], [linear], ["CRYPT-x-tpool"], [Self.pool, linear], [linear, Self.pool]] {
+            #expect(try volume(on: uuids, granularity: "65536") == nil, "\(uuids)")
+        }
+    }
+}
+
+@Suite struct VolumePlaceTests {
+    @Test(
+        arguments: [
+            ("vg0/root", "vg0", "root", nil, "vg0/root"),
+            ("vg0/root@pool", "vg0", "root", "pool", "vg0/root"),
+            ("/dev/vg-0/a.b+c_d", "vg-0", "a.b+c_d", nil, "/dev/vg-0/a.b+c_d"),
+            ("/dev/vg0/root@p", "vg0", "root", "p", "/dev/vg0/root"),
+        ] as [(String, String, String, String?, String)])
+    func `a place has a group, a name, maybe a pool`(
+        text: String, group: String, volume: String, pool: String?, selector: String
+    ) throws {
+        let place = try #require(VolumePlace(text))
+        #expect(place.group == group && place.volume == volume && place.pool == pool)
+        #expect(place.selector == selector && place.name == "\(group)/\(volume)")
+    }
+
+    @Test(
+        arguments: [
+            "", "root", "/", "vg0/", "/root", "vg0//root", "a/b/c", "/dev/root", "/dev/mapper/x",
+            "/srv/vg0/root", "./root", "vg0/..", "vg0/-x", "vg0/a b", "vg0/a@", "vg0/a@b/c",
+            "vg0/a@b@c", "@pool", "UUID=1/2", "vg0/\u{e9}",
+        ])
+    func `what cannot be the name of a volume is no place`(text: String) {
+        #expect(VolumePlace(text) == nil)
+    }
+}

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+# shellcheck shell=dash
+# shows: the gate on physical volumes, volumes in use, pools and their hidden parts, md and swap
+volume_group vg0 /dev/vda /dev/vdb
+lvcreate -qq -y --type thin-pool -L 100M -n pool vg0
+lvcreate -qq -y -V 32M --thinpool pool -n thin vg0
+lvcreate -qq -y -L 32M -n linear vg0
+lvcreate -qq -y -s -L 16M -n classic vg0/linear
+lvcreate -qq -y -L 32M -n source vg0
+fill /dev/vg0/source 0 32
+
+refuses() {
+    expect 2 blkferry --overwrite --size-policy prefix /dev/vg0/source "$1"
+    says refused
+}
+refused() {
+    before=$(sha256sum "$1")
+    refuses "$1"
+    [ "$(sha256sum "$1")" = "$before" ] || fail "$1 was written to"
+}
+
+step 'what is below other devices'
+for part in vg0-pool_tdata vg0-pool_tmeta vg0-pool-tpool vg0-linear-real vg0-classic-cow; do
+    refused "/dev/mapper/$part"
+done
+refused /dev/vda
+
+step 'a pool, which is no disk'
+refused /dev/mapper/vg0-pool
+
+step 'swap, and a mounted volume'
+mkswap /dev/vg0/thin >/dev/null
+swapon /dev/vg0/thin
+refused /dev/vg0/thin
+says swap
+swapoff /dev/vg0/thin
+mkfs.ext4 -q -F /dev/vg0/thin
+mount -o ro /dev/vg0/thin /mnt
+refused /dev/vg0/thin
+says 'mounted on /mnt'
+umount /mnt
+
+step 'md'
+modprobe raid1
+mdadm --quiet --create /dev/md0 --run --metadata=1.2 --level=1 --raid-devices=2 /dev/vdc /dev/vdd </dev/null
+# Not by its content: md itself writes there.
+refuses /dev/vdc
+says md0
+sgdisk -n 1:0:+40M /dev/md0 >/dev/null
+node /dev/md0p1
+mkfs.ext4 -q -F /dev/md0p1
+mount -o ro /dev/md0p1 /mnt
+refused /dev/md0
+says md0p1
+umount /mnt
+mdadm --quiet --stop /dev/md0

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+# shellcheck shell=dash
+# shows: list tells group, volume, pool, origin and fill; one UUID on an origin and its snapshots is told apart
+volume_group vg0 /dev/vda /dev/vdb
+lvcreate -qq -y --type thin-pool -L 100M -n pool vg0
+lvcreate -qq -y -V 64M --thinpool pool -n thin-one vg0
+lvcreate -qq -y -L 64M -n linear vg0
+fill /dev/vg0/thin-one 0 32
+mkfs.ext4 -q -F /dev/vg0/linear
+sync
+lvcreate -qq -y -s -kn -n monday vg0/thin-one
+lvcreate -qq -y -s -L 16M -n classic vg0/linear
+lvcreate -qq -y -s -L 4M -n small vg0/linear
+fill /dev/vg0/linear 50 6
+
+# row NAME WORD...: the line of a volume has these words.
+row() {
+    line=$(echo "$output" | grep "/dev/mapper/vg0-$1 ") || fail "no line of $1"
+    shift
+    for word in "$@"; do
+        case " $line " in *" $word "*) ;; *) fail "no $word in: $line" ;; esac
+    done
+}
+
+step 'as a table, and as JSON'
+expect 0 blkferry list
+row thin--one vg0 thin-one pool 50.00
+row monday vg0 monday pool thin-one 50.00
+row linear vg0 linear ext4
+row classic vg0 classic linear
+row small vg0 small invalid
+expect 0 blkferry list --json
+says '"volume":{"group":"vg0","invalid":false,"name":"monday","origin":"thin-one","percent":50,"pool":"pool","tags":[],"type":"thin"}'
+says '"volume":{"group":"vg0","invalid":true,"name":"small","origin":"linear","tags":[],"type":"linear"}'
+
+step 'a UUID that is on an origin and its snapshot is refused with all of them; other names are not'
+uuid=$(blkid -p -s UUID -o value /dev/vg0/linear)
+expect 2 blkferry "UUID=$uuid" /tmp/image
+says /dev/mapper/vg0-linear
+says /dev/mapper/vg0-classic
+truncate -s 64M /tmp/image
+expect 2 blkferry /tmp/image "UUID=$uuid"
+for name in vg0/linear vg0/classic; do
+    expect 0 blkferry --overwrite "$name" /tmp/image
+    same "/dev/$name" /tmp/image
+    expect 0 blkferry verify "LVUUID=$(lvs --noheadings -o lv_uuid "$name" | tr -d ' ')" /tmp/image
+done
+expect 0 blkferry --overwrite vg0/thin-one /tmp/image
+same /dev/vg0/thin-one /tmp/image
+
+step 'the names of what LVM itself uses lead to nothing that may be written'
+expect 3 blkferry --overwrite /tmp/image vg0/pool_tdata
+expect 2 blkferry --overwrite --size-policy prefix /tmp/image /dev/mapper/vg0-pool_tdata
+expect 2 blkferry --overwrite --size-policy prefix /tmp/image /dev/mapper/vg0-linear-real
+
+step 'without LVM it is as before'
+mv /bin/lvm /bin/lvm.away
+expect 0 blkferry list
+row linear ext4
+mv /bin/lvm.away /bin/lvm

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+# shellcheck shell=dash
+# shows: a classic snapshot that fills up is extended while there is room, else the run ends with 3 in time
+# seconds: 300
+# disks: 400M 200M
+volume_group vg0 /dev/vda
+lvcreate -qq -y -L 48M -n linear vg0
+fill /dev/vg0/linear 0 48
+# snapshots COUNT: so many snapshots of ours there are.
+snapshots() {
+    count=$(lvs --noheadings -o lv_name vg0 | grep -c blkferry || true)
+    [ "$count" = "$1" ] || fail "$count snapshots: $(lvs vg0)"
+}
+# start OPTION...: a sync through a server that takes its time, so that the snapshot has to last.
+start() {
+    rm -f /tmp/replica.img
+    blkferry sync -v --snapshot "$@" --bwlimit 2M vg0/linear http://127.0.0.1:8080/tmp/replica.img >/tmp/out 2>&1 &
+    run=$!
+    while ! ls /dev/mapper/*blkferry*-cow >/dev/null 2>&1; do :; done
+}
+# ends STATUS TEXT
+ends() {
+    status=0
+    wait $run || status=$?
+    cat /tmp/out
+    [ $status = "$1" ] || fail "status $status, expected $1"
+    grep -q "$2" /tmp/out || fail "no \"$2\""
+    snapshots 0
+}
+# Slowly enough for one who looks every second; no longer than somebody looks.
+write_slowly() {
+    part=0
+    while [ $part -lt "$1" ] && kill -0 $run 2>/dev/null; do
+        fill /dev/vg0/linear $part 1 || true
+        part=$((part + 1))
+        sleep 1.5
+    done
+}
+blkferry serve --export /tmp/:rw 2>/dev/null &
+server=$!
+sleep 2
+
+step 'there is room: it is extended, and the replica is of the moment'
+before=$(sha256sum </dev/vg0/linear)
+start --snapshot-size 12M
+# What comes behind it, so that it gets a second segment.
+lvcreate -qq -y -L 4M -n between vg0
+write_slowly 14
+ends 0 'extended'
+lvremove -qq -f vg0/between
+[ "$(sha256sum </tmp/replica.img)" = "$before" ] || fail 'the replica is not what the volume was'
+
+step 'no room: the run ends in time'
+free=$(vgs --noheadings -o vg_free_count vg0)
+lvcreate -qq -y -l $((free - 3)) -n rest vg0
+start --snapshot-size 12M
+write_slowly 14
+ends 3 'about to overflow'
+
+step 'an overflow at once: never 0'
+start --snapshot-size 4M
+fill /dev/vg0/linear 0 40 || true
+ends 3 'overflow'
+kill $server
+wait $server || true

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+# shellcheck shell=dash
+# shows: a target whose pool runs out of space ends with 3, and so does a source's; room, and all is well
+volume_group vg0 /dev/vda
+lvcreate -qq -y --type thin-pool -L 48M -c 64k -n pool vg0
+lvchange -qq --errorwhenfull y vg0/pool
+lvcreate -qq -y -V 64M --thinpool pool -n thin vg0 2>/dev/null
+dd if=/dev/urandom of=/tmp/source.img bs=1M count=64 2>/dev/null
+
+step 'the pool of the target is full'
+expect 3 blkferry /tmp/source.img /dev/vg0/thin
+says 'write at'
+expect 3 blkferry --verify /tmp/source.img /dev/vg0/thin
+differ /tmp/source.img /dev/vg0/thin
+
+step 'there is room'
+lvextend -qq -L 80M vg0/pool
+expect 0 blkferry /tmp/source.img /dev/vg0/thin
+same /dev/vg0/thin /tmp/source.img
+
+step 'the pool of the source is full: whatever comes of it, 0 means equal'
+expect 0 blkferry refresh vg0/thin /tmp/replica.img
+same /dev/vg0/thin /tmp/replica.img
+dd if=/dev/urandom of=/dev/vg0/thin bs=1M count=40 oflag=direct conv=notrunc 2>/dev/null || true
+dmsetup status vg0-pool-tpool
+dmsetup status vg0-pool-tpool | grep -q out_of_data_space || fail 'the pool has room'
+status=0
+blkferry refresh vg0/thin /tmp/replica.img || status=$?
+case $status in
+    0) same /dev/vg0/thin /tmp/replica.img ;;
+    3) ;;
+    *) fail "status $status" ;;
+esac
+lvextend -qq -L 200M vg0/pool
+expect 0 blkferry refresh vg0/thin /tmp/replica.img
+same /dev/vg0/thin /tmp/replica.img
+[ "$(lvs --noheadings -o lv_name vg0 | grep -c blkferry)" = 1 ] || fail "$(lvs vg0)"

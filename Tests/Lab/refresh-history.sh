@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+# shellcheck shell=dash
+# shows: refresh to a thin volume that it makes, with a history, and the way back
+# seconds: 300
+# disks: 300M 300M
+volume_group vg0 /dev/vda
+volume_group vg1 /dev/vdb
+lvcreate -qq -y --type thin-pool -L 200M -n pool vg0
+lvcreate -qq -y -V 64M --thinpool pool -n root vg0
+lvcreate -qq -y --type thin-pool -L 200M -n pool vg1
+fill /dev/vg0/root 0 64
+refresh() { expect 0 blkferry refresh -v --create --snapshot-target nightly --keep 2 vg0/root vg1/backup@pool; }
+nightly() { lvs --noheadings -o lv_name vg1 | tr -d ' ' | grep nightly; }
+
+step 'made, and made anew three times'
+expect 0 blkferry refresh --create vg0/root vg1/backup@pool
+same /dev/vg0/root /dev/vg1/backup
+for offset in 1 2 3; do
+    sha256sum </dev/vg0/root >"/tmp/sum$offset"
+    fill /dev/vg0/root "$offset" 1
+    refresh
+    says 'have changed since'
+    same /dev/vg0/root /dev/vg1/backup
+    sleep 1
+done
+[ "$(nightly | wc -l)" = 2 ] || fail "$(lvs vg1)"
+# 64 MiB, and what each of the last two has changed; of 200.
+used=$(lvs --noheadings -o data_percent vg1/pool | tr -d ' ')
+case $used in 3[2345].*) ;; *) fail "$used % of the pool are used: blocks are not shared" ;; esac
+
+step 'the last one is not wanted: back'
+last=$(nightly | tail -n 1)
+lvconvert -qq -y --merge "vg1/$last"
+[ "$(sha256sum </dev/vg1/backup)" = "$(cat /tmp/sum3)" ] || fail 'it is not what it was'
+differ /dev/vg0/root /dev/vg1/backup
+
+step 'and the next refresh is right'
+refresh
+says 'comparing everything'
+same /dev/vg0/root /dev/vg1/backup
+refresh
+says 'have changed since'

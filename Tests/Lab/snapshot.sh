@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+# shellcheck shell=dash
+# seconds: 400
+# shows: sync --snapshot of thin, linear and mounted volumes; the snapshot goes, whatever happens
+volume_group vg0 /dev/vda /dev/vdb
+lvcreate -qq -y --type thin-pool -L 200M -n pool vg0
+lvcreate -qq -y -V 64M --thinpool pool -n thin vg0
+lvcreate -qq -y -L 64M -n linear vg0
+fill /dev/vg0/thin 0 32
+fill /dev/vg0/linear 0 64
+
+# snapshots COUNT: so many snapshots of ours there are.
+snapshots() {
+    count=$(lvs --noheadings -o lv_name vg0 | grep -c blkferry || true)
+    [ "$count" = "$1" ] || fail "$count snapshots: $(lvs -o+lv_tags vg0)"
+}
+
+step 'of a thin volume, by its name; of a linear one, by its path and its UUID'
+expect 0 blkferry sync -v --snapshot vg0/thin /tmp/thin.img
+says 'a snapshot of vg0/thin'
+same /dev/vg0/thin /tmp/thin.img
+snapshots 0
+expect 0 blkferry sync --snapshot --snapshot-size 50% /dev/vg0/linear /tmp/linear.img
+same /dev/vg0/linear /tmp/linear.img
+expect 0 blkferry sync --snapshot "LVUUID=$(lvs --noheadings -o lv_uuid vg0/linear | tr -d ' ')" /tmp/linear.img
+snapshots 0
+
+step 'wrong input: nothing is left'
+mkfs.ext4 -q -F /dev/vg0/linear
+expect 2 blkferry sync --snapshot vg0/thin /dev/vg0/linear
+says ext4
+snapshots 0
+for volume in linear thin; do
+    expect 2 blkferry sync --overwrite --snapshot vg0/$volume /dev/vg0/$volume
+    says source
+    snapshots 0
+done
+expect 3 blkferry sync --snapshot vg0/thin /tmp/no/such/place.img
+snapshots 0
+expect 3 blkferry sync --snapshot vg0/none /tmp/thin.img
+expect 3 blkferry sync --snapshot /dev/vda /tmp/thin.img
+says 'no logical volume'
+lvcreate -qq -y -l 100%FREE -n rest vg0
+expect 3 blkferry sync --snapshot vg0/linear /tmp/linear.img
+says 'free'
+lvremove -qq -f vg0/rest
+expect 64 blkferry sync --snapshot-size 1G vg0/linear /tmp/linear.img
+expect 64 blkferry sync --snapshot http://127.0.0.1:1/vg0/linear /tmp/linear.img
+expect 2 blkferry sync --snapshot vg0/pool /tmp/linear.img
+snapshots 0
+
+step 'SIGINT'
+rm /tmp/linear.img
+blkferry sync --snapshot vg0/linear /tmp/linear.img &
+run=$!
+while [ "$(lvs --noheadings -o lv_name vg0 | grep -c blkferry)" = 0 ]; do :; done
+kill -INT $run
+status=0
+wait $run || status=$?
+[ $status = 130 ] || [ $status = 0 ] || fail "status $status"
+snapshots 0
+
+step 'SIGKILL: the next run removes it'
+rm -f /tmp/linear.img
+blkferry sync --snapshot vg0/linear /tmp/linear.img &
+run=$!
+while [ "$(lvs --noheadings -o lv_name vg0 | grep -c blkferry)" = 0 ]; do :; done
+kill -KILL $run
+wait $run || true
+snapshots 1
+expect 0 blkferry sync -v --snapshot vg0/linear /tmp/linear.img
+says 'a run that was killed has left it'
+same /dev/vg0/linear /tmp/linear.img
+snapshots 0
+
+step 'a mounted ext4 under writes: fsck is clean, and files are those of the moment'
+for volume in thin linear; do
+    mkfs.ext4 -q -F /dev/vg0/$volume
+    mount /dev/vg0/$volume /mnt
+    echo before >/mnt/before
+    sync
+    (
+        number=0
+        while [ ! -e /tmp/stop ]; do
+            head -c 300000 /dev/urandom >"/mnt/file$((number % 20))"
+            number=$((number + 1))
+            # In this order: of a moment the second one is not the newer.
+            echo $number >/mnt/first && sync && echo $number >/mnt/second && sync
+        done
+    ) &
+    writer=$!
+    sleep 1
+    rm -f /tmp/replica.img
+    expect 0 blkferry sync --snapshot --snapshot-size 90% vg0/$volume /tmp/replica.img
+    touch /tmp/stop
+    wait $writer || fail "the writer ended with $?"
+    rm /tmp/stop
+    umount /mnt
+    snapshots 0
+    # What the journal has is a part of the moment.
+    expect 0 e2fsck -fy -E journal_only /tmp/replica.img
+    expect 0 e2fsck -fn /tmp/replica.img
+    mount -o loop,ro /tmp/replica.img /mnt
+    [ "$(cat /mnt/before)" = before ] || fail 'a file of before is missing'
+    first=$(cat /mnt/first) second=$(cat /mnt/second)
+    [ "$first" = "$second" ] || [ "$first" = $((second + 1)) ] || fail "first $first, second $second"
+    umount /mnt
+    differ /dev/vg0/$volume /tmp/replica.img
+done

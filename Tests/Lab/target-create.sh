@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+# shellcheck shell=dash
+# shows: --create makes the logical volume that is missing, linear or thin, and leaves none behind when it fails
+# seconds: 400
+volume_group vg0 /dev/vda
+volume_group vg1 /dev/vdb
+lvcreate -qq -y -L 30M -n source vg0
+fill /dev/vg0/source 0 30
+size() { blockdev --getsize64 "$1"; }
+missing() { ! lvs "$1" >/dev/null 2>&1 || fail "$1 is there"; }
+
+step 'not without the option; a dry run makes nothing'
+expect 3 blkferry /dev/vg0/source vg1/backup
+expect 3 blkferry /dev/vg0/source /dev/vg1/backup
+expect 0 blkferry --dry-run --create /dev/vg0/source vg1/backup
+says 'would be created'
+missing vg1/backup
+
+step 'linear, on what an ext4 was on'
+lvcreate -qq -y -L 60M -n old vg1
+mkfs.ext4 -q -F /dev/vg1/old
+lvremove -qq -y vg1/old
+expect 0 blkferry --create /dev/vg0/source vg1/backup
+same /dev/vg0/source /dev/vg1/backup
+[ "$(size /dev/vg1/backup)" = 33554432 ] || fail 'it has another size'
+[ "$(lvs --noheadings -o segtype vg1/backup | tr -d ' ')" = linear ] || fail 'it is not linear'
+
+step 'it is there: used like any target, grown when the source has grown'
+fill /dev/vg0/source 3 1
+expect 0 blkferry --create /dev/vg0/source /dev/vg1/backup
+same /dev/vg0/source /dev/vg1/backup
+lvextend -qq -L 40M vg0/source
+expect 0 blkferry --create /dev/vg0/source /dev/vg1/backup
+same /dev/vg0/source /dev/vg1/backup
+
+step 'thin'
+lvcreate -qq -y --type thin-pool -L 40M -n pool vg1
+dd if=/dev/zero of=/dev/vg0/source bs=1M count=20 oflag=direct conv=notrunc 2>/dev/null
+expect 0 blkferry --create /dev/vg0/source vg1/thin@pool
+same /dev/vg0/source /dev/vg1/thin
+[ "$(lvs --noheadings -o pool_lv vg1/thin | tr -d ' ')" = pool ] || fail 'it is not in the pool'
+expect 0 blkferry --create /dev/vg0/source vg1/thin@pool
+says 'different   0 bytes'
+
+step 'nothing to write at all: it is made all the same'
+lvcreate -qq -y -L 8M -n zeros vg0
+dd if=/dev/zero of=/dev/vg0/zeros bs=1M count=8 oflag=direct 2>/dev/null
+expect 0 blkferry --create /dev/vg0/zeros vg1/empty@pool
+same /dev/vg0/zeros /dev/vg1/empty
+
+step 'no such group or pool, no room, a name that is taken'
+expect 3 blkferry --create /dev/vg0/source vg9/backup
+says vg9
+expect 3 blkferry --create /dev/vg0/source vg1/more@nopool
+says 'no thin pool'
+truncate -s 1G /tmp/large
+expect 2 blkferry --create /tmp/large vg1/more
+says 'bytes that are free'
+expect 2 blkferry --dry-run --create /tmp/large vg1/more
+missing vg1/more
+lvchange -an vg1/empty
+expect 2 blkferry --create /dev/vg0/zeros vg1/empty
+says 'not active'
+expect 2 blkferry --overwrite --create /dev/vg0/source vg1/pool
+
+step 'a source that cannot be read: the volume goes with the run'
+size=$(blockdev --getsz /dev/vg0/zeros)
+echo "0 $size error" | mapped bad
+expect 3 blkferry --create /dev/mapper/bad vg1/failed
+missing vg1/failed
+expect 64 blkferry --create --benchmark 2 /dev/vg0/source vg1/failed
+missing vg1/failed

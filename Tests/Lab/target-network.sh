@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+# shellcheck shell=dash
+# shows: volumes of an exported group are listed, resized, made and kept over the network where the export allows it
+# seconds: 400
+volume_group vg0 /dev/vda
+volume_group vg1 /dev/vdb
+lvcreate -qq -y -L 30M -n source vg0
+fill /dev/vg0/source 0 30
+lvcreate -qq -y --type thin-pool -Zn -c 192k -L 100M -n pool vg1
+lvcreate -qq -y -V 4M --thinpool pool -n thin vg1
+lvcreate -qq -y -L 8M -n linear vg1
+size() { blockdev --getsize64 "$1"; }
+missing() { ! lvs "$1" >/dev/null 2>&1 || fail "$1 is there"; }
+snapshots() { lvs --noheadings -o lv_name -S "lv_name=~$1" vg1 | tr -d ' '; }
+here=http://127.0.0.1:8080/dev/vg1
+
+# serve EXPORT...: a server in the background.
+serve() {
+    set -- $(printf -- '--export %s ' "$@")
+    blkferry serve -q "$@" &
+    server=$!
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        ! blkferry list http://127.0.0.1:8080 >/dev/null 2>&1 || return 0
+        sleep 0.5
+    done
+    fail 'no server'
+}
+stop() { kill "$server" && wait "$server" || fail "the server ended with $?"; }
+
+step 'a group, read-only: its volumes, and none of their parts'
+serve 'vg1/*'
+expect 0 blkferry list http://127.0.0.1:8080
+says /dev/vg1/thin
+says /dev/vg1/linear
+case $output in *pool*) fail 'a pool is no export' ;; esac
+expect 2 blkferry --size-policy resize /dev/vg0/source $here/linear
+expect 0 blkferry $here/linear /tmp/copy
+same /dev/vg1/linear /tmp/copy
+expect 3 blkferry --create /dev/vg0/source http://127.0.0.1:8080/dev/vg0/new
+stop
+
+step 'writable: resized, kept, but nothing is made'
+serve vg1:rw
+expect 2 blkferry --overwrite /dev/vg0/source $here/linear
+expect 0 blkferry --overwrite --size-policy resize /dev/vg0/source $here/linear
+same /dev/vg0/source /dev/vg1/linear
+[ "$(size /dev/vg1/linear)" = 33554432 ] || fail 'it has another size'
+lvcreate -qq -y -L 8M -n small vg0
+fill /dev/vg0/small 0 8
+expect 2 blkferry --size-policy resize /dev/vg0/small $here/linear
+says '--shrink'
+expect 0 blkferry --size-policy resize --shrink /dev/vg0/small $here/linear
+[ "$(size /dev/vg1/linear)" = 8388608 ] || fail 'it has another size'
+same /dev/vg0/small /dev/vg1/linear
+expect 0 blkferry --size-policy resize /dev/vg0/source $here/thin
+same /dev/vg0/source /dev/vg1/thin
+fill /dev/vg0/source 3 2
+status=0
+output=$(blkferry --snapshot-target before /dev/vg0/source $here/thin 2>&1) || status=$?
+[ $status != 0 ] || fail 'a snapshot was taken'
+says 'no snapshot of it be taken'
+status=0
+blkferry --create /dev/vg0/source $here/new || status=$?
+[ $status != 0 ] || fail 'it was made'
+missing vg1/new
+stop
+
+step 'made where the export allows it'
+serve vg1:rw,create
+expect 0 blkferry --snapshot-target before /dev/vg0/source $here/thin
+same /dev/vg0/source /dev/vg1/thin
+[ "$(snapshots before)" = before ] || fail 'there is no snapshot'
+expect 2 blkferry --snapshot-target before /dev/vg0/source $here/thin
+says 'is there already'
+for round in 1 2 3; do
+    expect 0 blkferry --snapshot-target day --keep 2 /dev/vg0/source $here/thin
+    sleep 1.1
+done
+[ "$(snapshots day- | wc -l)" = 2 ] || fail 'not two are kept'
+expect 0 blkferry --dry-run --create /dev/vg0/source $here/new
+missing vg1/new
+status=0
+blkferry /dev/vg0/source $here/new || status=$?
+[ $status = 3 ] || fail "without --create: $status"
+expect 0 blkferry --create /dev/vg0/source $here/new@pool
+same /dev/vg0/source /dev/vg1/new
+[ "$(lvs --noheadings -o pool_lv vg1/new | tr -d ' ')" = pool ] || fail 'it is not in the pool'
+fill /dev/vg0/source 9 1
+expect 0 blkferry --create /dev/vg0/source $here/new@pool
+same /dev/vg0/source /dev/vg1/new
+expect 0 blkferry --create /dev/vg0/source $here/plain
+same /dev/vg0/source /dev/vg1/plain
+expect 3 blkferry --create /dev/vg0/small $here/other@nopool
+missing vg1/other
+size=$(blockdev --getsz /dev/vg0/small)
+echo "0 $size error" | mapped bad
+expect 3 blkferry --create /dev/mapper/bad $here/failed
+for try in 1 2 3 4 5; do
+    lvs vg1/failed >/dev/null 2>&1 || break
+    sleep 1
+done
+missing vg1/failed
+truncate -s 1G /tmp/large
+expect 2 blkferry --create /tmp/large $here/more
+says 'bytes that are free'
+stop

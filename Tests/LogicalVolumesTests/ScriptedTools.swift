@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import Foundation
+import LogicalVolumes
+import TestSupport
+
+/// Scripts in place of dmsetup and thin_delta, which note how they are called and answer as files of
+/// theirs say; a pool whose metadata snapshot is a line in a file.
+final class ScriptedTools: Sendable {
+    let scratch: ScratchDirectory
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        try install(
+            "dmsetup",
+            """
+            case "$1" in
+                status | table)
+                    if [ -f "$1-next" ] && [ -f asked ]; then cat "$1-next"; exit; fi
+                    if [ -f "$1" ]; then cat "$1"; [ "$1" = table ] || : >asked; exit; fi
+                    echo "0 409600 thin-pool 3 140/1024 512/3200 $(cat held) $(cat mode) discard_passdown queue_if_no_space - 1024"
+                    ;;
+                message)
+                    echo "$4" >>messages
+                    case "$4" in
+                        reserve_metadata_snap)
+                            [ ! -f faster ] || cat faster >held
+                            [ "$(cat held)" = - ] || { echo "$2: Device or resource busy" >&2; exit 1; }
+                            echo 77 >held
+                            ;;
+                        release_metadata_snap)
+                            [ ! -f stuck ] || { echo "$2: Operation not supported" >&2; exit 1; }
+                            [ "$(cat held)" != - ] || { echo "$2: Invalid argument" >&2; exit 1; }
+                            echo - >held
+                            ;;
+                    esac
+                    ;;
+            esac
+            """)
+        try install(
+            "thin_delta",
+            """
+            echo "$*" >asked-for
+            cat held >held-meanwhile
+            [ ! -f taken ] || cat taken >held
+            : >started
+            while [ -f slow ]; do sleep 0.02; done
+            [ ! -f fails ] || { cat fails >&2; echo 'Usage: and more' >&2; exit 1; }
+            echo 'no error, only talk' >&2
+            cat xml
+            """)
+        put("held", "-")
+        put("mode", "rw")
+        put(
+            "xml",
+            """
+            <superblock data_block_size="128">
+            <diff left="1" right="2"><different begin="3" length="1"/></diff></superblock>
+            """)
+    }
+
+    private func install(_ name: String, _ script: String) throws {
+        // Written by another process: what this one has open to write may be so in a child that
+        // another test starts just then, and cannot be run as long.
+        try must(
+            "sh", "-c", "cat >\"$0\" && chmod +x \"$0\"", scratch.file(name),
+            input: "#!/bin/sh\ncd '\(scratch.path)' || exit 9\n\(script)\n")
+    }
+
+    /// Makes a file that the scripts look at.
+    func put(_ name: String, _ text: String) {
+        _ = FileManager.default.createFile(
+            atPath: scratch.file(name), contents: Data((text + "\n").utf8))
+    }
+
+    func remove(_ name: String) { try? FileManager.default.removeItem(atPath: scratch.file(name)) }
+
+    func has(_ name: String) -> Bool { FileManager.default.fileExists(atPath: scratch.file(name)) }
+
+    /// What a file says; nothing where there is none.
+    func text(_ name: String) -> String {
+        let text = try? String(contentsOfFile: scratch.file(name), encoding: .utf8)
+        return (text ?? "").trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+
+    /// What was sent to the pool.
+    var messages: [Substring] { text("messages").split(separator: "\n") }
+
+    var mapper: DeviceMapper {
+        DeviceMapper(
+            dmsetup: scratch.file("dmsetup"), thinDelta: scratch.file("thin_delta"),
+            directory: scratch.path)
+    }
+
+    var pool: ThinPool {
+        ThinPool(group: "vg-0", pool: "pool", mapper: mapper, lockDirectory: scratch.path)
+    }
+
+    static let lock = "blkferry-vg--0-pool-tpool.lock"
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import Foundation
+import LinuxIO
+import LogicalVolumes
+import TestSupport
+import Testing
+
+@Suite struct VolumeSnapshotTests {
+    private let origin: LogicalVolume
+    private let target = "aa11"
+
+    init() throws { origin = try ScriptedLVM.volume("root", tags: [], origin: nil) }
+
+    private func tag(_ name: String, number: Int, target: String = "aa11") throws -> String {
+        ReplicaRecord(
+            of: try ScriptedLVM.volume(name, tags: []), target: target, mark: "b", seed: 1,
+            root: "c", number: number
+        ).tag
+    }
+
+    @Test func `what dead runs have left is removed, and nothing else`() throws {
+        let boot = try String(contentsOfFile: "/proc/sys/kernel/random/boot_id", encoding: .utf8)
+            .trimmingCharacters(in: .whitespacesAndNewlines)
+        let stat = try String(contentsOfFile: "/proc/self/stat", encoding: .utf8)
+        let fields = try #require(stat.split(separator: ")").last).split(separator: " ")
+        let me = "\(boot).\(ProcessInfo.processInfo.processIdentifier).\(fields[19])"
+        let other = "00000000-0000-0000-0000-000000000000"
+        func own(_ name: String, _ owner: String) -> String {
+            ScriptedLVM.json(name, tags: ["blkferry", "blkferry.owner=\(owner)"])
+        }
+        let lvm = try ScriptedLVM([
+            own("mine", me), own("another-boot", "\(other).1.1"), own("ended", "\(boot).4194304.7"),
+            // The number of a process that lives was another one's before.
+            own("number-again", "\(boot).1.999999999999"), own("odd", "x"),
+            ScriptedLVM.json("users", tags: ["blkferry.owner=\(other).1.1"]),
+            ScriptedLVM.json("base", tags: ["blkferry", try tag("base", number: 1)]),
+            ScriptedLVM.json(
+                "of-another", tags: ["blkferry", "blkferry.owner=\(other).1.1"], origin: "home"),
+        ])
+        let removed = try VolumeSnapshot.removeLeftovers(of: origin, lvm.lvm())
+        #expect(removed == ["vg0/another-boot", "vg0/ended", "vg0/number-again", "vg0/odd"])
+        #expect(lvm.changes == removed.map { "lvremove --force \($0)" })
+    }
+
+    @Test func `the newest base that is sound comes first, those of others do not`() throws {
+        let lvm = try ScriptedLVM([
+            ScriptedLVM.json("former", tags: ["blkferry", "blkferry.former=aa11"]),
+            ScriptedLVM.json("first", tags: ["blkferry", try tag("first", number: 1)]),
+            ScriptedLVM.json("newer", tags: ["blkferry", try tag("newer", number: 12)]),
+            ScriptedLVM.json(
+                "elsewhere", tags: ["blkferry", try tag("elsewhere", number: 13, target: "bb")]),
+            ScriptedLVM.json("users", tags: [try tag("users", number: 14)]),
+            // A clone that has the tag of what it was made of.
+            ScriptedLVM.json("cloned", tags: ["blkferry", try tag("newer", number: 15)]),
+        ])
+        let bases = try VolumeSnapshot.bases(of: origin, for: target, lvm.lvm())
+        #expect(bases.prefix(2).map(\.name) == ["newer", "first"])
+        #expect(Set(bases.map(\.name)) == ["newer", "first", "former", "cloned"])
+        #expect(bases.dropFirst(2).allSatisfy { $0.replica(on: target) == nil })
+    }
+
+    @Test func `before a target is written, no snapshot says any more that it is its replica`()
+        throws
+    {
+        let (first, users) = (try tag("first", number: 1), try tag("users", number: 2))
+        let other = try tag("first", number: 1, target: "bb")
+        let history = try tag("history", number: 3)
+        let lvm = try ScriptedLVM([
+            ScriptedLVM.json("first", tags: ["blkferry", first, other]),
+            ScriptedLVM.json("users", tags: ["nightly", users]),
+            ScriptedLVM.json("none", tags: ["blkferry"]),
+            // Of a replica that is a source itself: kept for its user.
+            ScriptedLVM.json("history", tags: ["blkferry", "blkferry.of=U-root", history]),
+        ])
+        let bases = try VolumeSnapshot.bases(of: origin, for: target, lvm.lvm())
+        #expect(bases.map(\.name) == ["first"])
+        try VolumeSnapshot.invalidateRecords(of: origin, for: target, lvm.lvm())
+        #expect(
+            lvm.changes == [
+                "lvchange --deltag \(first) --addtag blkferry.former=aa11 vg0/first",
+                "lvchange --deltag \(users) vg0/users",
+                "lvchange --deltag \(history) vg0/history",
+            ])
+    }
+
+    @Test func `what LVM says is the reason`() throws {
+        let lvm = try ScriptedLVM([ScriptedLVM.json("first", tags: [try tag("first", number: 1)])])
+        lvm.put("fails-lvchange", "  WARNING: old\n  Volume group vg0 is exported\n")
+        #expect {
+            try VolumeSnapshot.invalidateRecords(of: origin, for: target, lvm.lvm())
+        } throws: {
+            "\($0)" == "vg0/first: change its tags: Volume group vg0 is exported"
+        }
+        #expect { try LVM(program: "no-such-lvm") } throws: {
+            ($0 as? IOError)?.advice == "Install lvm2."
+        }
+    }
+
+    @Test func `a snapshot of another volume is none to go by`() throws {
+        let lvm = try ScriptedLVM([ScriptedLVM.json("of-home", tags: [], origin: "home")])
+        #expect(throws: IOError.self) { try lvm.lvm().snapshot("of-home", of: origin) }
+        lvm.put([ScriptedLVM.json("monday", tags: [])])
+        #expect(try lvm.lvm().snapshot("monday", of: origin).uuid == "U-monday")
+        let tuesday = try ScriptedLVM.volume("tuesday", tags: [])
+        #expect(try lvm.lvm().snapshot("vg0/monday", of: tuesday).uuid == "U-monday")
+        #expect(throws: ChangeMapError.self) { try origin.changes(since: origin) { false } }
+        #expect(throws: ChangeMapError.self) {
+            var other = tuesday
+            other.groupUUID = "H"
+            _ = try other.changes(since: ScriptedLVM.volume("monday", tags: [])) { false }
+        }
+    }
+
+    @Test(arguments: [
+        (VolumeSnapshot.Size.percent(10), 8 << 20), (.percent(100), 64 << 20), (.bytes(1), 4 << 20),
+        (.bytes(5 << 20), 8 << 20),
+    ])
+    func `room is whole extents, at least one`(size: VolumeSnapshot.Size, bytes: Int) {
+        #expect(size.bytes(of: origin) == bytes)
+    }
+}
+
+@Suite struct RunLockTests {
+    @Test func `one of two has it, until it is gone`() throws {
+        let scratch = try ScratchDirectory()
+        var first = try RunLock("job", in: scratch.path)
+        #expect(first != nil)
+        #expect(try RunLock("job", in: scratch.path) == nil)
+        #expect(try RunLock("another", in: scratch.path) != nil)
+        withExtendedLifetime(first) {}
+        first = nil
+        #expect(try RunLock("job", in: scratch.path) != nil)
+    }
+
+    @Test func `what is not ours is not locked`() throws {
+        let scratch = try ScratchDirectory()
+        try must("ln", "-s", "/etc/hostname", scratch.file("blkferry-job.lock"))
+        #expect(throws: IOError.self) { try RunLock("job", in: scratch.path) }
+        #expect(throws: IOError.self) { try RunLock("job", in: scratch.file("missing")) }
+    }
+}

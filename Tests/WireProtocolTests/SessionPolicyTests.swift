@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import DeviceProbe
+import Testing
+import WireProtocol
+
+@Suite struct SessionPolicyTests {
+    private func request(_ mode: SessionRequest.Mode = .write) -> SessionRequest {
+        SessionRequest(mode: mode, block: 4096, digest: "sha256", key: nil)
+    }
+
+    @Test(arguments: [SizePolicy.refuse, .resize, .prefix, nil], [true, false])
+    func `a policy is what was sent`(sizePolicy: SizePolicy?, isDryRun: Bool) throws {
+        for (shrinks, creates, snapshot) in [
+            (false, false, nil), (true, false, nil), (false, true, nil),
+            (true, true, TargetSnapshot(name: "before")),
+            (false, false, TargetSnapshot(name: "a.b+c", keeps: 7)),
+        ] as [(Bool, Bool, TargetSnapshot?)] {
+            var policy = GatePolicy(
+                sizePolicy: sizePolicy, overwrite: shrinks, isDryRun: isDryRun)
+            policy.shrinks = shrinks
+            policy.creates = creates
+            policy.snapshot = snapshot
+            var request = request(isDryRun ? .dryRun : .write)
+            request.set(policy)
+            #expect(try request.policy() == policy)
+        }
+    }
+
+    @Test func `what is not asked for is not in the request`() {
+        var plain = request()
+        plain.set(GatePolicy(sizePolicy: .resize, overwrite: true))
+        #expect(plain.shrink == nil && plain.create == nil)
+        #expect(plain.snapshot == nil && plain.keep == nil)
+    }
+
+    @Test func `what cannot be meant is rejected`() {
+        for (sizePolicy, snapshot, keep) in [
+            ("grow", nil, nil), (nil, "a/b", nil), (nil, "", nil), (nil, "-f", nil),
+            (nil, "a b", nil), (nil, "a", 0), (nil, "a", -1), (nil, nil, 1),
+            (nil, String(repeating: "a", count: 128), nil),
+        ] as [(String?, String?, Int?)] {
+            var request = request()
+            request.sizePolicy = sizePolicy
+            request.snapshot = snapshot
+            request.keep = keep
+            #expect(rejection { try request.policy() } != nil)
+        }
+    }
+}

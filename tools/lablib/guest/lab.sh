@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+#
+# What scenarios have in common. They run under `dash -eu`; whatever fails ends them.
+
+# fail TEXT...: ends the scenario with a reason.
+fail() {
+    echo "LAB failed: $*"
+    exit 1
+}
+
+# step TEXT...: says what comes now, and how many seconds after boot.
+step() {
+    read -r seconds _ </proc/uptime
+    echo "--- $seconds s: $*"
+}
+
+# expect STATUS COMMAND...: runs a command that has to end so; its output stays in $output.
+expect() {
+    expected=$1
+    shift
+    status=0
+    output=$("$@" 2>&1) || status=$?
+    read -r seconds _ </proc/uptime
+    echo "$seconds s $ $*"
+    [ -z "$output" ] || echo "$output"
+    [ "$status" = "$expected" ] || fail "$*: status $status, expected $expected"
+}
+
+# says TEXT: the last output has this in it.
+says() {
+    case $output in
+        *"$1"*) ;;
+        *) fail "no \"$1\" in the output" ;;
+    esac
+}
+
+# same A B: both hold the same bytes; as far as the first one goes.
+same() {
+    size=$(blockdev --getsize64 "$1")
+    cmp -n "$size" "$1" "$2" || fail "$1 and $2 differ"
+}
+
+# differ A B
+differ() { ! cmp -s "$1" "$2" || fail "$1 and $2 are equal"; }
+
+# fill DEVICE OFFSET COUNT: random MiB from an offset in MiB, past the page cache.
+fill() { dd if=/dev/urandom of="$1" bs=1M seek="$2" count="$3" oflag=direct conv=notrunc 2>/dev/null; }
+
+# described DEVICE: its directory in sysfs.
+described() { printf '/sys/dev/block/%d:%d' "0x$(stat -L -c %t "$1")" "0x$(stat -L -c %T "$1")"; }
+
+# sectors_read DEVICE: how many sectors were read of it so far, of its line in sysfs (stat, field 3).
+sectors_read() {
+    # shellcheck disable=SC2046 # the fields
+    set -- $(cat "$(described "$1")/stat")
+    echo "$3"
+}
+
+# volume_group NAME DISK...: a volume group of these disks.
+volume_group() {
+    group=$1
+    shift
+    for disk in "$@"; do pvcreate -qq -y "$disk"; done
+    vgcreate -qq "$group" "$@"
+}
+
+# node DEVICE: makes the device file of what the kernel has, where udev would.
+node() {
+    [ -b "$1" ] || mknod "$1" b $(tr : ' ' <"/sys/class/block/$(basename "$1")/dev")
+}
+
+# mapped NAME: a device of the device mapper, whose table is on standard input.
+mapped() {
+    dmsetup create --noudevrules --noudevsync "$1"
+    dmsetup mknodes "$1"
+    [ -b "/dev/mapper/$1" ] || fail "there is no /dev/mapper/$1"
+}
+
+# start_udev: from now on udev makes links, and LVM waits for it.
+start_udev() {
+    sed -i 's/udev_sync = 0/udev_sync = 1/; s/udev_rules = 0/udev_rules = 1/' /etc/lvm/lvm.conf
+    /lib/systemd/systemd-udevd --daemon
+    udevadm trigger --type=all
+    udevadm settle
+}
