@@ -31,27 +31,32 @@ final class Channel: RemoteChannel, @unchecked Sendable {
     }
 
     func compare(
-        _ range: ByteRange, digests: UnsafeRawBufferPointer
+        _ window: [ByteRange], digests: UnsafeRawBufferPointer
     ) throws(IOError) -> [RegionDifference] {
-        let content = CompareRequest.headerSize + digests.count
+        guard let first = window.first, let last = window.last else {
+            preconditionFailure("nothing to compare")
+        }
+        let header = CompareRequest.headerSize(ranges: window.count)
+        let content = header + digests.count
         reserve(content)
-        CompareRequest.writeHeader(range, to: frame.bytes)
-        UnsafeMutableRawBufferPointer(
-            rebasing: frame.bytes[CompareRequest.headerSize..<content]
-        ).copyMemory(from: digests)
+        CompareRequest.writeHeader(window, to: frame.bytes)
+        UnsafeMutableRawBufferPointer(rebasing: frame.bytes[header..<content])
+            .copyMemory(from: digests)
         let layout = try layout()
+        let regions = layout.regions(of: window)
         return try exchange(
-            content, "compare at \(range)", into: comparison, { .compare(session: $0) }
+            content, "compare at \(ByteRange(first.offset, to: last.end))", into: comparison,
+            { .compare(session: $0) }
         ) { answer throws(WireError) in
-            try CompareAnswer.read(answer, range: range, layout: layout)
+            try CompareAnswer.read(answer, regions: regions, layout: layout)
         }
     }
 
     /// Asks where the data is.
     func map(_ range: ByteRange) throws(IOError) -> DataMap {
-        CompareRequest.writeHeader(range, isMap: true, to: frame.bytes)
+        CompareRequest.writeMap(of: range, to: frame.bytes)
         return try exchange(
-            CompareRequest.headerSize, "find data at \(range.offset)", into: payload,
+            CompareRequest.headerSize(), "find data at \(range.offset)", into: payload,
             { .compare(session: $0) }
         ) { answer throws(WireError) in try DataMap(answer, range: range) }
     }

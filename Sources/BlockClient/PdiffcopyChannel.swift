@@ -37,33 +37,37 @@ final class PdiffcopyChannel: RemoteChannel {
     }
 
     func compare(
-        _ range: ByteRange, digests ours: UnsafeRawBufferPointer
+        _ window: [ByteRange], digests ours: UnsafeRawBufferPointer
     ) throws(IOError) -> [RegionDifference] {
         let layout = try layout()
-        let regions = layout.regions(in: range)
-        precondition(ours.count == regions * digestSize, "another block size")
-        let count = layout.blocks(in: range)
+        let regions = layout.regions(of: window)
+        precondition(ours.count == regions.count * digestSize, "another block size")
         let perRegion = layout.region / layout.block
         let markSize = (perRegion + 7) / 8
-        reserve(&digests, count * digestSize)
-        reserve(&marks, regions * markSize)
+        reserve(&digests, regions.count * perRegion * digestSize)
+        reserve(&marks, regions.count * markSize)
         marks.bytes.initializeMemory(as: UInt8.self, repeating: 0)
-        try fetchDigests(of: range, count)
+        var first = 0
+        for range in window {
+            try fetchDigests(of: range, from: first)
+            first += layout.blocks(in: range)
+        }
         var differences: [RegionDifference] = []
-        for region in 0..<regions {
-            let blocks = region * perRegion..<min((region + 1) * perRegion, count)
+        for (index, region) in regions.enumerated() {
+            // Only the last region is cut off.
+            let start = index * perRegion
             let theirs = digests.bytes[
-                blocks.lowerBound * digestSize..<blocks.upperBound * digestSize]
+                start * digestSize..<(start + layout.blocks(in: region)) * digestSize]
             // Where a region is more than a block, nobody knows its digest over there.
-            let mine = ours[region * digestSize..<(region + 1) * digestSize]
+            let mine = ours[index * digestSize..<(index + 1) * digestSize]
             if perRegion == 1 && theirs.elementsEqual(mine) { continue }
-            for block in blocks {
-                try markZeros(block, of: range, at: region * markSize, block - blocks.lowerBound)
+            for (number, block) in region.pieces(of: layout.block).enumerated() {
+                try markZeros(start + number, block, at: index * markSize, number)
             }
-            let mark = marks.bytes[region * markSize..<(region + 1) * markSize]
+            let mark = marks.bytes[index * markSize..<(index + 1) * markSize]
             differences.append(
                 RegionDifference(
-                    index: region,
+                    index: index,
                     zeroMarks: UnsafeRawBufferPointer(
                         UnsafeMutableRawBufferPointer(rebasing: mark)),
                     digests: UnsafeRawBufferPointer(
@@ -73,22 +77,24 @@ final class PdiffcopyChannel: RemoteChannel {
     }
 
     /// Gets the digests of all blocks of a range.
-    private func fetchDigests(of range: ByteRange, _ count: Int) throws(IOError) {
+    ///
+    /// - Parameters:
+    ///   - range: starts with a block.
+    ///   - slot: where that of its first block goes.
+    private func fetchDigests(of range: ByteRange, from slot: Int) throws(IOError) {
         let fileSize = device.fileSize
         let first = range.offset / device.block
+        let blocks = range.pieces(of: device.block)
         // Those that the server has hashed over the same bytes.
-        var known = 0
-        while known < count {
-            let block = self.block(known, of: range)
-            guard block.end == min(block.offset + device.block, fileSize) else { break }
-            known += 1
-        }
+        let known =
+            blocks.firstIndex { $0.end != min($0.offset + device.block, fileSize) } ?? blocks.count
         if known > 0 {
             try device.table.copy(
                 first..<first + known,
-                to: UnsafeMutableRawBufferPointer(rebasing: digests.bytes[..<(known * digestSize)]))
+                to: UnsafeMutableRawBufferPointer(
+                    rebasing: digests.bytes[slot * digestSize..<(slot + known) * digestSize]))
         }
-        for index in known..<count { try hash(index, block(index, of: range), fileSize) }
+        for index in known..<blocks.count { try hash(slot + index, blocks[index], fileSize) }
     }
 
     /// Computes the digest of a block that ends elsewhere than the server's.
@@ -107,9 +113,8 @@ final class PdiffcopyChannel: RemoteChannel {
 
     /// Marks a block whose digest is that of zeros, and gives it the engine's digest of zeros.
     private func markZeros(
-        _ index: Int, of range: ByteRange, at mark: Int, _ number: Int
+        _ index: Int, _ block: ByteRange, at mark: Int, _ number: Int
     ) throws(IOError) {
-        let block = block(index, of: range)
         let slot = slot(index)
         guard slot.elementsEqual(try digest(zeros: block.length)) else { return }
         let marks = marks.bytes
@@ -141,12 +146,6 @@ final class PdiffcopyChannel: RemoteChannel {
     private func slot(_ index: Int) -> UnsafeMutableRawBufferPointer {
         UnsafeMutableRawBufferPointer(
             rebasing: digests.bytes[index * digestSize..<(index + 1) * digestSize])
-    }
-
-    /// The bytes of a block of a range.
-    private func block(_ index: Int, of range: ByteRange) -> ByteRange {
-        let start = range.offset + index * device.block
-        return ByteRange(start, to: min(start + device.block, range.end))
     }
 
     private func layout() throws(IOError) -> WireLayout {

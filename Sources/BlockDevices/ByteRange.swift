@@ -31,6 +31,11 @@ package struct ByteRange: Hashable, Sendable {
         guard overlaps(other) else { return nil }
         return ByteRange(max(offset, other.offset), to: min(end, other.end))
     }
+
+    /// The range in parts of a length, in bytes; the last one may be shorter.
+    package func pieces(of length: Int) -> [ByteRange] {
+        stride(from: offset, to: end, by: length).map { ByteRange($0, to: min($0 + length, end)) }
+    }
 }
 
 extension ByteRange: CustomStringConvertible {

@@ -123,7 +123,9 @@ enum RequestRules {
     static func bodyLimit(_ route: Route) -> Int {
         switch route {
         case .sessions, .commit: Limits.json
-        case .compare: CompareRequest.headerSize + (Limits.blocks + 1) * Limits.digest
+        // Every block a region, and a range of its own.
+        case .compare:
+            CompareRequest.headerSize(ranges: Limits.blocks) + (Limits.blocks + 1) * Limits.digest
         case .read: ExtentFrame.tableSize(count: Limits.extents) + Limits.digest
         case .write: Limits.body
         case .pdiffcopy(let call): call.endpoint == .blocks ? PdiffcopyCall.maximumBlock : 0

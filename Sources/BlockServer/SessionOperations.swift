@@ -32,9 +32,9 @@ extension Session {
         var answer: ByteBuffer
         switch request {
         case .map(let range): answer = ByteBuffer(bytes: try map(range).encoded)
-        case .compare(let range, let digests):
-            answer = try differences(of: range, from: digests, memory)
-            count { $0.compared += range.length }
+        case .compare(let window, let digests):
+            answer = try differences(of: window, from: digests, memory)
+            count { $0.compared += window.reduce(0) { $0 + $1.length } }
         }
         try seal(&answer)
         return answer
@@ -85,61 +85,68 @@ extension Session {
         return map
     }
 
+    /// Where a window differs, as an answer that is not sealed yet.
     private func differences(
-        of range: ByteRange, from theirs: UnsafeRawBufferPointer,
+        of window: [ByteRange], from theirs: UnsafeRawBufferPointer,
         _ memory: UnsafeMutableRawBufferPointer
     ) throws(Problem) -> ByteBuffer {
         var hasher = try makeHasher()
         let size = layout.digestSize
-        let ours = Scratch(layout.regions(in: range) * size)
         let blocks = RegionScratch(layout)
         var answer = ByteBuffer()
         answer.writeInteger(UInt32(0))
         var found: UInt32 = 0
         // A region may be larger than a step.
         let step = max(layout.region, Self.step / layout.region * layout.region)
-        let buffer = RegionMemory(memory, atLeast: min(step, range.length))
-        var offset = range.offset
+        let longest = window.map(\.length).max() ?? 0
+        let buffer = RegionMemory(memory, atLeast: min(step, longest))
+        let ours = Scratch((step / layout.region) * size)
         var run = DataRun()
-        while offset < range.end {
-            let piece = ByteRange(offset, to: min(offset + step, range.end))
-            let first = (offset - range.offset) / layout.region
+        var first = 0
+        for piece in window.flatMap({ $0.pieces(of: step) }) {
             let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<piece.length])
             let isHole = try !run.overlaps(piece, of: device)
             if isHole {
-                try hashZeros(piece, &hasher, into: ours, at: first * size)
+                try hashZeros(piece, &hasher, into: ours)
             } else {
-                do throws(IOError) { try device.read(into: bytes, at: offset) } catch {
-                    throw Problem(error)
-                }
-                do throws(DigestError) {
-                    try hasher.regionDigests(
-                        of: UnsafeRawBufferPointer(bytes), regionSize: layout.region,
-                        into: UnsafeMutableRawBufferPointer(rebasing: ours.bytes[(first * size)...])
-                    )
-                } catch {
-                    throw Problem(error)
-                }
+                try readAndHash(piece, bytes, &hasher, into: ours)
             }
-            for index in first..<(first + layout.regions(in: piece)) {
-                let place = index * size..<(index + 1) * size
-                if ours.bytes[place].elementsEqual(theirs[place]) { continue }
-                let region = layout.region(index, of: range)
-                let start = region.offset - offset
+            for (index, region) in layout.regions(of: [piece]).enumerated() {
+                let place = (first + index) * size..<(first + index + 1) * size
+                if ours.bytes[index * size..<(index + 1) * size].elementsEqual(theirs[place]) {
+                    continue
+                }
+                let start = region.offset - piece.offset
                 try blocks.hash(
                     isHole ? nil : UnsafeRawBufferPointer(bytes)[start..<start + region.length],
                     length: region.length, &hasher)
-                blocks.append(index: index, region, to: &answer)
+                blocks.append(index: first + index, region, to: &answer)
                 found += 1
             }
-            offset = piece.end
+            first += layout.regions(in: piece)
         }
         answer.setInteger(found, at: answer.readerIndex, endianness: .little)
         return answer
     }
 
+    private func readAndHash(
+        _ piece: ByteRange, _ bytes: UnsafeMutableRawBufferPointer, _ hasher: inout BlockHasher,
+        into digests: Scratch
+    ) throws(Problem) {
+        do throws(IOError) { try device.read(into: bytes, at: piece.offset) } catch {
+            throw Problem(error)
+        }
+        do throws(DigestError) {
+            try hasher.regionDigests(
+                of: UnsafeRawBufferPointer(bytes), regionSize: layout.region, into: digests.bytes)
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    /// One digest a region of a piece without data.
     private func hashZeros(
-        _ piece: ByteRange, _ hasher: inout BlockHasher, into digests: Scratch, at start: Int
+        _ piece: ByteRange, _ hasher: inout BlockHasher, into digests: Scratch
     ) throws(Problem) {
         let size = layout.digestSize
         let whole = try zeroRegionDigest(&hasher)
@@ -147,7 +154,7 @@ extension Session {
             let region = layout.region(index, of: piece)
             let digest =
                 region.length == layout.region ? whole : try digestOfZeros(region.length, &hasher)
-            UnsafeMutableRawBufferPointer(rebasing: digests.bytes[(start + index * size)...])
+            UnsafeMutableRawBufferPointer(rebasing: digests.bytes[(index * size)...])
                 .copyBytes(from: digest)
         }
     }

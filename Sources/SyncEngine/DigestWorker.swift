@@ -20,8 +20,8 @@ struct DigestWorker: ~Copyable {
     let local: any BlockDevice
     let channel: any RemoteChannel
     /// The remote side is the target.
-    private let isPush: Bool
-    private var hasher: BlockHasher
+    let isPush: Bool
+    var hasher: BlockHasher
     let memory: UnsafeMutableRawBufferPointer
     /// Works on windows that cannot be compared by digests: where the remote side has a hole, and
     /// around bad sectors.
@@ -30,8 +30,8 @@ struct DigestWorker: ~Copyable {
     /// One digest a region of a window.
     private let regionDigests: Scratch<UInt8>
     /// One digest and one mark a block of a region.
-    private let blockDigests: Scratch<UInt8>
-    private let zeroBlocks: Scratch<Bool>
+    let blockDigests: Scratch<UInt8>
+    let zeroBlocks: Scratch<Bool>
     /// Digest of a whole region of zeros.
     private var zeroDigest: [UInt8]
 
@@ -93,9 +93,11 @@ struct DigestWorker: ~Copyable {
 
     /// Works until no window is left.
     mutating func run() {
-        while let window = pass.next() {
+        while true {
+            let windows = pass.nextGroup()
+            guard let first = windows.first else { return }
             do throws(IOError) {
-                try process(window)
+                if windows.count == 1 { try process(first) } else { try processTogether(windows) }
             } catch {
                 // The one who cancelled waits for neither a bad block nor a lost server.
                 if pass.control.isCancelled && (error.isMediumError || error.isNetwork) { return }
@@ -111,16 +113,30 @@ struct DigestWorker: ~Copyable {
         if pass.mode == .replace { return try fetch(window) }
         let localIsHole = isPush ? window.sourceIsHole : window.targetIsHole
         do throws(IOError) {
-            try processByDigests(window.range, localIsHole: localIsHole)
+            try processByDigests([window.range], localIsHole: localIsHole)
         } catch {
             guard error.isMediumError && canDoWithout(error) else { throw error }
             try processByBytes(window)
         }
     }
 
+    /// Compares windows that have data on both sides with one request.
+    private mutating func processTogether(_ windows: [Window]) throws(IOError) {
+        guard pass.mode != .replace else {
+            for window in windows { try fetch(window) }
+            return
+        }
+        do throws(IOError) {
+            try processByDigests(windows.map(\.range), localIsHole: false)
+        } catch {
+            guard error.isMediumError && canDoWithout(error) else { throw error }
+            for window in windows { try processByBytes(window) }
+        }
+    }
+
     /// Fetches all of a window, whatever is here.
     private mutating func fetch(_ window: Window) throws(IOError) {
-        var result = WindowResult(range: window.range)
+        var result = WindowResult(length: window.range.length)
         let extents = [Extent(window.range, .data)]
         result.add(extents)
         do throws(IOError) {
@@ -150,21 +166,21 @@ struct DigestWorker: ~Copyable {
     }
 
     private mutating func processByDigests(
-        _ range: ByteRange, localIsHole: Bool
+        _ ranges: [ByteRange], localIsHole: Bool
     ) throws(IOError) {
-        try hashRegions(of: range, localIsHole: localIsHole)
-        let size = layout.regions(in: range) * layout.digestSize
+        let part = LocalPart(ranges, regions: layout.regions(of: ranges), room: memory.count)
+        try hashRegions(of: part, localIsHole: localIsHole)
+        let size = part.regions.count * layout.digestSize
         let differences = try channel.compare(
-            range, digests: UnsafeRawBufferPointer(rebasing: regionDigests.bytes[..<size]))
-        let isKept = range.length <= memory.count
-        var result = WindowResult(range: range)
+            ranges, digests: UnsafeRawBufferPointer(rebasing: regionDigests.bytes[..<size]))
+        var result = WindowResult(length: part.length)
         var found: [Batch] = []
         var batch = Batch()
         var start = 0
         while start < differences.count {
-            let end = isKept ? differences.count : endOfBatch(from: start, differences, range)
-            batch = try compareBlocks(
-                differences[start..<end], of: range, isKept: isKept, localIsHole: localIsHole)
+            let end =
+                part.isKept ? differences.count : endOfBatch(from: start, differences, part)
+            batch = try compareBlocks(differences[start..<end], of: part, localIsHole: localIsHole)
             result.add(batch.extents)
             if !batch.extents.isEmpty { found.append(batch) }
             start = end
@@ -181,24 +197,42 @@ struct DigestWorker: ~Copyable {
         }
         // Not before all of it is done: what is counted as compared is finished.
         note(result)
-        pass.adapt(toDifferent: differences.count * layout.region, of: range.length)
-        pass.control.advance(done: range.length, different: result.different)
+        pass.adapt(toDifferent: differences.count * layout.region, of: part.length)
+        pass.control.advance(done: part.length, different: result.different)
+    }
+
+    /// What is compared with one request.
+    struct LocalPart {
+        /// Ascending, whole regions but for the end of the last one.
+        let ranges: [ByteRange]
+        let regions: [ByteRange]
+        /// Bytes.
+        let length: Int
+        /// Whether the local bytes stay in the memory, the ranges one after the other.
+        let isKept: Bool
+
+        init(_ ranges: [ByteRange], regions: [ByteRange], room: Int) {
+            self.ranges = ranges
+            self.regions = regions
+            length = ranges.reduce(0) { $0 + $1.length }
+            isKept = length <= room
+        }
     }
 
     /// Extents that differ, and where the local bytes of them are.
     struct Batch {
         var extents: [Extent] = []
-        /// Regions that are in the memory one after the other.
+        /// Ranges that are in the memory one after the other.
         var places: [ByteRange] = []
     }
 
     /// What a window comes to.
     private struct WindowResult {
-        var range: ByteRange
+        var length: Int
         var extents: [Extent] = []
         var different = 0
 
-        init(range: ByteRange) { self.range = range }
+        init(length: Int) { self.length = length }
 
         mutating func add(_ more: [Extent]) {
             extents += more
@@ -208,7 +242,7 @@ struct DigestWorker: ~Copyable {
 
     private mutating func note(_ result: WindowResult) {
         pass.note(different: result.extents, unreadable: [])
-        ownTally.compared += result.range.length
+        ownTally.compared += result.length
         ownTally.different += result.different
         for extent in result.extents {
             ownTally.differentBlocks += pass.layout.blocks(in: extent.range)
@@ -217,63 +251,50 @@ struct DigestWorker: ~Copyable {
 
     /// Reads the local side and computes its digests.
     private mutating func hashRegions(
-        of range: ByteRange, localIsHole: Bool
+        of part: LocalPart, localIsHole: Bool
     ) throws(IOError) {
-        // What is not kept goes through as little memory as possible: the less is touched, the
-        // more of it stays in the processor's caches.
-        let room = range.length <= memory.count ? range.length : pass.layout.window
-        let step = localIsHole ? range.length : room
-        var offset = range.offset
-        var filled = 0
-        while offset < range.end {
-            let piece = ByteRange(offset, to: min(offset + step, range.end))
-            let size = layout.regions(in: piece) * layout.digestSize
+        // In steps that stay in the processor's cache between reading and hashing. What is not kept
+        // goes through as little memory as possible.
+        let step = max(1, pass.layout.window / layout.region) * layout.region
+        var (place, slot) = (0, 0)
+        for piece in part.ranges.flatMap({ $0.pieces(of: step) }) {
+            let digests = slot..<slot + layout.regions(in: piece) * layout.digestSize
+            let slots = UnsafeMutableRawBufferPointer(rebasing: regionDigests.bytes[digests])
             if localIsHole {
-                try fillZeroDigests(of: piece)
+                try fillZeroDigests(of: piece, into: slots)
             } else {
-                let bytes = UnsafeMutableRawBufferPointer(rebasing: memory[..<piece.length])
-                try readAndHash(piece, bytes, digestsAt: filled, size)
+                let bytes = UnsafeMutableRawBufferPointer(
+                    rebasing: memory[place..<place + piece.length])
+                try readAndHash(piece, bytes, into: slots)
             }
-            filled += size
-            offset = piece.end
+            slot = digests.upperBound
+            if part.isKept { place += piece.length }
         }
     }
 
-    /// In parts that stay in the processor's cache between reading and hashing.
     private mutating func readAndHash(
-        _ piece: ByteRange, _ bytes: UnsafeMutableRawBufferPointer, digestsAt position: Int,
-        _ size: Int
+        _ piece: ByteRange, _ bytes: UnsafeMutableRawBufferPointer,
+        into digests: UnsafeMutableRawBufferPointer
     ) throws(IOError) {
-        let part = max(1, pass.layout.window / layout.region) * layout.region
-        var done = 0
-        var position = position
-        while done < piece.length {
-            let end = min(done + part, piece.length)
-            let slice = UnsafeMutableRawBufferPointer(rebasing: bytes[done..<end])
-            try local.read(into: slice, at: piece.offset + done)
-            let count = layout.regions(in: ByteRange(offset: 0, length: end - done))
-            do throws(DigestError) {
-                try hasher.regionDigests(
-                    of: UnsafeRawBufferPointer(slice), regionSize: layout.region,
-                    into: UnsafeMutableRawBufferPointer(
-                        rebasing: regionDigests.bytes[
-                            position..<position + count * layout.digestSize]))
-            } catch {
-                throw asIOError(error)
-            }
-            position += count * layout.digestSize
-            done = end
+        try local.read(into: bytes, at: piece.offset)
+        do throws(DigestError) {
+            try hasher.regionDigests(
+                of: UnsafeRawBufferPointer(bytes), regionSize: layout.region, into: digests)
+        } catch {
+            throw asIOError(error)
         }
     }
 
-    private mutating func fillZeroDigests(of range: ByteRange) throws(IOError) {
+    private mutating func fillZeroDigests(
+        of range: ByteRange, into digests: UnsafeMutableRawBufferPointer
+    ) throws(IOError) {
         let size = layout.digestSize
         if zeroDigest.isEmpty { zeroDigest = try digestOfZeros(layout.region) }
         for index in 0..<layout.regions(in: range) {
             let region = layout.region(index, of: range)
             let digest =
                 region.length == layout.region ? zeroDigest : try digestOfZeros(region.length)
-            UnsafeMutableRawBufferPointer(rebasing: regionDigests.bytes[(index * size)...])
+            UnsafeMutableRawBufferPointer(rebasing: digests[(index * size)...])
                 .copyBytes(from: digest)
         }
     }
@@ -290,104 +311,22 @@ struct DigestWorker: ~Copyable {
         return Array(blockDigests.bytes[..<layout.digestSize])
     }
 
-    private func asIOError(_ error: DigestError) -> IOError {
+    func asIOError(_ error: DigestError) -> IOError {
         IOError(local.name, error.operation, reason: error.reason)
     }
 
     /// How many of the regions that differ fit in the memory together.
     private func endOfBatch(
-        from start: Int, _ differences: [RegionDifference], _ range: ByteRange
+        from start: Int, _ differences: [RegionDifference], _ part: LocalPart
     ) -> Int {
         var room = memory.count
         var end = start
         while end < differences.count {
-            let length = layout.region(differences[end].index, of: range).length
+            let length = part.regions[differences[end].index].length
             if length > room { break }
             room -= length
             end += 1
         }
         return end
-    }
-
-    /// Compares the blocks of regions that differ.
-    private mutating func compareBlocks(
-        _ differences: ArraySlice<RegionDifference>, of range: ByteRange, isKept: Bool,
-        localIsHole: Bool
-    ) throws(IOError) -> Batch {
-        var batch = Batch()
-        let regions = differences.map { layout.region($0.index, of: range) }
-        if isKept {
-            batch.places = [range]
-        } else {
-            batch.places = regions
-            if !localIsHole { try readAgain(regions) }
-        }
-        var place = 0
-        for (difference, region) in zip(differences, regions) {
-            let start = isKept ? region.offset - range.offset : place
-            place += region.length
-            try hashBlocks(of: region, at: start, localIsHole: localIsHole)
-            appendDifferent(difference, region, to: &batch.extents)
-        }
-        return batch
-    }
-
-    /// Fills the memory with regions, one after the other, adjacent ones in one go.
-    private func readAgain(_ regions: [ByteRange]) throws(IOError) {
-        var transfers: [Transfer] = []
-        var place = 0
-        var index = 0
-        while index < regions.count {
-            var run = regions[index]
-            index += 1
-            while index < regions.count, regions[index].offset == run.end {
-                run.length += regions[index].length
-                index += 1
-            }
-            transfers.append(
-                Transfer(
-                    into: UnsafeMutableRawBufferPointer(
-                        rebasing: memory[place..<place + run.length]), at: run.offset))
-            place += run.length
-        }
-        try local.read(transfers)
-    }
-
-    private mutating func hashBlocks(
-        of region: ByteRange, at start: Int, localIsHole: Bool
-    ) throws(IOError) {
-        guard !localIsHole else {
-            zeroBlocks.elements.update(repeating: true)
-            blockDigests.elements.update(repeating: 0)
-            return
-        }
-        do throws(DigestError) {
-            try hasher.blockDigests(
-                of: UnsafeRawBufferPointer(rebasing: memory[start..<start + region.length]),
-                blockSize: layout.block, into: blockDigests.bytes,
-                zeroBlocks: zeroBlocks.elements)
-        } catch {
-            throw asIOError(error)
-        }
-    }
-
-    private func appendDifferent(
-        _ difference: RegionDifference, _ region: ByteRange, to extents: inout [Extent]
-    ) {
-        let size = layout.digestSize
-        for block in 0..<layout.blocks(in: region) {
-            let place = block * size..<(block + 1) * size
-            let isTheirsZero = difference.isZero(block: block)
-            if isTheirsZero == zeroBlocks.elements[block]
-                && difference.digests[place].elementsEqual(blockDigests.bytes[place])
-            {
-                continue
-            }
-            let isZero = isPush ? zeroBlocks.elements[block] : isTheirsZero
-            let start = region.offset + block * layout.block
-            extents.append(
-                joining: ByteRange(start, to: min(start + layout.block, region.end)),
-                isZero ? .zero : .data)
-        }
     }
 }

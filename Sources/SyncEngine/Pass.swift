@@ -119,21 +119,40 @@ final class Pass: Sendable {
         if isStopping { return nil }
         do throws(IOError) {
             let (window, skipped, unchanged) = try cursor.withLock { cursor throws(IOError) in
-                try cursor.next(
-                    length: comparesByDigests && isDense.load(ordering: .relaxed)
-                        ? layout.denseWindow : nil)
+                try cursor.next()
             }
-            if skipped + unchanged > 0 {
-                control.advance(done: skipped + unchanged, different: 0)
-                result.withLock { result in
-                    result.tally.compared += skipped
-                    result.tally.unchanged += unchanged
-                }
-            }
+            leaveOut(skipped, unchanged)
             return window
         } catch {
             fail(error)
             return nil
+        }
+    }
+
+    /// The next windows for a worker that compares by digests; none at the end, or when the pass is
+    /// to stop.
+    func nextGroup() -> [Window] {
+        if isStopping { return [] }
+        let length = isDense.load(ordering: .relaxed) ? layout.denseWindow : nil
+        do throws(IOError) {
+            let (windows, skipped, unchanged) = try cursor.withLock { cursor throws(IOError) in
+                try cursor.nextGroup(length: length)
+            }
+            leaveOut(skipped, unchanged)
+            return windows
+        } catch {
+            fail(error)
+            return []
+        }
+    }
+
+    /// Counts what needs no work: bytes without data, and bytes that are known to be equal.
+    private func leaveOut(_ skipped: Int, _ unchanged: Int) {
+        guard skipped + unchanged > 0 else { return }
+        control.advance(done: skipped + unchanged, different: 0)
+        result.withLock { result in
+            result.tally.compared += skipped
+            result.tally.unchanged += unchanged
         }
     }
 

@@ -44,12 +44,13 @@ package protocol RemoteChannel: AnyObject {
     /// Asks where a window differs.
     ///
     /// - Parameters:
-    ///   - range: whole regions, but for the end of what is compared; at most `Limits.window`.
+    ///   - window: ascending ranges of whole regions, but for the end of what is compared; together
+    ///     at most `Limits.window`.
     ///   - digests: one a region.
     /// - Returns: ascending; valid until the next comparison.
     /// - Throws: the device's error, or that of the connection.
     func compare(
-        _ range: ByteRange, digests: UnsafeRawBufferPointer
+        _ window: [ByteRange], digests: UnsafeRawBufferPointer
     ) throws(IOError) -> [RegionDifference]
 
     /// Writes extents.

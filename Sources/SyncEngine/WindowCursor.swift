@@ -11,6 +11,9 @@ struct Window: Hashable {
     var sourceIsHole: Bool
     /// The target has only zeros here.
     var targetIsHole: Bool
+
+    /// Both sides have to be read.
+    var hasData: Bool { !sourceIsHole && !targetIsHole }
 }
 
 /// Hands out the windows of a device in ascending order, and leaves out those where neither side
@@ -25,8 +28,10 @@ struct WindowCursor {
     private let holeSize: Int
     private var source: DataRuns
     private var target: DataRuns
-    /// What is left of the ranges that may differ, the next one last; `nil` where all may.
-    private var changes: [ByteRange]?
+    /// The ranges that may differ, ascending; `nil` where all may.
+    private let changes: [ByteRange]?
+    /// The first of them that ends behind the position.
+    private var nextChange = 0
 
     /// Starts at the beginning.
     ///
@@ -47,7 +52,7 @@ struct WindowCursor {
         end = length
         self.windowSize = windowSize
         self.holeSize = holeSize / windowSize * windowSize
-        self.changes = changes?.reversed()
+        self.changes = changes
     }
 
     /// Takes the next window.
@@ -63,9 +68,12 @@ struct WindowCursor {
         var skipped = 0
         while true {
             var limit = end
-            if changes != nil {
-                while let first = changes?.last, first.end <= position { changes?.removeLast() }
-                let change = changes?.last ?? ByteRange(end, to: end)
+            if let changes {
+                while nextChange < changes.count, changes[nextChange].end <= position {
+                    nextChange += 1
+                }
+                let change =
+                    nextChange < changes.count ? changes[nextChange] : ByteRange(end, to: end)
                 let start = min(max(position, change.offset), end)
                 unchanged += start - position
                 position = start
@@ -75,6 +83,33 @@ struct WindowCursor {
             skipped += empty
             if window != nil || position >= end { return (window, skipped, unchanged) }
         }
+    }
+
+    /// Takes the next windows that may be compared together: one, or where a change map names short
+    /// ranges, as many with data on both sides as are no longer than one window.
+    ///
+    /// - Parameter length: bytes of a window, where it is not to be as long as others.
+    /// - Returns: as `next(length:)`; no windows at the end.
+    /// - Throws: what asking for the next data throws.
+    mutating func nextGroup(
+        length: Int? = nil
+    ) throws(IOError) -> (windows: [Window], skipped: Int, unchanged: Int) {
+        var room = length ?? windowSize
+        var (window, skipped, unchanged) = try next(length: room)
+        var windows: [Window] = []
+        while let found = window {
+            windows.append(found)
+            room -= found.range.length
+            guard changes != nil, room > 0, found.hasData else { break }
+            var ahead = self
+            let more = try ahead.next(length: room)
+            guard let next = more.window, next.hasData else { break }
+            self = ahead
+            skipped += more.skipped
+            unchanged += more.unchanged
+            window = next
+        }
+        return (windows, skipped, unchanged)
     }
 
     /// Takes the next window of what ends somewhere.

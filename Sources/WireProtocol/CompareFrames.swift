@@ -35,51 +35,84 @@ package struct WireLayout: Hashable, Sendable {
         return ByteRange(start, to: min(start + region, range.end))
     }
 
+    /// The regions of several ranges, one after the other.
+    package func regions(of ranges: [ByteRange]) -> [ByteRange] {
+        ranges.flatMap { range in (0..<regions(in: range)).map { region($0, of: range) } }
+    }
+
     /// How many blocks a range touches that starts at one.
     package func blocks(in range: ByteRange) -> Int { (range.length + block - 1) / block }
 
-    /// Makes sure that a range may be compared: it starts at a region, and is no longer than a
-    /// window may be.
-    package func check(_ range: ByteRange, size: Int) throws(WireError) {
-        guard !range.isEmpty, range.end <= size else {
-            throw WireError("\(range): not within the \(size) bytes that are compared")
+    /// Makes sure that a window may be compared: its ranges ascend without overlap and consist of
+    /// whole regions, but for the end of the last one, and they are together no longer than a window
+    /// may be.
+    package func check(_ ranges: [ByteRange], size: Int) throws(WireError) {
+        var (end, length, count) = (0, 0, 0)
+        for range in ranges {
+            guard !range.isEmpty, range.end <= size else {
+                throw WireError("\(range): not within the \(size) bytes that are compared")
+            }
+            guard range.offset >= end, end % region == 0 else {
+                throw WireError("\(range): out of order, or behind a region that is cut off")
+            }
+            guard range.offset % region == 0 else {
+                throw WireError("\(range): does not start at a region of \(region) bytes")
+            }
+            guard range.length <= Limits.window - length,
+                blocks(in: range) <= Limits.blocks - count
+            else { throw WireError("\(range): longer than a window may be") }
+            (end, length, count) = (range.end, length + range.length, count + blocks(in: range))
         }
-        guard range.length <= Limits.window, blocks(in: range) <= Limits.blocks else {
-            throw WireError("\(range): longer than a window may be")
-        }
-        guard range.offset % region == 0 else {
-            throw WireError("\(range): does not start at a region of \(region) bytes")
-        }
+        guard !ranges.isEmpty else { throw WireError("compare: no range") }
     }
 }
 
 /// The request to compare a window, or to tell where the data of the device is.
 ///
 ///     0   u32  kind: 1 compare, 2 map
-///     4   u32  0
-///     8   u64  offset, bytes
-///     16  u64  length, bytes
-///     24       kind 1: one digest a region, ascending
+///     4   u32  kind 1: how many ranges the window has; kind 2: 0
+///     8        as often, or once: u64 offset, u64 length, bytes
+///              kind 1: one digest a region, ascending
 package enum CompareRequest {
-    case compare(ByteRange, digests: UnsafeRawBufferPointer)
+    case compare([ByteRange], digests: UnsafeRawBufferPointer)
     case map(ByteRange)
 
-    package static let headerSize = 24
+    /// Bytes of what comes before the digests.
+    ///
+    /// - Parameter ranges: how many.
+    /// - Returns: the size.
+    package static func headerSize(ranges: Int = 1) -> Int { 8 + 16 * ranges }
 
-    /// Writes the fixed part; the digests are to follow it.
+    /// Writes what comes before the digests, which are to follow it.
     ///
     /// - Parameters:
-    ///   - range: the window.
-    ///   - isMap: asks for data runs, not for a comparison.
+    ///   - window: its ranges, ascending.
     ///   - memory: at least `headerSize` bytes.
     package static func writeHeader(
-        _ range: ByteRange, isMap: Bool = false, to memory: UnsafeMutableRawBufferPointer
+        _ window: [ByteRange], to memory: UnsafeMutableRawBufferPointer
+    ) {
+        write(kind: 1, count: window.count, window, to: memory)
+    }
+
+    /// Writes a request for a map.
+    ///
+    /// - Parameters:
+    ///   - range: of what.
+    ///   - memory: at least `headerSize` bytes.
+    package static func writeMap(of range: ByteRange, to memory: UnsafeMutableRawBufferPointer) {
+        write(kind: 2, count: 0, [range], to: memory)
+    }
+
+    private static func write(
+        kind: UInt32, count: Int, _ ranges: [ByteRange], to memory: UnsafeMutableRawBufferPointer
     ) {
         var writer = FrameWriter(memory)
-        writer.put(UInt32(isMap ? 2 : 1))
-        writer.put(UInt32(0))
-        writer.put(UInt64(range.offset))
-        writer.put(UInt64(range.length))
+        writer.put(kind)
+        writer.put(UInt32(count))
+        for range in ranges {
+            writer.put(UInt64(range.offset))
+            writer.put(UInt64(range.length))
+        }
     }
 
     /// Reads a request.
@@ -94,15 +127,21 @@ package enum CompareRequest {
     ) throws(WireError) {
         var reader = FrameReader(bytes)
         let kind = try reader.u32()
-        guard try reader.u32() == 0 else { throw WireError("a reserved field is not 0") }
-        let range = try reader.range()
+        let count = try reader.u32()
         switch kind {
         case 1:
-            try layout.check(range, size: size)
-            let digests = try reader.take(layout.regions(in: range) * layout.digestSize)
+            // More would be longer than a window may be; so no memory is taken for them.
+            guard count <= Limits.blocks else { throw WireError("compare: \(count) ranges") }
+            var window: [ByteRange] = []
+            for _ in 0..<count { window.append(try reader.range()) }
+            try layout.check(window, size: size)
+            let regions = window.reduce(0) { $0 + layout.regions(in: $1) }
+            let digests = try reader.take(regions * layout.digestSize)
             try reader.end()
-            self = .compare(range, digests: digests)
+            self = .compare(window, digests: digests)
         case 2:
+            guard count == 0 else { throw WireError("a reserved field is not 0") }
+            let range = try reader.range()
             guard !range.isEmpty, range.end <= size else {
                 throw WireError("\(range): not within the \(size) bytes of the device")
             }
@@ -127,7 +166,7 @@ extension FrameReader {
 
 /// Where one region differs, as the answer to a compare request has it.
 package struct RegionDifference {
-    /// Of the region in the window.
+    /// Of the region in the window, all of its ranges counted through.
     package var index: Int
     /// One bit a block, the lowest of the first byte first: whether it is all zeros.
     package var zeroMarks: UnsafeRawBufferPointer
@@ -194,27 +233,26 @@ package enum CompareAnswer {
     ///
     /// - Parameters:
     ///   - bytes: the whole body; what is returned points into it.
-    ///   - range: the window that was asked about.
+    ///   - regions: of the window that was asked about.
     ///   - layout: the session's.
     /// - Returns: ascending, each region at most once.
     /// - Throws: when it is no answer, or one to another request.
     package static func read(
-        _ bytes: UnsafeRawBufferPointer, range: ByteRange, layout: WireLayout
+        _ bytes: UnsafeRawBufferPointer, regions: [ByteRange], layout: WireLayout
     ) throws(WireError) -> [RegionDifference] {
         var reader = FrameReader(bytes)
         let count = try reader.u32()
-        let regions = layout.regions(in: range)
-        guard count <= regions else {
-            throw WireError("\(count) of \(regions) regions are said to differ")
+        guard count <= regions.count else {
+            throw WireError("\(count) of \(regions.count) regions are said to differ")
         }
         var differences: [RegionDifference] = []
         differences.reserveCapacity(count)
         for _ in 0..<count {
             let index = try reader.u32()
-            guard (0..<regions).contains(index), (differences.last?.index ?? -1) < index else {
-                throw WireError("region \(index) of \(regions): out of order")
+            guard regions.indices.contains(index), (differences.last?.index ?? -1) < index else {
+                throw WireError("region \(index) of \(regions.count): out of order")
             }
-            let blocks = layout.blocks(in: layout.region(index, of: range))
+            let blocks = layout.blocks(in: regions[index])
             let marks = try reader.take((blocks + 7) / 8)
             if blocks % 8 != 0, let last = marks.last, last >> (blocks % 8) != 0 {
                 throw WireError("region \(index): a mark beyond its \(blocks) blocks")

@@ -99,7 +99,7 @@ import WireProtocol
                 let device = try found.source(wishes).device
                 let digests = [UInt8](repeating: 0, count: 20)
                 try digests.withUnsafeBytes {
-                    _ = try device.openChannel().compare(.init(0, to: 1 << 20), digests: $0)
+                    _ = try device.openChannel().compare([.init(0, to: 1 << 20)], digests: $0)
                 }
             }
             let text = "\(error.map { "\($0)" } ?? "")"

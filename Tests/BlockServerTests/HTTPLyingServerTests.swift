@@ -233,7 +233,7 @@ import WireProtocol
         let digests = [UInt8](repeating: 0, count: 16 * 32)
         let error = failure {
             _ = try digests.withUnsafeBytes {
-                try device.openChannel().compare(ByteRange(0, to: Self.size), digests: $0)
+                try device.openChannel().compare([ByteRange(0, to: Self.size)], digests: $0)
             }
         }
         #expect(error != nil && isNetwork(error), "\(String(describing: error))")

@@ -223,8 +223,8 @@ enum Wire {
     }
 
     static func compare(_ range: ByteRange, digests: Int) throws -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: CompareRequest.headerSize + digests * 32)
-        bytes.withUnsafeMutableBytes { CompareRequest.writeHeader(range, to: $0) }
+        var bytes = [UInt8](repeating: 0, count: CompareRequest.headerSize() + digests * 32)
+        bytes.withUnsafeMutableBytes { CompareRequest.writeHeader([range], to: $0) }
         return try sealed(bytes)
     }
 

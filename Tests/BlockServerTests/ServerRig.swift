@@ -47,6 +47,12 @@ final class ServerRig: Sendable {
     /// Of all sessions that have ended.
     var counts: Counts { log.counts }
 
+    /// How many requests of sessions were answered so far.
+    ///
+    /// - Parameter name: the last word of their path.
+    /// - Returns: the number.
+    func requests(to name: String) -> Int { log.requests[name] ?? 0 }
+
     /// What the client calls a device.
     func url(_ path: String, port: Int? = nil) -> String {
         "http://127.0.0.1:\(port ?? self.port)\(path)"
@@ -167,17 +173,19 @@ extension Int {
     }
 }
 
-/// Keeps what the server says of ended sessions.
+/// Keeps what the server says of ended sessions, and counts requests.
 private final class SessionLog: LogHandler, Sendable {
     private let state = Mutex(ServerRig.Counts())
+    private let paths = Mutex<[String: Int]>([:])
 
     var counts: ServerRig.Counts { state.withLock { $0 } }
+    var requests: [String: Int] { paths.withLock { $0 } }
     var metadata: Logger.Metadata {
         get { [:] }
         set {}
     }
     var logLevel: Logger.Level {
-        get { .info }
+        get { .debug }
         set {}
     }
     subscript(metadataKey key: String) -> Logger.Metadata.Value? {
@@ -186,6 +194,10 @@ private final class SessionLog: LogHandler, Sendable {
     }
 
     func log(event: LogEvent) {
+        if event.message.description == "request" {
+            let name = "\(event.metadata?["path"] ?? "")".split(separator: "/").last
+            paths.withLock { $0[String(name ?? ""), default: 0] += 1 }
+        }
         guard event.message.description == "session ends" else { return }
         func number(_ key: String) -> Int { Int("\(event.metadata?[key] ?? "")") ?? 0 }
         let sum = (number("compared"), number("read"), number("written"), number("zeroed"))

@@ -26,16 +26,27 @@ func fuzzCompareRequest(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
     switch request {
     case .map(let range):
         require(!range.isEmpty && range.end <= size, "a map within the device")
-        again = written(bytes.count) { CompareRequest.writeHeader(range, isMap: true, to: $0) }
-    case .compare(let range, let digests):
-        require(!range.isEmpty && range.end <= size, "a window within the device")
-        require(range.length <= Limits.window, "a window within the limit")
-        require(range.offset % layout.region == 0, "a window that starts at a region")
-        require(digests.count == layout.regions(in: range) * layout.digestSize, "one a region")
+        again = written(bytes.count) { CompareRequest.writeMap(of: range, to: $0) }
+    case .compare(let window, let digests):
+        let regions = layout.regions(of: window)
+        require(!regions.isEmpty, "something to compare")
+        var end = 0
+        for region in regions {
+            require(!region.isEmpty && region.end <= size, "a region within the device")
+            require(region.offset >= end, "ascending regions")
+            require(region.offset % layout.region == 0, "whole regions")
+            end = region.end
+        }
+        for region in regions.dropLast() {
+            require(region.length == layout.region, "none cut off but the last one")
+        }
+        let length = regions.reduce(0) { $0 + $1.length }
+        require(length <= Limits.window, "a window within the limit")
+        require(digests.count == regions.count * layout.digestSize, "one a region")
         again = written(bytes.count) { memory in
-            CompareRequest.writeHeader(range, to: memory)
-            UnsafeMutableRawBufferPointer(rebasing: memory[CompareRequest.headerSize...])
-                .copyMemory(from: digests)
+            CompareRequest.writeHeader(window, to: memory)
+            let start = CompareRequest.headerSize(ranges: window.count)
+            UnsafeMutableRawBufferPointer(rebasing: memory[start...]).copyMemory(from: digests)
         }
     }
     require(again.elementsEqual(bytes), "the same bytes when it is written again")
@@ -47,9 +58,12 @@ func fuzzCompareAnswer(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
     let layout = layout(choice)
     let length = 1 + Int(bytes[0]) + Int(bytes[1]) << 8 + Int(bytes[2]) << 16
     let range = ByteRange(offset: layout.region, length: length)
-    guard (try? layout.check(range, size: .max)) != nil else { return }
+    guard (try? layout.check([range], size: .max)) != nil else { return }
     let body = UnsafeRawBufferPointer(rebasing: bytes[3...])
-    guard let found = try? CompareAnswer.read(body, range: range, layout: layout) else { return }
+    let regions = layout.regions(of: [range])
+    guard let found = try? CompareAnswer.read(body, regions: regions, layout: layout) else {
+        return
+    }
     var again = written(CompareAnswer.headerSize) {
         CompareAnswer.writeHeader(count: found.count, to: $0)
     }

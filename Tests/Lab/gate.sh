@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
+# disks: 128M 128M 48M 48M
 # shows: the gate on physical volumes, volumes in use, pools and their hidden parts, md and swap
 volume_group vg0 /dev/vda /dev/vdb
-lvcreate -qq -y --type thin-pool -L 100M -n pool vg0
+lvcreate -qq -y --type thin-pool -L 40M -n pool vg0
 lvcreate -qq -y -V 32M --thinpool pool -n thin vg0
 lvcreate -qq -y -L 32M -n linear vg0
 lvcreate -qq -y -s -L 16M -n classic vg0/linear

@@ -76,6 +76,38 @@ import Testing
         #expect(unchanged == 100_000 - 21_512)
     }
 
+    @Test func `short ranges with data on both sides are handed out together, as many as fit`()
+        throws
+    {
+        var bytes = [UInt8](repeating: 1, count: 100_000)
+        let source = MemoryDevice(bytes)
+        for index in 40_960..<49_152 { bytes[index] = 0 }
+        let target = MemoryDevice(bytes, knowsHoles: true)
+        let changes = [
+            ByteRange(offset: 0, length: 4096), ByteRange(offset: 8192, length: 2048),
+            ByteRange(offset: 16384, length: 4096), ByteRange(offset: 40_960, length: 4096),
+            ByteRange(offset: 57_344, length: 1024), ByteRange(offset: 99_000, length: 1000),
+        ]
+        var cursor = WindowCursor(
+            source: source, target: target, length: 100_000, windowSize: 8192, holeSize: 8192,
+            changes: changes)
+        var groups: [[ByteRange]] = []
+        var unchanged = 0
+        while true {
+            let next = try cursor.nextGroup()
+            unchanged += next.unchanged
+            guard !next.windows.isEmpty else { break }
+            groups.append(next.windows.map(\.range))
+        }
+        // The third one is cut where the window is full, the fourth is in a hole of the target.
+        #expect(
+            groups == [
+                [changes[0], changes[1], ByteRange(offset: 16384, length: 2048)],
+                [ByteRange(offset: 18432, length: 2048)], [changes[3]], [changes[4], changes[5]],
+            ])
+        #expect(unchanged == 100_000 - 16_360)
+    }
+
     @Test func `where nothing has changed there is no window`() throws {
         let device = MemoryDevice([UInt8](repeating: 1, count: 20000))
         var cursor = WindowCursor(

@@ -14,9 +14,15 @@ import WireProtocol
     init() throws { layout = try WireLayout(block: 512, region: 1024, digestSize: 16) }
 
     private func request(
-        kind: UInt32 = 1, reserved: UInt32 = 0, _ offset: UInt64, _ length: UInt64, digests: Int = 0
+        kind: UInt32 = 1, count: UInt32? = nil, _ offset: UInt64, _ length: UInt64,
+        digests: Int = 0
     ) -> [UInt8] {
-        u32(kind) + u32(reserved) + u64(offset) + u64(length)
+        u32(kind) + u32(count ?? (kind == 1 ? 1 : 0)) + u64(offset) + u64(length)
+            + [UInt8](repeating: 7, count: digests * 16)
+    }
+
+    private func request(_ window: [(UInt64, UInt64)], digests: Int) -> [UInt8] {
+        u32(1) + u32(UInt32(window.count)) + window.flatMap { u64($0.0) + u64($0.1) }
             + [UInt8](repeating: 7, count: digests * 16)
     }
 
@@ -53,14 +59,46 @@ import WireProtocol
         #expect(rejected(map + [0])?.contains("follow") == true)
     }
 
-    @Test func `a request is rejected that is of another kind or has a reserved field set`() {
+    @Test func `the ranges of a window ascend and are of whole regions but for the end`() {
+        #expect(rejected(request([(0, 1024), (2048, 2148)], digests: 4)) == nil)
+        #expect(rejected(request([(0, 1024), (1024, 1024)], digests: 2)) == nil)
+        #expect(rejected(request([(0, 1024), (3072, 1000)], digests: 2)) == nil)
+        for (window, digests) in [
+            ([], 0), ([(1024, 1024), (0, 1024)], 2), ([(0, 2048), (1024, 1024)], 3),
+            ([(0, 1024), (0, 1024)], 2), ([(0, 1000), (1024, 1024)], 2),
+            ([(0, 1024), (2048, 0)], 1), ([(0, 1024), (2560, 512)], 2),
+            ([(0, 1024), (4096, 101)], 2), ([(0, 1024), (2048, 2148)], 3),
+            ([(0, 1024), (2048, 2148)], 5), ([(0, 1024), (.max, 1)], 2),
+        ] as [([(UInt64, UInt64)], Int)] {
+            #expect(rejected(request(window, digests: digests)) != nil, "\(window)")
+        }
+    }
+
+    @Test func `ranges together are no longer than the limits`() throws {
+        let half = Limits.window / 2
+        let halves = [0, 2 * half].map { ByteRange(offset: $0, length: half) }
+        #expect(rejection { try layout.check(halves, size: .max) } == nil)
+        let more = halves + [ByteRange(offset: 4 * half, length: 1)]
+        #expect(rejection { try layout.check(more, size: .max) } != nil)
+        let blocks = try WireLayout(block: 512, region: 512, digestSize: 16)
+        func single(_ count: Int) -> [ByteRange] {
+            (0..<count).map { ByteRange(offset: $0 * 1024, length: 512) }
+        }
+        #expect(rejection { try blocks.check(single(Limits.blocks), size: .max) } == nil)
+        #expect(rejection { try blocks.check(single(Limits.blocks + 1), size: .max) } != nil)
+    }
+
+    @Test func `a request is rejected that is of another kind or has a wrong count of ranges`() {
         #expect(rejected(request(kind: 0, 0, 1024, digests: 1)) == "compare: kind 0 is unknown")
         #expect(rejected(request(kind: 3, 0, 1024, digests: 1)) == "compare: kind 3 is unknown")
         #expect(rejected(request(kind: .max, 0, 1024)) != nil)
         for bit in 0..<32 {
-            let reason = rejected(request(reserved: 1 << bit, 0, 1024, digests: 1))
-            #expect(reason == "a reserved field is not 0")
+            let map = rejected(request(kind: 2, count: 1 << bit, 0, 1024))
+            #expect(map == "a reserved field is not 0")
+            guard bit > 0 else { continue }
+            #expect(rejected(request(count: 1 << bit, 0, 1024, digests: 1)) != nil)
         }
+        #expect(rejected(request(count: 0, 0, 1024, digests: 1)) == "compare: no range")
     }
 
     @Test(arguments: [1, 2] as [UInt32])
@@ -78,11 +116,11 @@ import WireProtocol
         #expect(rejected(request(512, 1024, digests: 1))?.contains("region") == true)
         #expect(rejected(request(1, 1024, digests: 1))?.contains("region") == true)
         let large = ByteRange(offset: 0, length: Limits.window)
-        #expect(rejection { try layout.check(large, size: .max) } == nil)
+        #expect(rejection { try layout.check([large], size: .max) } == nil)
         let larger = ByteRange(offset: 0, length: Limits.window + 1)
-        #expect(rejection { try layout.check(larger, size: .max) } != nil)
+        #expect(rejection { try layout.check([larger], size: .max) } != nil)
         let huge = ByteRange(offset: 0, length: .max)
-        #expect(rejection { try layout.check(huge, size: .max) } != nil)
+        #expect(rejection { try layout.check([huge], size: .max) } != nil)
     }
 
     @Test func `a map's answer is rejected that is not ascending, or not of the range`() {
@@ -123,7 +161,8 @@ import WireProtocol
     private func rejected(_ bytes: [UInt8]) -> String? {
         rejection {
             try bytes.withUnsafeBytes { bytes in
-                _ = try CompareAnswer.read(bytes, range: range, layout: layout)
+                _ = try CompareAnswer.read(
+                    bytes, regions: layout.regions(of: [range]), layout: layout)
             }
         }
     }
@@ -137,7 +176,8 @@ import WireProtocol
 
     @Test func `marks and digests are those of the blocks`() throws {
         try (u32(2) + first + second).withUnsafeBytes { bytes in
-            let found = try CompareAnswer.read(bytes, range: range, layout: layout)
+            let found = try CompareAnswer.read(
+                bytes, regions: layout.regions(of: [range]), layout: layout)
             #expect(found.map(\.index) == [0, 1])
             #expect((0..<16).filter { found[0].isZero(block: $0) } == [0, 15])
             #expect((0..<3).filter { found[1].isZero(block: $0) } == [0, 2])

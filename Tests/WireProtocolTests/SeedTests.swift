@@ -92,7 +92,8 @@ import WireProtocol
                 bytes += encodedEntry(index, marks, expected[expected.count - 1].1, layout)
             }
             try bytes.withUnsafeBytes { bytes in
-                let found = try CompareAnswer.read(bytes, range: range, layout: layout)
+                let found = try CompareAnswer.read(
+                    bytes, regions: layout.regions(of: [range]), layout: layout)
                 #expect(found.map(\.index) == regions)
                 for (difference, (marks, digests)) in zip(found, expected) {
                     #expect(marks.indices.map { difference.isZero(block: $0) } == marks)

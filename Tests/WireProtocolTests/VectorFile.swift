@@ -28,6 +28,15 @@ struct Vector: Sendable, CustomTestStringConvertible {
         ByteRange(offset: try number("offset"), length: try number("length"))
     }
 
+    /// The ranges of a window.
+    func ranges() throws -> [ByteRange] {
+        try text("ranges").split(separator: " ").map { word in
+            let numbers = word.split(separator: "+").compactMap { Int($0) }
+            try #require(numbers.count == 2, "\(testDescription): \(word)")
+            return ByteRange(offset: numbers[0], length: numbers[1])
+        }
+    }
+
     func method() throws -> DigestMethod { try DigestMethod(named: try text("digest")) }
 
     func hasher() throws -> BlockHasher {

@@ -30,17 +30,17 @@ import WireProtocol
 
     @Test(arguments: vectors("compare-request"))
     func `a compare request is the window's region digests`(vector: Vector) throws {
-        let (layout, range, content) = try (vector.layout(), vector.range(), vector.content())
+        let (layout, ranges, content) = try (vector.layout(), vector.ranges(), vector.content())
         let window = try compactBytes(vector.text("data"))
         var hasher = try vector.hasher()
-        let count = layout.regions(in: range) * layout.digestSize
+        let count = layout.regions(of: ranges).count * layout.digestSize
         let digests = try written(count) { memory in
             try window.withUnsafeBytes {
                 try hasher.regionDigests(of: $0, regionSize: layout.region, into: memory)
             }
         }
-        let header = written(CompareRequest.headerSize) {
-            CompareRequest.writeHeader(range, to: $0)
+        let header = written(CompareRequest.headerSize(ranges: ranges.count)) {
+            CompareRequest.writeHeader(ranges, to: $0)
         }
         #expect(header + digests == content)
         try content.withUnsafeBytes { bytes in
@@ -49,35 +49,34 @@ import WireProtocol
                 Issue.record("not a compare request")
                 return
             }
-            #expect(found == range && theirs.elementsEqual(digests))
+            #expect(found == ranges && theirs.elementsEqual(digests))
         }
     }
 
     @Test(arguments: vectors("compare-answer"))
     func `a compare answer is the block digests of regions`(vector: Vector) throws {
-        let (layout, range, content) = try (vector.layout(), vector.range(), vector.content())
+        let (layout, content) = try (vector.layout(), vector.content())
+        let all = layout.regions(of: try vector.ranges())
         let window = try compactBytes(vector.text("data"))
-        let regions = try vector.text("regions").split(separator: " ").compactMap { Int($0) }
+        let different = try vector.text("regions").split(separator: " ").compactMap { Int($0) }
         var hasher = try vector.hasher()
-        var expected = written(4) { CompareAnswer.writeHeader(count: regions.count, to: $0) }
-        for index in regions {
-            let region = layout.region(index, of: range)
-            let start = region.offset - range.offset
-            expected += try entry(
-                index, Array(window[start..<start + region.length]), layout, &hasher)
+        // All regions but the last one are whole.
+        func bytes(of index: Int) -> [UInt8] {
+            Array(window[(index * layout.region)...].prefix(all[index].length))
         }
+        var expected = written(4) { CompareAnswer.writeHeader(count: different.count, to: $0) }
+        for index in different { expected += try entry(index, bytes(of: index), layout, &hasher) }
         #expect(expected == content)
-        try content.withUnsafeBytes { bytes in
-            let found = try CompareAnswer.read(bytes, range: range, layout: layout)
-            #expect(found.map(\.index) == regions)
+        try content.withUnsafeBytes { content in
+            let found = try CompareAnswer.read(content, regions: all, layout: layout)
+            #expect(found.map(\.index) == different)
             for difference in found {
-                let region = layout.region(difference.index, of: range)
-                for block in 0..<layout.blocks(in: region) {
-                    let start = region.offset - range.offset + block * layout.block
-                    let end = min(start + layout.block, window.count)
-                    #expect(
-                        difference.isZero(block: block)
-                            == window[start..<end].allSatisfy { $0 == 0 })
+                let region = bytes(of: difference.index)
+                for (block, start) in stride(from: 0, to: region.count, by: layout.block)
+                    .enumerated()
+                {
+                    let isZero = region[start...].prefix(layout.block).allSatisfy { $0 == 0 }
+                    #expect(difference.isZero(block: block) == isZero)
                 }
             }
         }
@@ -103,7 +102,7 @@ import WireProtocol
     func `a map request is a range`(vector: Vector) throws {
         let (range, content) = try (vector.range(), vector.content())
         let layout = try WireLayout(block: 4096, region: 65536, digestSize: 16)
-        #expect(written(24) { CompareRequest.writeHeader(range, isMap: true, to: $0) } == content)
+        #expect(written(24) { CompareRequest.writeMap(of: range, to: $0) } == content)
         try content.withUnsafeBytes { bytes in
             let request = try CompareRequest(bytes, layout: layout, size: vector.number("size"))
             guard case .map(let found) = request else {
