@@ -81,6 +81,7 @@ final class PdiffcopyChannel: RemoteChannel {
     /// - Parameters:
     ///   - range: starts with a block.
     ///   - slot: where that of its first block goes.
+    /// - Throws: the device's error, or that of the connection.
     private func fetchDigests(of range: ByteRange, from slot: Int) throws(IOError) {
         let fileSize = device.fileSize
         let first = range.offset / device.block

@@ -130,11 +130,12 @@ extension RemoteBlockDevice {
         return (try? currentRecord())?.stamp.map { ContentStamp($0) }
     }
 
-    /// What changes when anybody writes to the device, as the server tells it now.
+    /// What is kept from one run to another, and changes when anybody writes to the device, as the
+    /// server tells it now.
     ///
     /// - Returns: the marks; `nil` where the server has none.
     /// - Throws: where it cannot be asked.
-    package func currentMarks() throws(IOError) -> [Int]? { try currentRecord().stamp }
+    package func currentMarks() throws(IOError) -> [Int]? { try currentRecord().lastingStamp }
 
     package func openChannel() -> any RemoteChannel { Channel(self) }
 

@@ -89,6 +89,10 @@ package protocol BlockDevice: AnyObject, Sendable {
 
     /// The stamp of this moment; `nil` where the device has none.
     func contentStamp() -> ContentStamp?
+
+    /// A stamp that is kept from one run to another: it also changes when the device is given other
+    /// content from below; `nil` where there is none that is worth keeping.
+    func lastingStamp() -> ContentStamp?
 }
 
 extension BlockDevice {
@@ -117,4 +121,6 @@ extension BlockDevice {
     package func checkSize() throws(IOError) {}
 
     package func contentStamp() -> ContentStamp? { nil }
+
+    package func lastingStamp() -> ContentStamp? { contentStamp() }
 }

@@ -229,26 +229,6 @@ package final class BlockSpecialFile: BlockDevice {
             throw IOError(name, "write back its page cache", error)
         }
     }
-
-    /// Sectors written and discarded, as the kernel has counted them, and the number of the disk.
-    ///
-    /// They begin anew when a disk comes back, or a volume is activated again; but its number, which
-    /// kernels from 5.15 on have, is another one then.
-    ///
-    /// Source: Documentation/block/stat.rst, fields 7 and 14; Documentation/ABI/stable/sysfs-block,
-    /// diskseq. The number of writes also grows with flushes, which whoever opens the device to read
-    /// may cause.
-    package func contentStamp() -> ContentStamp? {
-        let entry = "/sys/dev/block/\(clb_major(number)):\(clb_minor(number))"
-        guard let text = readSmallFile("\(entry)/stat") else { return nil }
-        let fields = text.split(whereSeparator: \.isWhitespace).compactMap { Int($0) }
-        guard fields.count >= 7 else { return nil }
-        // A partition has that of its disk.
-        let number = readSmallFile("\(entry)/diskseq") ?? readSmallFile("\(entry)/../diskseq")
-        return ContentStamp(
-            [6, 13].filter { $0 < fields.count }.map { fields[$0] }
-                + (number.flatMap { Int($0) }.map { [$0] } ?? []))
-    }
 }
 
 extension DirectFile {

@@ -145,7 +145,8 @@ struct Endpoints {
                 return try target(on: location, source, policy)
             }
             let admitted = try SafetyGate.admit(
-                text, source: source.facts, policy: policy, volumes: LocalVolumes())
+                text, source: source.facts, policy: policy,
+                volumes: LocalVolumes(isCancelled: isCancelled))
             let target = TargetEndpoint(
                 device: admitted.device, sizeBefore: admitted.sizeBefore,
                 resizeTo: policy.isDryRun ? nil : admitted.resizeTo,

@@ -98,7 +98,9 @@ extension Replication.Options {
         if let rate = bytesPerSecond, rate < 1024 {
             throw invalid("bwlimit \(rate): must be at least 1024 bytes a second")
         }
-        if let snapshot = targetSnapshot, !VolumePlace.isName(snapshot) {
+        if let snapshot = targetSnapshot,
+            !VolumePlace.isName(snapshot) || VolumePlace.isReserved(snapshot)
+        {
             throw invalid("snapshot \(snapshot): is no name that a logical volume can have")
         }
         if let kept = keptSnapshots {

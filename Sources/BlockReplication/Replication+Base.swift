@@ -49,12 +49,19 @@ extension Replication {
             }
             host = remote.record.host
         } else {
-            marks = targetEnd.device.contentStamp()?.marks
+            marks = targetEnd.device.lastingStamp()?.marks
             host = try hostRecord()
         }
-        guard let marks, let host, host.device == nil || marks.count == 3 else { return nil }
+        guard let marks, let host else { return nil }
         let numbers = [host.device, host.fileSystem, host.inode].map { "\($0 ?? 0)" }
         return try name(of: [host.boot] + numbers + marks.map { "\($0)" })
+    }
+
+    /// Puts on the medium what anybody has written to the target.
+    ///
+    /// - Throws: what the device says.
+    package func flushTarget() throws(ReplicationError) {
+        do throws(IOError) { try targetEnd.device.flush() } catch { throw ReplicationError(error) }
     }
 
     /// The target without the pool that it is to be made in.
@@ -138,10 +145,15 @@ extension Replication {
     ) throws(ReplicationError) -> [Range<Int>] {
         var generator = SystemRandomNumberGenerator()
         let plan = SamplePlan(size: size, oneIn: share, atMost: 1024, seed: generator.next())
-        let places = plan.ranges.filter(isWanted)
+        // The engine compares whole regions, which are larger than places where blocks are.
+        let region = engineOptions.layout.region
+        let places = plan.ranges.map { ByteRange($0.lowerBound, to: $0.upperBound) }
+            .rounded(to: region, limit: sourceEnd.device.geometry.size)
+            .flatMap { $0.pieces(of: region) }
+            .filter { isWanted($0.offset..<$0.end) }
         guard !places.isEmpty else { return [] }
         var options = engineOptions
-        options.changes = places.map { ByteRange($0.lowerBound, to: $0.upperBound) }
+        options.changes = places
         let result = SyncEngine.compare(
             source: sourceEnd.device, target: targetEnd.device, options: options,
             control: RunControl())

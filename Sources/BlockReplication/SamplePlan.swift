@@ -24,7 +24,7 @@ package struct SamplePlan: Hashable, Sendable {
         let regions = (size + Self.region - 1) / Self.region
         let count = min(regions, max(Self.least, min(most, regions / share)))
         var chosen: Set = [0, min(1, regions - 1), regions - 1]
-        var generator = SplitMix64(seed)
+        var generator = SplitMix64(seed: seed)
         while chosen.count < count { chosen.insert(Int.random(in: 0..<regions, using: &generator)) }
         ranges = chosen.sorted().map { index in
             index * Self.region..<min(size, (index + 1) * Self.region)
@@ -33,21 +33,4 @@ package struct SamplePlan: Hashable, Sendable {
 
     /// Places of every device, however small.
     private static let least = 8
-}
-
-/// Numbers that a seed determines: not for secrets.
-///
-/// Source: Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
-private struct SplitMix64: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(_ seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
 }

@@ -17,7 +17,9 @@ extension ExportTable {
     func volume(
         _ path: String, in export: ExportSelector, canCreate: Bool
     ) throws(Problem) -> Found? {
-        guard path.hasPrefix("/dev/"), let place = VolumePlace(path) else { return nil }
+        guard path.hasPrefix("/dev/"), let place = VolumePlace(path),
+            !VolumePlace.isReserved(place.volume)
+        else { return nil }
         let only = export.group == nil ? VolumePlace(export.text) : nil
         let isExported = export.group.map { $0 == place.group } ?? (only?.name == place.name)
         guard isExported else { return nil }

@@ -9,6 +9,9 @@ internal import WireProtocol
 
 /// A device that was opened for a session, as source or target.
 struct Opened {
+    /// How long LVM may take to report: who holds its lock shall not hold all threads of the server.
+    private static let patience = Duration.seconds(20)
+
     var device: any BlockDevice
     var facts: SourceFacts
     var kind: String
@@ -43,7 +46,7 @@ struct Opened {
             }
             let target = try SafetyGate.admit(
                 found.path, as: found.name, source: source, policy: policy,
-                volumes: LocalVolumes(), view: view)
+                volumes: LocalVolumes(patience: Self.patience), view: view)
             device = target.device
             let identity = found.description?.identity ?? Self.identity(of: target.device)
             facts = SourceFacts(

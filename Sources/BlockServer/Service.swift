@@ -78,6 +78,7 @@ final class Service: Sendable {
                 var record = session.record
                 record.size = session.device.geometry.size
                 record.stamp = session.device.contentStamp()?.marks
+                record.lastingStamp = session.device.lastingStamp()?.marks
                 do throws(IOError) { try session.device.checkSize() } catch { throw Problem(error) }
                 return Response(.ok, json: record)
             }

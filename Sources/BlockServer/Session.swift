@@ -166,8 +166,8 @@ final class Session: Sendable {
         return Array(digest)
     }
 
-    /// The volume or snapshot that was made for the session stays when it ends.
-    func keepWhatWasMade() { (device as? VolumeTarget)?.keep() }
+    /// The snapshot that was made for the session stays when it ends.
+    func keepSnapshot() { (device as? VolumeTarget)?.keepSnapshot() }
 
     /// The session has come to its end, all of it being written.
     ///

@@ -296,8 +296,7 @@ final class SessionTable: Sendable {
     }
 
     private func flushAndRelease(_ session: Session, how: String) {
-        // The client may come back, and not ask for it again.
-        session.keepWhatWasMade()
+        session.keepSnapshot()
         do throws(IOError) { try session.flush() } catch {
             logger.error("flush failed: \(error)", metadata: ["session": "\(session.id)"])
         }

@@ -66,35 +66,26 @@ int clb_discard(int fd, uint64_t offset, uint64_t length) {
     return ioctl(fd, BLKDISCARD, range);
 }
 
-int clb_get_mapper_target(int control, uint64_t device, struct clb_mapper_target *target) {
-    struct {
-        struct dm_ioctl header;
-        struct dm_target_spec target;
-        char parameters[sizeof target->parameters];
-    } question = {
-        .header = {
-            .version = {DM_VERSION_MAJOR, 0, 0},
-            .data_size = sizeof question,
-            .data_start = sizeof question.header,
-            .flags = DM_STATUS_TABLE_FLAG,
-            // The kernel's huge_decode_dev.
-            .dev = (minor(device) & 0xff) | ((uint64_t)major(device) << 8)
-                   | ((uint64_t)(minor(device) & ~0xffU) << 12),
-        },
+const size_t clb_mapper_table_start = sizeof(struct dm_ioctl);
+
+int clb_get_mapper_table(int control, uint64_t device, void *memory, uint32_t size, uint32_t *targets) {
+    struct dm_ioctl *question = memory;
+    memset(memory, 0, size);
+    *question = (struct dm_ioctl){
+        .version = {DM_VERSION_MAJOR, 0, 0},
+        .data_size = size,
+        .data_start = sizeof *question,
+        .flags = DM_STATUS_TABLE_FLAG,
+        // The kernel's huge_decode_dev.
+        .dev = (minor(device) & 0xff) | ((uint64_t)major(device) << 8)
+               | ((uint64_t)(minor(device) & ~0xffU) << 12),
     };
-    if (ioctl(control, DM_TABLE_STATUS, &question) != 0) return -1;
-    if (question.header.flags & DM_BUFFER_FULL_FLAG) {
+    if (ioctl(control, DM_TABLE_STATUS, question) != 0) return -1;
+    if (question->flags & DM_BUFFER_FULL_FLAG) {
         errno = EMSGSIZE;
         return -1;
     }
-    if (question.header.target_count == 0) {
-        errno = ENODATA;
-        return -1;
-    }
-    question.parameters[sizeof question.parameters - 1] = 0;
-    memcpy(target->type, question.target.target_type, sizeof target->type);
-    target->type[sizeof target->type - 1] = 0;
-    memcpy(target->parameters, question.parameters, sizeof target->parameters);
+    *targets = question->target_count;
     return 0;
 }
 

@@ -3,6 +3,7 @@
 
 internal import ArgumentParser
 internal import BlockDevices
+internal import BlockReplication
 internal import LinuxIO
 
 /// What a benchmark changes in its steps: whole blocks, so that what differs is known exactly.
@@ -92,22 +93,7 @@ struct ChangedRuns: Sequence, IteratorProtocol {
     }
 }
 
-/// Random numbers that a seed determines.
-///
-/// G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", 2014.
-struct SplitMix64: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-
+extension SplitMix64 {
     fileprivate mutating func next(below bound: UInt64) -> UInt64 {
         UInt64.random(in: 0..<bound, using: &self)
     }

@@ -59,12 +59,17 @@ struct List: ParsableCommand {
         }
     }
 
+    /// How long LVM may take: it waits for others that have its lock.
+    private static let patience = Duration.seconds(10)
+
     /// What LVM says of the logical volumes: nothing where it is not installed, or has nothing to
     /// say to this user.
     private func volumes(
         of entries: [InventoryEntry], _ console: Console
     ) -> [VolumeIdentity: LogicalVolume] {
-        guard geteuid() == 0, entries.contains(where: { $0.lvUUID != nil }), let lvm = try? LVM()
+        let end = ContinuousClock.now + Self.patience
+        guard geteuid() == 0, entries.contains(where: { $0.lvUUID != nil }),
+            let lvm = try? LVM(isCancelled: { ContinuousClock.now > end })
         else { return [:] }
         do throws(IOError) {
             return Dictionary(

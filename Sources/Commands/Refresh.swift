@@ -22,11 +22,7 @@ struct Refresh: ParsableCommand {
     @OptionGroup var common: ComparisonOptions
     @OptionGroup var volume: TargetVolumeOptions
 
-    @Option(
-        help: ArgumentHelp(
-            "Room of a snapshot that is not thin, such as 5G or 20% of the volume (default: 10%).",
-            valueName: "size"))
-    var snapshotSize: VolumeSnapshot.Size?
+    @OptionGroup var snapshot: SnapshotSizeOption
 
     @Option(
         help: ArgumentHelp(
@@ -54,7 +50,7 @@ struct Refresh: ParsableCommand {
         options.verifies = verify
         volume.apply(to: &options)
         let plan = VolumePlan(
-            takesSnapshot: true, snapshotSize: snapshotSize ?? .usual, base: .lastRun,
+            takesSnapshot: true, snapshotSize: snapshot.size ?? .usual, base: .lastRun,
             leavesBase: true)
         try RunPrinter(common, kind: .refresh, plan: plan).run(options)
     }

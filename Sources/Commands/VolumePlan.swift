@@ -25,16 +25,22 @@ struct VolumePlan {
     var isForVolumes: Bool { takesSnapshot || base != nil }
 }
 
+/// How much room a snapshot of the source gets.
+struct SnapshotSizeOption: ParsableArguments {
+    @Option(
+        name: .customLong("snapshot-size"),
+        help: ArgumentHelp(
+            "Room of a snapshot that is not thin, such as 5G or 20% of the volume (default: 10%).",
+            valueName: "size"))
+    var size: VolumeSnapshot.Size?
+}
+
 /// Options of `sync` for a logical volume as source.
 struct SourceVolumeOptions: ParsableArguments {
     @Flag(help: "Read SOURCE, a logical volume, through a snapshot that is taken for this run.")
     var snapshot = false
 
-    @Option(
-        help: ArgumentHelp(
-            "Room of a snapshot that is not thin, such as 5G or 20% of the volume (default: 10%).",
-            valueName: "size"))
-    var snapshotSize: VolumeSnapshot.Size?
+    @OptionGroup var room: SnapshotSizeOption
 
     @Option(
         help: ArgumentHelp(
@@ -43,14 +49,14 @@ struct SourceVolumeOptions: ParsableArguments {
     var since: String?
 
     func validate() throws {
-        if snapshotSize != nil && !snapshot {
+        if room.size != nil && !snapshot {
             throw ValidationError("--snapshot-size goes with --snapshot")
         }
     }
 
     var plan: VolumePlan {
         VolumePlan(
-            takesSnapshot: snapshot, snapshotSize: snapshotSize ?? .usual,
+            takesSnapshot: snapshot, snapshotSize: room.size ?? .usual,
             base: since.map { .snapshot($0) })
     }
 }

@@ -54,6 +54,12 @@ struct VolumeRun {
         guard !volume.isPart, !volume.isThinPool else {
             throw CommandFailure(.refused, "\(source): read: it is a part of LVM itself")
         }
+        guard volume.isActive || (plan.takesSnapshot && volume.isThin) else {
+            throw CommandFailure(
+                IOError(
+                    volume.fullName, "read", reason: "it is not active",
+                    advice: "Activate it first: lvchange --activate y \(volume.fullName)"))
+        }
         try refuseItself(volume)
         let lock = try lockedJob(of: volume)
         defer { withExtendedLifetime(lock) {} }

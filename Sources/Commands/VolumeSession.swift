@@ -131,6 +131,8 @@ struct VolumeSession {
             )
             return changes
         } catch {
+            // Nothing more is compared then.
+            if control.isCancelled { return nil }
             console.warning("\(error.reason): comparing everything")
             if let advice = error.advice { console.status("  \(advice)\n") }
             return nil
@@ -160,6 +162,8 @@ struct VolumeSession {
                 advice: "--snapshot reads a snapshot of it.")
         }
         do throws(ReplicationError) {
+            // What others have only put into the page cache is to be seen as well.
+            if kind.isSync { try replication.flushTarget() }
             guard try replication.targetMark() == record.mark else {
                 throw ReplicationError(
                     .device,
@@ -242,6 +246,8 @@ struct VolumeSession {
     /// - Returns: what was in the way.
     func settle(_ result: Ending) -> [CommandFailure] {
         guard kind.isSync, result.report.isDone, let identity = result.identity else { return [] }
+        // A signal that comes now comes too late.
+        let lvm = lvm.uninterrupted
         do throws(IOError) {
             if !plan.takesSnapshot, let record = result.record {
                 try VolumeSnapshot.add(record, to: read, lvm)

@@ -11,7 +11,7 @@ extension Entrance {
     /// Its use by others shows; but nobody uses a pool without volumes that are active.
     func refusalForPartOfVolume(_ number: UInt64, _ host: HostState) -> ProbeError? {
         guard let known = host[number], known.mapperName != nil,
-            known.isPartOfLogicalVolume || MapperTarget(of: number, view)?.isThinPool == true
+            known.isPartOfLogicalVolume || MapperTable.Target(of: number, view)?.isThinPool == true
         else { return nil }
         return refusal(
             .wrongKind, "it is a thin pool, or another part of logical volumes, and none itself",
@@ -35,7 +35,7 @@ extension Entrance {
         for below in host.foundations(of: device.number) where below.mapperName != nil {
             // The pool of a thin volume, whose chunks are written as a whole.
             if device.isThin, host[device.number]?.slaves == [below.name] { continue }
-            let target = MapperTarget(of: below.number, view)
+            let target = MapperTable.Target(of: below.number, view)
             guard target?.isThinPool ?? below.isThinPoolOfLVM else { continue }
             if target?.chunks?.areZeroed == true { continue }
             return refusal(

@@ -78,6 +78,11 @@ extension Entrance {
         guard let volumes else {
             throw .failed(IOError(name, "create", reason: "logical volumes cannot be made here"))
         }
+        guard !VolumePlace.isReserved(place.volume) else {
+            throw .failed(
+                IOError(
+                    name, "create", reason: "LVM keeps names like \(place.volume) for itself"))
+        }
         if policy.isDryRun {
             let size = try volumes.sizeOfNew(place, size: source.size, as: name)
             return AdmittedTarget(

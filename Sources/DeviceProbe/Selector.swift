@@ -43,31 +43,37 @@ package enum Selector: Hashable, Sendable {
 ///   - selector: what the user wrote.
 ///   - view: where the machine tells about its devices.
 /// - Returns: the path of a device file; a selector that is a path is returned as it is, whether
-///   there is such a file or not, unless it is `group/volume` of an active logical volume, and no
-///   file.
-/// - Throws: a failure when no device matches; a refusal that lists them when several do.
+///   there is such a file or not, unless it is `group/volume` of an active logical volume.
+/// - Throws: a failure when no device matches; a refusal that lists them when several do, or where
+///   there is both a volume and a file of that name.
 package func resolve(
     _ selector: Selector, view: SystemView = SystemView()
 ) throws(ProbeError) -> String {
     switch selector {
-    case .path(let path): return logicalVolume(path, view) ?? path
+    case .path(let path): return try logicalVolume(path, view) ?? path
     case .tag(let tag, let value): return try resolve(tag, value, view)
     }
 }
 
-/// The device file of a logical volume that is named as LVM's programs do; `nil` for what is a file
-/// or is no such name.
-private func logicalVolume(_ text: String, _ view: SystemView) -> String? {
+/// The device file of a logical volume that is named as LVM's programs do; `nil` for what is no such
+/// name.
+private func logicalVolume(_ text: String, _ view: SystemView) throws(ProbeError) -> String? {
     let parts = text.split(separator: "/", omittingEmptySubsequences: false)
-    guard parts.count == 2, !parts.contains(""), !text.hasPrefix("."),
-        !FileStatus.exists(text)
-    else { return nil }
+    guard parts.count == 2, !parts.contains(""), !text.hasPrefix(".") else { return nil }
     // As libdevmapper builds it: hyphens within names are doubled.
     let name = parts.map { part in part.map { $0 == "-" ? "--" : String($0) }.joined() }
         .joined(separator: "-")
-    return HostState(view).devices.first {
+    let volume = HostState(view).devices.first {
         $0.mapperName == name && $0.logicalVolumeUUID != nil && $0.size > 0
-    }?.path
+    }
+    // The file may be the volume's own, as in /dev.
+    if let volume, let file = try? FileStatus(path: text), file.device != volume.number {
+        throw .refused(
+            Refusal(
+                .ambiguousSelector, text, "there is a logical volume and a file of that name",
+                advice: "Say \(volume.path) or ./\(text)."))
+    }
+    return volume?.path
 }
 
 private func resolve(

@@ -32,22 +32,6 @@ package struct SystemView: Sendable {
     }
 }
 
-/// The names in a directory, sorted; none when it cannot be read.
-///
-/// The corresponding C function is `readdir`.
-func namesInDirectory(_ path: String) -> [String] {
-    guard let stream = opendir(path) else { return [] }
-    defer { closedir(stream) }
-    var names: [String] = []
-    while let entry = readdir(stream) {
-        let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-            String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-        }
-        if name != "." && name != ".." { names.append(name) }
-    }
-    return names.sorted()
-}
-
 /// What a symbolic link holds; `nil` when it is none.
 ///
 /// The corresponding C function is `readlink`.

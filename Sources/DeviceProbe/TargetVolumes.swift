@@ -136,9 +136,11 @@ package struct VolumePlace: Hashable, Sendable {
         pool = parts.count > 1 ? String(parts[1]) : nil
     }
 
-    /// Whether a name is one of those that LVM gives to parts of volumes; see lvm(8), "Valid names".
+    /// Whether a name is one of those that LVM keeps for itself, above all for parts of volumes; see
+    /// lvm(8), "Valid names".
     package static func isReserved(_ name: String) -> Bool {
-        [
+        if ["snapshot", "pvmove"].contains(where: { name.hasPrefix($0) }) { return true }
+        return [
             "_cdata", "_cmeta", "_corig", "_iorig", "_mimage", "_mlog", "_pmspare", "_rimage",
             "_rmeta", "_tdata", "_tmeta", "_vdata", "_vorigin",
         ].contains { name.contains($0) }

@@ -33,7 +33,7 @@ struct ThinVolume: Sendable {
             uuid.hasSuffix("-tpool")
         else { return nil }
         let number = readSmallFile("\(pool)/dev").flatMap { deviceNumber($0) }
-        if let chunks = number.flatMap({ MapperTarget(of: $0, view)?.chunks }) {
+        if let chunks = number.flatMap({ MapperTable.Target(of: $0, view)?.chunks }) {
             self.chunks = chunks
             return
         }

@@ -54,7 +54,13 @@ package final class VolumeTarget: BlockDevice {
     }
 
     /// What was made for the run stays.
-    package func keep() { isKept.store(true, ordering: .relaxed) }
+    private func keep() { isKept.store(true, ordering: .relaxed) }
+
+    /// The client has fallen silent, and may open the session again: it does not ask for its snapshot
+    /// then, but for a volume that is missing.
+    package func keepSnapshot() {
+        if case .snapshot = made { keep() }
+    }
 
     /// The run has come to its end: what was made for it stays, and of older snapshots no more than
     /// are wanted.
@@ -99,8 +105,8 @@ package final class VolumeTarget: BlockDevice {
     /// Gives the volume another size; what of it lies beyond the replica is zeros after the next
     /// flush.
     package func resize(to size: Int) throws(IOError) {
-        keep()
         try volume.resize(to: size)
+        keep()
         try device.readSize()
         guard geometry.size == size else {
             throw IOError(
@@ -132,7 +138,8 @@ package final class VolumeTarget: BlockDevice {
             try device.read(into: bytes, at: offset)
             let tail = UnsafeMutableRawBufferPointer(rebasing: bytes[max(0, start - offset)...])
             if !tail.allSatisfy({ $0 == 0 }) {
-                keep()
+                // It is no content of a new volume; but what a snapshot has of it is not elsewhere.
+                if made != .volume { keep() }
                 if offset >= start {
                     try device.zero(ByteRange(offset: offset, length: length))
                 } else {
@@ -151,4 +158,6 @@ package final class VolumeTarget: BlockDevice {
     package func checkSize() throws(IOError) { try device.checkSize() }
 
     package func contentStamp() -> ContentStamp? { device.contentStamp() }
+
+    package func lastingStamp() -> ContentStamp? { device.lastingStamp() }
 }

@@ -28,6 +28,8 @@ package struct FileStatus: Hashable, Sendable {
     /// Time of the last change of content, nanoseconds since 1970; it wraps around in 2262 and is
     /// only good to be compared.
     package var modified: Int
+    /// Time of the last change of content or of the inode, as `modified`; nobody can set it.
+    package var changed: Int
 
     init(_ status: stat) {
         switch status.st_mode & S_IFMT {
@@ -41,7 +43,12 @@ package struct FileStatus: Hashable, Sendable {
         device = UInt64(status.st_rdev)
         size = Int(status.st_size)
         allocated = Int(status.st_blocks) * 512
-        modified = Int(status.st_mtim.tv_sec) &* 1_000_000_000 &+ Int(status.st_mtim.tv_nsec)
+        modified = Self.nanoseconds(status.st_mtim)
+        changed = Self.nanoseconds(status.st_ctim)
+    }
+
+    private static func nanoseconds(_ time: timespec) -> Int {
+        Int(time.tv_sec) &* 1_000_000_000 &+ Int(time.tv_nsec)
     }
 
     /// Looks a path up, following symbolic links.

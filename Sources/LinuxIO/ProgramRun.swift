@@ -43,15 +43,17 @@ package struct ProgramRun {
     ///   - path: the program's path.
     ///   - arguments: without its name.
     ///   - reading: what of it is kept.
+    ///   - input: an open file that it gets as its standard input; `nil` for an empty one.
     ///   - isOver: asked now and then; it is killed with all that it has started when this is so.
     /// - Throws: why it cannot be started.
     package init(
-        _ path: String, _ arguments: [String], reading: Reading, unless isOver: () -> Bool
+        _ path: String, _ arguments: [String], reading: Reading, input: Int32? = nil,
+        unless isOver: () -> Bool
     ) throws(Errno) {
         let limit = reading.limit ?? Self.limit
         let output = try Stream(limit: limit)
         let errors = reading.limit == nil ? nil : try Stream(limit: Self.limit)
-        let process = try Self.start(path, arguments, reading, output, errors)
+        let process = try Self.start(path, arguments, reading, input, output, errors)
         let isWhole = Self.read([output, errors].compactMap(\.self), of: process) {
             isOver() || (reading.limit != nil && output.isCut)
         }
@@ -70,15 +72,15 @@ package struct ProgramRun {
     }
 
     private static func start(
-        _ path: String, _ arguments: [String], _ reading: Reading, _ output: Stream,
-        _ errors: Stream?
+        _ path: String, _ arguments: [String], _ reading: Reading, _ input: Int32?,
+        _ output: Stream, _ errors: Stream?
     ) throws(Errno) -> Int32 {
         let nothing = try OwnedDescriptor.open("/dev/null", flags: O_RDWR)
         defer { for stream in [output, errors] { stream?.closeWriter() } }
         return try Program.start(
             path, [path] + arguments,
             .init(
-                input: nothing.rawValue,
+                input: input ?? nothing.rawValue,
                 output: reading == .errors ? nothing.rawValue : output.writer,
                 errors: (errors ?? output).writer),
             inNewSession: true)

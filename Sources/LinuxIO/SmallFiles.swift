@@ -24,3 +24,22 @@ package func readSmallFile(_ path: String) -> String? {
     if content.last == UInt8(ascii: "\n") { content.removeLast() }
     return String(decoding: content, as: UTF8.self)
 }
+
+/// The names in a directory, sorted; none when it cannot be read.
+///
+/// The corresponding C function is `readdir`.
+///
+/// - Parameter path: the directory's path.
+/// - Returns: the names, bytes that are no UTF-8 replaced.
+package func namesInDirectory(_ path: String) -> [String] {
+    guard let stream = opendir(path) else { return [] }
+    defer { closedir(stream) }
+    var names: [String] = []
+    while let entry = readdir(stream) {
+        let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+            String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        }
+        if name != "." && name != ".." { names.append(name) }
+    }
+    return names.sorted()
+}

@@ -71,13 +71,40 @@ package struct DeviceMapper: Sendable {
         return Target(size: sectors * 512, type: words[2], words: Array(words[3...]))
     }
 
-    /// Sends a device a message; it is not interrupted, so that it is known whether it was heard.
+    /// What a file is to say once a message was heard.
+    enum Note: String {
+        /// The device's status, as dmsetup(8) prints it.
+        case status = "\"$1\" status \"$0\" >&0"
+        /// Nothing.
+        case nothing = ": >/proc/self/fd/0"
+    }
+
+    /// Sends a device a message, and has a file say so.
     ///
-    /// - Throws: where the kernel refuses it.
-    func send(_ message: String, to device: String) throws(ChangeMapError) {
-        _ = try run(dmsetup, ["message", device, "0", message], for: device, limit: 64 << 10) {
-            false
+    /// Both are done by a program of its own, which has the file open: it goes on when this one is
+    /// killed in between, and keeps a lock of the file (flock(2)) until it is done.
+    ///
+    /// - Parameters:
+    ///   - message: what is sent.
+    ///   - device: whom to.
+    ///   - note: what the file is to say.
+    ///   - file: an empty file or one that is to be, open for writing.
+    /// - Throws: where the kernel refuses it; the file says what it did then.
+    func send(
+        _ message: String, to device: String, noting note: Note, in file: Int32
+    ) throws(ChangeMapError) {
+        guard let dmsetup = Self.find(dmsetup) else { throw notFound(dmsetup, for: device) }
+        let script = "\"$1\" message \"$0\" 0 \(message) && \(note.rawValue)"
+        let run: ProgramRun
+        do throws(Errno) {
+            run = try ProgramRun(
+                "/bin/sh", ["-c", script, device, dmsetup],
+                reading: .wholeOutput(limit: 64 << 10), input: file
+            ) { false }
+        } catch {
+            throw ChangeMapError(device, "/bin/sh: start: \(error)")
         }
+        try check(run, "dmsetup message", for: device)
     }
 
     /// Runs a program to its end.
@@ -94,9 +121,7 @@ package struct DeviceMapper: Sendable {
         _ program: String, _ arguments: [String], for object: String, limit: Int,
         unless isOver: () -> Bool
     ) throws(ChangeMapError) -> ProgramRun {
-        guard let path = Self.find(program) else {
-            throw ChangeMapError(object, "\(program) is not found on this machine")
-        }
+        guard let path = Self.find(program) else { throw notFound(program, for: object) }
         if isOver() { throw .cancelled(object) }
         let run: ProgramRun
         do throws(Errno) {
@@ -105,13 +130,23 @@ package struct DeviceMapper: Sendable {
         } catch {
             throw ChangeMapError(object, "\(path): start: \(error)")
         }
-        guard let failure = run.failure else { return run }
-        if isOver() { throw .cancelled(object) }
+        if run.failure != nil && isOver() { throw .cancelled(object) }
         let name = path.split(separator: "/").last ?? ""
-        let words = ([String(name)] + arguments.prefix(1)).joined(separator: " ")
+        try check(run, ([String(name)] + arguments.prefix(1)).joined(separator: " "), for: object)
+        return run
+    }
+
+    private func check(
+        _ run: ProgramRun, _ words: String, for object: String
+    ) throws(ChangeMapError) {
+        guard let failure = run.failure else { return }
         // What follows is how the program is used, or that a command has failed.
         let told = run.errorLines.first.map { ": \($0)" } ?? ""
         throw ChangeMapError(object, "\(words): \(failure)\(told)")
+    }
+
+    private func notFound(_ program: String, for object: String) -> ChangeMapError {
+        ChangeMapError(object, "\(program) is not found on this machine")
     }
 
     /// These are the superuser's programs, which the PATH of sudo and cron may not lead to.

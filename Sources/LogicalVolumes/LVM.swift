@@ -9,7 +9,7 @@ internal import SystemPackage
 /// LVM of this machine, through its own program; see lvm(8).
 package struct LVM: Sendable {
     private let program: String
-    private let isCancelled: @Sendable () -> Bool
+    private(set) var isCancelled: @Sendable () -> Bool
 
     /// Finds LVM.
     ///
@@ -31,6 +31,13 @@ package struct LVM: Sendable {
         }
         self.program = found
         self.isCancelled = isCancelled
+    }
+
+    /// The same, for what has to be known also when the run is over.
+    package var uninterrupted: LVM {
+        var other = self
+        other.isCancelled = { false }
+        return other
     }
 
     /// All volumes of all groups, those included that only LVM itself uses.
@@ -142,8 +149,14 @@ package struct LVM: Sendable {
             throw IOError(command, "start", error)
         }
         guard let failure = run.failure else { return run }
-        // Warnings come first.
-        let words = run.errorLines.last.map { $0.drop { $0 == " " } }
+        if isOver() {
+            throw IOError(
+                command, "run", reason: "it was not waited for any longer",
+                advice: "Another program may hold LVM's lock: ps -C lvm shows them.")
+        }
+        // Warnings come first, and how the command is used at the end.
+        let words = run.errorLines.map { $0.drop { $0 == " " } }
+            .last { !$0.hasPrefix("Run `") }
         throw IOError(command, "run", reason: words.map(String.init) ?? failure)
     }
 

@@ -18,7 +18,11 @@ struct LocalVolume: TargetVolume {
     var name: String { volume.fullName }
     var path: String { volume.path }
     var size: Int { volume.size }
-    var sizeUnit: Int { volume.extentSize * volume.stripes }
+    /// The data of mirrors is told to be on several disks (`data_stripes`), each of which has it all.
+    var sizeUnit: Int {
+        let isMirror = ["raid1", "mirror"].contains(volume.segmentType)
+        return volume.extentSize * (isMirror ? 1 : volume.stripes)
+    }
 
     func obstacle(
         toResizing size: Int, withSnapshot: Bool
@@ -83,7 +87,8 @@ extension LocalVolume {
         let fullName = "\(volume.group)/\(newName)"
         let tags = ["blkferry", ownTag] + (isDated ? [Self.tag(of: snapshot)] : [])
         var arguments = ["--snapshot", "--name", newName] + tags.flatMap { ["--addtag", $0] }
-        if try isThere(newName) {
+        let others = try others()
+        if others.contains(where: { $0.name == newName }) {
             throw .refused(
                 Refusal(
                     .nameTaken, name, "\(fullName), which is to be its snapshot, is there already",
@@ -92,7 +97,9 @@ extension LocalVolume {
         if !volume.isThin {
             guard storeSize <= volume.groupFree else {
                 throw .refused(
-                    Refusal(noRoomFor: storeSize, in: volume.group, free: volume.groupFree, name))
+                    Refusal(
+                        noRoomFor: storeSize, in: volume.group, free: volume.groupFree, name,
+                        spare: dated(snapshot, in: others).first))
             }
             arguments += ["--chunksize", "\(Self.chunk)b", "--size", "\(storeSize)b"]
         }
@@ -104,12 +111,28 @@ extension LocalVolume {
         return fullName
     }
 
-    private func isThere(_ other: String) throws(ProbeError) -> Bool {
-        do throws(IOError) {
-            return try lvm.volumes(volume.group).contains { $0.name == other }
-        } catch {
-            throw .failed(error)
-        }
+    /// All volumes of the group.
+    private func others() throws(ProbeError) -> [LogicalVolume] {
+        do throws(IOError) { return try lvm.volumes(volume.group) } catch { throw .failed(error) }
+    }
+
+    /// The dated snapshots of one name that were taken of this volume, the oldest first.
+    ///
+    /// Their names, and so their order, are those of their dates; but clocks go wrong. One that
+    /// somebody has given another name is his own. Once one is merged back, LVM does not know any
+    /// more whose snapshots the others are.
+    private func dated(_ wish: TargetSnapshot, in all: [LogicalVolume]) -> [String] {
+        let tag = Self.tag(of: wish)
+        return all.filter { $0.tags.contains(tag) && Self.isDated($0.name, as: wish.name) }
+            .filter { $0.originUUID == volume.uuid || $0.tags.contains(ownTag) }
+            .map(\.fullName).sorted()
+    }
+
+    /// Whether a name is that of a dated snapshot: `daily-20261123T124500Z`.
+    private static func isDated(_ name: String, as prefix: String) -> Bool {
+        guard name.hasPrefix("\(prefix)-") else { return false }
+        let form = name.dropFirst(prefix.count + 1).map { $0.isASCII && $0.isNumber ? "0" : $0 }
+        return String(form) == "00000000T000000Z"
     }
 
     func removeOlder(than snapshot: String, of wish: TargetSnapshot) -> [String] {
@@ -118,12 +141,7 @@ extension LocalVolume {
         do throws(IOError) { all = try lvm.volumes(volume.group) } catch {
             return ["\(name): older snapshots stay: \(error.reason)"]
         }
-        let tag = Self.tag(of: wish)
-        // Their names, and so their order, are those of their dates; but clocks go wrong. Once one
-        // is merged back, LVM does not know any more whose snapshots the others are.
-        let older = all.filter { $0.tags.contains(tag) && $0.fullName != snapshot }
-            .filter { $0.originUUID == volume.uuid || $0.tags.contains(ownTag) }
-            .map(\.fullName).sorted()
+        let older = dated(wish, in: all).filter { $0 != snapshot }
         var warnings: [String] = []
         for old in older.dropLast(count - 1) {
             do throws(IOError) { try removeSnapshot(old) } catch {

@@ -9,12 +9,28 @@ package import LinuxIO
 /// LVM is looked for when it is needed: most targets need none.
 package struct LocalVolumes: TargetVolumes {
     private let program: String
+    private let isCancelled: @Sendable () -> Bool
 
-    /// - Parameter program: LVM's, as `LVM` finds it.
-    package init(program: String = "lvm") { self.program = program }
+    /// - Parameters:
+    ///   - program: LVM's, as `LVM` finds it.
+    ///   - isCancelled: asked now and then while LVM only reports, which it may wait for others with.
+    package init(
+        program: String = "lvm", isCancelled: @escaping @Sendable () -> Bool = { false }
+    ) {
+        self.program = program
+        self.isCancelled = isCancelled
+    }
+
+    /// For whoever may not wait longer.
+    ///
+    /// - Parameter patience: how long LVM may take to report.
+    package init(patience: Duration) {
+        let end = ContinuousClock.now + patience
+        self.init { ContinuousClock.now > end }
+    }
 
     package func volume(at path: String) throws(IOError) -> any TargetVolume {
-        let lvm = try LVM(program: program)
+        let lvm = try LVM(program: program, isCancelled: isCancelled)
         return LocalVolume(try lvm.volume(path), lvm)
     }
 
@@ -28,12 +44,13 @@ package struct LocalVolumes: TargetVolumes {
         _ place: VolumePlace, size: Int, as name: String
     ) throws(ProbeError) -> any TargetVolume {
         let plan = try plan(place, size, name)
-        // What it holds is overwritten: signatures on it are nobody's business.
+        // What others have left there is overwritten; but where a run is killed before, it would keep
+        // the next one out.
         let kind =
             place.pool.map {
                 ["--type", "thin", "--virtualsize", "\(plan.size)b", "--thinpool", $0]
             }
-            ?? ["--type", "linear", "--wipesignatures", "n", "--size", "\(plan.size)b"]
+            ?? ["--type", "linear", "--wipesignatures", "y", "--size", "\(plan.size)b"]
         do throws(IOError) {
             try plan.lvm.change("lvcreate", kind + ["--name", place.volume, place.group])
             do throws(IOError) {
@@ -56,7 +73,7 @@ package struct LocalVolumes: TargetVolumes {
         let group: VolumeGroup
         let others: [LogicalVolume]
         do throws(IOError) {
-            lvm = try LVM(program: program)
+            lvm = try LVM(program: program, isCancelled: isCancelled)
             group = try lvm.group(place.group)
             others = try lvm.volumes(place.group)
         } catch {
@@ -86,9 +103,17 @@ package struct LocalVolumes: TargetVolumes {
 
 extension Refusal {
     /// A group has not enough room.
-    init(noRoomFor size: Int, in group: String, free: Int, _ name: String) {
+    ///
+    /// - Parameters:
+    ///   - size: what is needed, in bytes.
+    ///   - group: its name.
+    ///   - free: what it has, in bytes.
+    ///   - name: what the user calls the target.
+    ///   - spare: what may be removed from it.
+    init(noRoomFor size: Int, in group: String, free: Int, _ name: String, spare: String? = nil) {
+        let room = spare.map { "Remove what is not needed, such as \($0)" } ?? "Make room in it"
         self.init(
             .noSpace, name, "\(group) has \(free) bytes that are free, and \(size) are needed",
-            advice: "Make room in it, or add a disk: vgextend \(group) DISK")
+            advice: "\(room), or add a disk: vgextend \(group) DISK")
     }
 }

@@ -54,6 +54,9 @@ package struct LogicalVolume: Hashable, Sendable {
     package var isThin: Bool { segmentType == "thin" }
     package var isThinPool: Bool { segmentType == "thin-pool" }
 
+    /// Whether there is a device of it.
+    package var isActive: Bool { attribute(5) != "-" }
+
     /// Whether somebody has its device open.
     package var isInUse: Bool { attribute(6) == "o" }
 

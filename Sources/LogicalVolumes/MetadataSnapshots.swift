@@ -57,23 +57,29 @@ package final class MetadataSnapshots: Sendable {
     ) throws(ChangeMapError) -> Int {
         if let root = try pool.status(unless: isOver).heldRoot {
             guard lock.recordedRoot == root else { throw pool.isHeld }
-            try pool.send("release_metadata_snap")
+            try pool.releaseSnapshot(lock)
         }
-        try lock.record(nil)
+        try lock.clear()
         // The kernel refuses where somebody has been faster.
-        try pool.send("reserve_metadata_snap")
+        try pool.reserveSnapshot(lock)
         let root: Int?
         do throws(ChangeMapError) {
             root = try pool.status(unless: { false }).heldRoot
-            try lock.record(root)
+            if lock.recordedRoot == nil && root != nil {
+                throw ChangeMapError(pool.name, "its lock cannot say which metadata snapshot it is")
+            }
         } catch {
-            try? pool.send("release_metadata_snap")
+            try? pool.releaseSnapshot(lock)
             throw error
         }
-        guard let root else {
-            throw ChangeMapError(pool.name, "somebody else has released its metadata snapshot")
-        }
+        guard let root, root == lock.recordedRoot else { throw isReleased(pool, lock) }
         return root
+    }
+
+    /// Somebody has released what was ours; what the file says of it may soon be true of another one.
+    private static func isReleased(_ pool: ThinPool, _ lock: PoolLock) -> ChangeMapError {
+        try? lock.clear()
+        return ChangeMapError(pool.name, "somebody else has released its metadata snapshot")
     }
 
     /// Releases one.
@@ -90,16 +96,8 @@ package final class MetadataSnapshots: Sendable {
 
     private static func release(_ held: Held) throws(ChangeMapError) {
         let pool = held.pool
-        let root = try pool.heldRoot()
-        // First of all: another one may start where this one has, and is not to be taken for it.
-        try held.lock.record(nil)
-        guard root == held.root else {
-            throw ChangeMapError(pool.name, "somebody else has released its metadata snapshot")
-        }
-        do throws(ChangeMapError) { try pool.send("release_metadata_snap") } catch {
-            try? held.lock.record(root)
-            throw error
-        }
+        guard try pool.heldRoot() == held.root else { throw isReleased(pool, held.lock) }
+        try pool.releaseSnapshot(held.lock)
     }
 
     /// Releases all, and reserves none any more: for whoever ends the process.

@@ -47,28 +47,29 @@ final class PoolLock: Sendable {
         if isOver() { throw .cancelled(pool) }
     }
 
+    /// Its file, for a program that writes down what it does for this one, and keeps the lock until
+    /// it ends.
+    var descriptor: Int32 { file.rawValue }
+
     /// The root of the metadata snapshot that the last holder of the lock left; `nil` for none.
+    ///
+    /// The file has the pool's status, as dmsetup(8) printed it.
     var recordedRoot: Int? {
-        var bytes = [UInt8](repeating: 0, count: 32)
+        var bytes = [UInt8](repeating: 0, count: 1024)
         let count = try? bytes.withUnsafeMutableBytes { try file.readOnce(into: $0, at: 0) }
-        // Only a number with its end was written wholly.
+        // Only a line with its end was written wholly.
         guard let count, count > 0, bytes[count - 1] == UInt8(ascii: "\n") else { return nil }
-        return Int(String(decoding: bytes[..<(count - 1)], as: UTF8.self))
+        let words = String(decoding: bytes[..<(count - 1)], as: UTF8.self).split(separator: " ")
+        return words.count > 6 && words[2] == "thin-pool" ? Int(words[6]) : nil
     }
 
-    /// Notes the root of the metadata snapshot that is held now; `nil` for none.
+    /// The file says nothing from now on.
     ///
-    /// - Throws: what the system says; nothing is noted then.
-    func record(_ root: Int?) throws(ChangeMapError) {
+    /// - Throws: what the system says.
+    func clear() throws(ChangeMapError) {
         do throws(Errno) {
             let descriptor = file.rawValue
             _ = try retryingInterrupts { ftruncate(descriptor, 0) }
-            guard let root else { return }
-            let line = Array("\(root)\n".utf8)
-            let count = try line.withUnsafeBufferPointer { bytes throws(Errno) in
-                try file.writeOnce(UnsafeRawBufferPointer(bytes), at: 0)
-            }
-            guard count == line.count else { throw .noSpace }
         } catch {
             throw ChangeMapError(pool, "\(path): write: \(error)")
         }

@@ -90,8 +90,22 @@ package struct ThinPool: Sendable {
         PoolStatus.heldRoot(in: try mapper.target("status", of: name) { false })
     }
 
-    func send(_ message: String) throws(ChangeMapError) {
-        do throws(ChangeMapError) { try mapper.send(message, to: name) } catch {
+    /// Reserves the metadata snapshot; the lock's file says afterwards which one that is.
+    func reserveSnapshot(_ lock: PoolLock) throws(ChangeMapError) {
+        try send("reserve_metadata_snap", noting: .status, lock)
+    }
+
+    /// Releases the metadata snapshot; the lock's file says nothing of it any more.
+    func releaseSnapshot(_ lock: PoolLock) throws(ChangeMapError) {
+        try send("release_metadata_snap", noting: .nothing, lock)
+    }
+
+    private func send(
+        _ message: String, noting note: DeviceMapper.Note, _ lock: PoolLock
+    ) throws(ChangeMapError) {
+        do throws(ChangeMapError) {
+            try mapper.send(message, to: name, noting: note, in: lock.descriptor)
+        } catch {
             var error = error
             error.advice =
                 "Look whether one is held: dmsetup status \(name); its seventh word is not - then."

@@ -62,6 +62,8 @@ package final class VolumeSnapshot: Sendable {
             "--addtag", Self.tag, "--addtag", Self.ownerTag + Self.identity(of: getpid()),
         ]
         if !origin.isThin { arguments += ["--size", "\(size.bytes(of: origin))b"] }
+        // One that there is has to be found, watched and removed, whatever comes.
+        let lvm = lvm.uninterrupted
         do throws(IOError) {
             try lvm.change("lvcreate", arguments + [origin.fullName])
         } catch {
@@ -72,7 +74,11 @@ package final class VolumeSnapshot: Sendable {
         }
         self.origin = origin
         self.lvm = lvm
-        volume = try lvm.volume("\(origin.group)/\(name)")
+        let fullName = "\(origin.group)/\(name)"
+        do throws(IOError) { volume = try lvm.volume(fullName) } catch {
+            try? lvm.change("lvremove", ["--force", fullName])
+            throw error
+        }
     }
 
     /// Tells when and by whom it was made: `root.blkferry.20261123T031500.1234`.
@@ -82,8 +88,16 @@ package final class VolumeSnapshot: Sendable {
         var text = [CChar](repeating: 0, count: 32)
         strftime(&text, text.count, "%Y%m%dT%H%M%S", &date)
         let moment = String(decoding: text.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
-        // LVM's names have at most 127 characters together with what it adds to them.
-        return "\(origin.name.prefix(60)).blkferry.\(moment).\(getpid())"
+        let suffix = ".blkferry.\(moment).\(getpid())"
+        // The device mapper's names have 127 characters at most, with hyphens doubled and what LVM
+        // adds to them, such as -cow.
+        var room = 127 - "-".count - "-real".count - suffix.count
+        room -= origin.group.reduce(0) { $0 + ($1 == "-" ? 2 : 1) }
+        let prefix = origin.name.prefix { character in
+            room -= character == "-" ? 2 : 1
+            return room >= 0
+        }
+        return (prefix.isEmpty ? "s" : prefix) + suffix
     }
 
     /// As it is now.

@@ -66,7 +66,12 @@ extension [Extent] {
 
 extension [ByteRange] {
     /// The ranges, which ascend, grown outwards to multiples of a unit, within a limit, and joined.
-    func rounded(to unit: Int, limit: Int) -> [ByteRange] {
+    ///
+    /// - Parameters:
+    ///   - unit: bytes.
+    ///   - limit: bytes; where the last one is cut.
+    /// - Returns: the ranges, apart from each other.
+    package func rounded(to unit: Int, limit: Int) -> [ByteRange] {
         var result: [ByteRange] = []
         for range in self {
             let start = range.offset / unit * unit

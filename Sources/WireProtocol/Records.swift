@@ -170,7 +170,9 @@ extension SessionRequest {
             guard keep == nil else { throw WireError("keep is of no snapshot") }
             return policy
         }
-        guard VolumePlace.isName(snapshot) else { throw WireError("snapshot is no name") }
+        guard VolumePlace.isName(snapshot), !VolumePlace.isReserved(snapshot) else {
+            throw WireError("snapshot is no name that a logical volume can have")
+        }
         guard keep ?? 1 > 0 else { throw WireError("keep is \(keep ?? 0)") }
         policy.snapshot = TargetSnapshot(name: snapshot, keeps: keep)
         return policy
@@ -269,6 +271,11 @@ package struct SessionRecord: Codable, Sendable {
     package var timeout: Double?
     /// Changes when somebody else writes to the device.
     package var stamp: [Int]?
+    /// The same, to be kept from one run to another.
+    ///
+    /// It also changes when the device is given other content from below. Not told when the session
+    /// is opened, since it may take a while.
+    package var lastingStamp: [Int]?
     /// The method that is used, where the client has let the server choose.
     package var digest: String?
 

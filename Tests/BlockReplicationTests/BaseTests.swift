@@ -70,6 +70,37 @@ import Testing
         #expect(try other.targetIdentity() != left.identity)
     }
 
+    @Test func `a write whose time was set back changes the mark as well`() throws {
+        let left = try replicate()
+        try must("cp", "-p", "--attributes-only", target, scratch.file("reference"))
+        let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: target))
+        try handle.seek(toOffset: 2_000_000)
+        try handle.write(contentsOf: Data([1, 2, 3]))
+        try handle.close()
+        try must("touch", "-r", scratch.file("reference"), target)
+        #expect(try open(target).targetMark() != left.mark)
+    }
+
+    @Test func `writes that come right after the mark change it`() throws {
+        /// The mark that a run leaves, which somebody writes right after.
+        func markOfRun() throws -> String? {
+            let replication = try open(target)
+            var before: String?
+            let report = replication.run(changes: nil) { _ in
+                before = try? replication.targetMark()
+                // Within a tick of the kernel's clock, mostly.
+                _ = try? must(
+                    "dd", "if=/dev/zero", "of=\(target)", "bs=1", "count=1", "conv=notrunc")
+            }
+            #expect(report.isDone && before != nil)
+            return before
+        }
+        for round in 0..<20 {
+            let before = try markOfRun()
+            #expect(try open(target).targetMark() != before, "round \(round)")
+        }
+    }
+
     @Test func `samples find what is another`() throws {
         _ = try replicate()
         let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: target))

@@ -24,7 +24,11 @@ private final class LoopVolume: TargetVolumes, TargetVolume {
     var path: String { tree.scratch.file("dev/mapper/vg0-root") }
     var size: Int { (try? FileStatus(path: loop.backingFile).size) ?? 0 }
 
-    init(size: Int, obstacle: String? = nil) throws {
+    /// Whether it refuses another size after all.
+    private let isStuck: Bool
+
+    init(size: Int, obstacle: String? = nil, isStuck: Bool = false) throws {
+        self.isStuck = isStuck
         loop = try LoopDevice(size: size)
         tree = try MadeUpTree()
         hindrance = obstacle
@@ -77,6 +81,7 @@ private final class LoopVolume: TargetVolumes, TargetVolume {
 
     func resize(to size: Int) throws(IOError) {
         note("resize \(size / MiB) MiB")
+        if isStuck { throw IOError(name, "resize", reason: "it does not go") }
         do {
             let before = self.size
             try must("truncate", "-s", "\(size)", loop.backingFile)
@@ -221,6 +226,15 @@ struct GateVolumeTests {
             ])
     }
 
+    @Test func `a volume that cannot be resized after all leaves no snapshot`() throws {
+        let volume = try LoopVolume(size: 4 * MiB, isStuck: true)
+        do {
+            let target = try volume.admit(5 * MiB, policy(snapshot: "before"))
+            #expect(throws: IOError.self) { try target.device.resize(to: 8 * MiB) }
+        }
+        #expect(volume.done == ["find", "take before", "resize 8 MiB", "remove vg0/before"])
+    }
+
     @Test func `where the tail became zeros the snapshot stays`() throws {
         let volume = try LoopVolume(size: 8 * MiB)
         do {
@@ -287,11 +301,33 @@ struct GateVolumeTests {
             #expect(volume.done == ["create vg0/new"])
         }
         #expect(volume.done == ["create vg0/new", "remove"])
+        do {
+            // The tail is no content: who reads nothing of the source has made nothing.
+            let target = try volume.admit(5 * MiB, wish, target: "vg0/new")
+            try target.device.flush()
+        }
+        #expect(volume.done.suffix(2) == ["create vg0/new", "remove"])
+        do {
+            let target = try volume.admit(5 * MiB, wish, target: "vg0/new")
+            try target.device.zero(ByteRange(offset: 0, length: 4096))
+        }
+        #expect(volume.done.last == "create vg0/new")
+        let count = volume.done.count
         var dry = wish
         dry.isDryRun = true
         let target = try volume.admit(5 * MiB, dry, target: "vg0/new@pool")
         #expect(target.wasCreated && target.device.geometry.size == 8 * MiB)
-        #expect(volume.done.dropFirst(2) == ["plan vg0/new"])
+        #expect(volume.done.dropFirst(count) == ["plan vg0/new"])
+    }
+
+    @Test func `a name that LVM keeps for itself is no volume to be made`() throws {
+        let volume = try LoopVolume(size: 8 * MiB)
+        for name in ["snapshot1", "pvmove0", "x_rimage_0", "pool_tdata"] {
+            #expect(throws: ProbeError.self) {
+                try volume.admit(5 * MiB, policy(creates: true), target: "vg0/\(name)")
+            }
+        }
+        #expect(volume.done == [])
     }
 
     @Test func `one that was made and is refused does not stay`() throws {

@@ -24,8 +24,8 @@ import Testing
             ("253:1 253:2 128", nil),
         ] as [(String, ThinChunks?)])
     func `the table of a pool`(table: String, chunks: ThinChunks?) {
-        #expect(MapperTarget(type: "thin-pool", parameters: table).chunks == chunks)
-        #expect(MapperTarget(type: "linear", parameters: table).chunks == nil)
+        #expect(MapperTable.Target(type: "thin-pool", parameters: table).chunks == chunks)
+        #expect(MapperTable.Target(type: "linear", parameters: table).chunks == nil)
     }
 
     private static let pool = "LVM-" + String(repeating: "a", count: 64) + "-tpool"

@@ -8,51 +8,51 @@ lvcreate -qq -y --type thin-pool -L 40M -n pool vg0
 lvcreate -qq -y -V 32M --thinpool pool -n thin vg0
 lvcreate -qq -y -L 32M -n linear vg0
 lvcreate -qq -y -s -L 16M -n classic vg0/linear
-lvcreate -qq -y -L 32M -n source vg0
-fill /dev/vg0/source 0 32
+# Smaller than all of them: it is no matter of size.
+lvcreate -qq -y -L 4M -n source vg0
+fill /dev/vg0/source 0 4
 
+# refuses DEVICE TEXT: for this reason.
 refuses() {
     expect 2 blkferry --overwrite --size-policy prefix /dev/vg0/source "$1"
-    says refused
+    says "$1: refused: "
+    says "$2"
 }
+# refused DEVICE TEXT: and it is not written to.
 refused() {
-    before=$(sha256sum "$1")
-    refuses "$1"
-    [ "$(sha256sum "$1")" = "$before" ] || fail "$1 was written to"
+    before=$(digest "$1")
+    refuses "$1" "$2"
+    [ "$(digest "$1")" = "$before" ] || fail "$1 was written to"
 }
 
 step 'what is below other devices'
 for part in vg0-pool_tdata vg0-pool_tmeta vg0-pool-tpool vg0-linear-real vg0-classic-cow; do
-    refused "/dev/mapper/$part"
+    refused "/dev/mapper/$part" 'it is held by device-mapper device vg0-'
 done
-refused /dev/vda
+refused /dev/vda 'it is held by device-mapper device vg0-'
 
 step 'a pool, which is no disk'
-refused /dev/mapper/vg0-pool
+refused /dev/mapper/vg0-pool 'it is read-only'
 
 step 'swap, and a mounted volume'
 mkswap /dev/vg0/thin >/dev/null
 swapon /dev/vg0/thin
-refused /dev/vg0/thin
-says swap
+refused /dev/vg0/thin 'it is in use as swap'
 swapoff /dev/vg0/thin
 mkfs.ext4 -q -F /dev/vg0/thin
 mount -o ro /dev/vg0/thin /mnt
-refused /dev/vg0/thin
-says 'mounted on /mnt'
+refused /dev/vg0/thin 'it is mounted on /mnt'
 umount /mnt
 
 step 'md'
 modprobe raid1
 mdadm --quiet --create /dev/md0 --run --metadata=1.2 --level=1 --raid-devices=2 /dev/vdc /dev/vdd </dev/null
 # Not by its content: md itself writes there.
-refuses /dev/vdc
-says md0
+refuses /dev/vdc md0
 sgdisk -n 1:0:+40M /dev/md0 >/dev/null
 node /dev/md0p1
 mkfs.ext4 -q -F /dev/md0p1
 mount -o ro /dev/md0p1 /mnt
-refused /dev/md0
-says md0p1
+refused /dev/md0 md0p1
 umount /mnt
 mdadm --quiet --stop /dev/md0

@@ -51,8 +51,19 @@ same /dev/vg0/thin-one /tmp/image
 
 step 'the names of what LVM itself uses lead to nothing that may be written'
 expect 3 blkferry --overwrite /tmp/image vg0/pool_tdata
-expect 2 blkferry --overwrite --size-policy prefix /tmp/image /dev/mapper/vg0-pool_tdata
-expect 2 blkferry --overwrite --size-policy prefix /tmp/image /dev/mapper/vg0-linear-real
+for part in pool_tdata linear-real; do
+    expect 2 blkferry --overwrite --size-policy prefix /tmp/image /dev/mapper/vg0-$part
+    says 'refused: it is held by device-mapper device vg0-'
+done
+
+step 'somebody holds the lock of LVM: it is said, and the rest is listed'
+flock --no-fork /run/lock/lvm/V_vg0 sleep 60 &
+holder=$!
+sleep 1
+expect 0 blkferry list
+says 'it was not waited for any longer'
+row linear ext4
+kill $holder
 
 step 'without LVM it is as before'
 mv /bin/lvm /bin/lvm.away

@@ -15,7 +15,7 @@ snapshots() {
 # start OPTION...: a sync through a server that takes its time, so that the snapshot has to last.
 start() {
     rm -f /tmp/replica.img
-    blkferry sync -v --snapshot "$@" --bwlimit 2M vg0/linear http://127.0.0.1:8080/tmp/replica.img >/tmp/out 2>&1 &
+    blkferry sync -v --snapshot "$@" --bwlimit 1M vg0/linear http://127.0.0.1:8080/tmp/replica.img >/tmp/out 2>&1 &
     run=$!
     while ! ls /dev/mapper/*blkferry*-cow >/dev/null 2>&1; do :; done
 }
@@ -28,13 +28,15 @@ ends() {
     grep -q "$2" /tmp/out || fail "no \"$2\""
     snapshots 0
 }
-# Slowly enough for one who looks every second; no longer than somebody looks.
+# write_slowly COUNT: so many MiB; from the ninth on, where the store gets full, slowly enough for one
+# who looks every second. No longer than somebody looks.
 write_slowly() {
-    part=0
+    fill /dev/vg0/linear 0 8
+    part=8
     while [ $part -lt "$1" ] && kill -0 $run 2>/dev/null; do
         fill /dev/vg0/linear $part 1 || true
         part=$((part + 1))
-        sleep 1.5
+        sleep 2
     done
 }
 blkferry serve --export /tmp/:rw 2>/dev/null &
@@ -42,14 +44,14 @@ server=$!
 sleep 2
 
 step 'there is room: it is extended, and the replica is of the moment'
-before=$(sha256sum </dev/vg0/linear)
+before=$(digest /dev/vg0/linear)
 start --snapshot-size 12M
 # What comes behind it, so that it gets a second segment.
 lvcreate -qq -y -L 4M -n between vg0
 write_slowly 14
 ends 0 'extended'
 lvremove -qq -f vg0/between
-[ "$(sha256sum </tmp/replica.img)" = "$before" ] || fail 'the replica is not what the volume was'
+[ "$(digest /tmp/replica.img)" = "$before" ] || fail 'the replica is not what the volume was'
 
 step 'no room: the run ends in time'
 free=$(vgs --noheadings -o vg_free_count vg0)
@@ -61,6 +63,6 @@ ends 3 'about to overflow'
 step 'an overflow at once: never 0'
 start --snapshot-size 4M
 fill /dev/vg0/linear 0 40 || true
-ends 3 'overflow'
+ends 3 'it has overflowed'
 kill $server
 wait $server || true

@@ -6,7 +6,7 @@ volume_group vg0 /dev/vda
 lvcreate -qq -y --type thin-pool -L 48M -c 64k -n pool vg0
 lvchange -qq --errorwhenfull y vg0/pool
 lvcreate -qq -y -V 64M --thinpool pool -n thin vg0 2>/dev/null
-dd if=/dev/urandom of=/tmp/source.img bs=1M count=64 2>/dev/null
+random $((64 << 20)) >/tmp/source.img
 
 step 'the pool of the target is full'
 expect 3 blkferry /tmp/source.img /dev/vg0/thin
@@ -22,7 +22,7 @@ same /dev/vg0/thin /tmp/source.img
 step 'the pool of the source is full: whatever comes of it, 0 means equal'
 expect 0 blkferry refresh vg0/thin /tmp/replica.img
 same /dev/vg0/thin /tmp/replica.img
-dd if=/dev/urandom of=/dev/vg0/thin bs=1M count=40 oflag=direct conv=notrunc 2>/dev/null || true
+fill /dev/vg0/thin 0 40 || true
 dmsetup status vg0-pool-tpool
 dmsetup status vg0-pool-tpool | grep -q out_of_data_space || fail 'the pool has room'
 status=0

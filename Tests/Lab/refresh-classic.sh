@@ -29,7 +29,7 @@ echo one >/mnt/one
 sync
 # mkfs has changed more than the store holds.
 expect 0 blkferry refresh --overwrite --snapshot-size 64M vg0/root /tmp/replica.img
-head -c 3000000 /dev/urandom >/mnt/two
+random 3000000 >/mnt/two
 sync
 expect 0 blkferry refresh -v --snapshot-size 64M vg0/root /tmp/replica.img
 says 'have changed since'

@@ -17,7 +17,7 @@ step 'made, and made anew three times'
 expect 0 blkferry refresh --create vg0/root vg1/backup@pool
 same /dev/vg0/root /dev/vg1/backup
 for offset in 1 2 3; do
-    sha256sum </dev/vg0/root >"/tmp/sum$offset"
+    digest /dev/vg0/root >"/tmp/sum$offset"
     fill /dev/vg0/root "$offset" 1
     refresh
     says 'have changed since'
@@ -29,10 +29,23 @@ done
 used=$(lvs --noheadings -o data_percent vg1/pool | tr -d ' ')
 case $used in 3[2345].*) ;; *) fail "$used % of the pool are used: blocks are not shared" ;; esac
 
+step 'what the source has discarded is given back to the pool of the target'
+blkdiscard -o $((32 << 20)) -l $((8 << 20)) /dev/vg0/root
+expect 0 blkferry refresh -v vg0/root vg1/backup
+says 'have changed since'
+same /dev/vg0/root /dev/vg1/backup
+for volume in vg0/root vg1/backup; do
+    mapped=$(lvs --noheadings -o data_percent $volume | tr -d ' ')
+    [ "$mapped" = 87.50 ] || fail "$mapped % of $volume are mapped"
+done
+digest /dev/vg0/root >/tmp/sum4
+fill /dev/vg0/root 5 1
+refresh
+
 step 'the last one is not wanted: back'
 last=$(nightly | tail -n 1)
 lvconvert -qq -y --merge "vg1/$last"
-[ "$(sha256sum </dev/vg1/backup)" = "$(cat /tmp/sum3)" ] || fail 'it is not what it was'
+[ "$(digest /dev/vg1/backup)" = "$(cat /tmp/sum4)" ] || fail 'it is not what it was'
 differ /dev/vg0/root /dev/vg1/backup
 
 step 'and the next refresh is right'

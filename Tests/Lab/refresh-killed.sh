@@ -14,24 +14,47 @@ fill /dev/vg0/linear 0 32
 # names VOLUME: the snapshots of ours.
 names() { lvs --noheadings -o lv_name -S "origin=$1" vg0 | tr -d ' ' | grep blkferry || true; }
 
+# change: what a refresh is to find.
+change() {
+    fill /dev/vg0/$volume 3 6
+    dd if=/dev/urandom of=/dev/vg0/$volume bs=4k seek=5000 count=30 oflag=direct conv=notrunc 2>/dev/null
+}
+# hundredths: since the boot.
+hundredths() { sed 's/\([0-9]*\)\.\([0-9]*\) .*/\1\2/' /proc/uptime; }
+# devices: how many there are of snapshots of ours.
+devices() { ls /dev/mapper | grep -c blkferry || true; }
+
+killed=0 midway=0
 for volume in thin linear; do
-    moments='1 2 3 4 5 6 7 8'
-    [ $volume = thin ] || moments='1 2'
+    moments='1 2 3 4 5 6 7'
+    [ $volume = thin ] || moments='1 2 3'
     lvcreate -qq -y -L 64M -n target vg0
-    expect 0 blkferry refresh --snapshot-size 60% --size-policy prefix vg0/$volume /dev/vg0/target
-    # While it looks around, makes the snapshot, reads the map, writes, marks, removes.
+    refresh="blkferry refresh --snapshot-size 60% --size-policy prefix vg0/$volume /dev/vg0/target"
+    expect 0 $refresh
+    # How long one takes that has a base.
+    change
+    start=$(hundredths)
+    expect 0 $refresh
+    took=$(($(hundredths) - start))
     for moment in $moments; do
-        pause=$(od -An -N 2 -t u2 /dev/urandom | awk '{printf "%.2f", $1 % 250 / 100}')
-        fill /dev/vg0/$volume 3 6
-        dd if=/dev/urandom of=/dev/vg0/$volume bs=4k seek=5000 count=30 oflag=direct conv=notrunc 2>/dev/null
-        blkferry refresh --snapshot-size 60% --size-policy prefix vg0/$volume /dev/vg0/target >/dev/null 2>&1 &
+        # While it looks around, makes the snapshot, reads the map, writes, marks, removes.
+        chance=$(od -An -N 2 -t u2 /dev/urandom)
+        pause=$(echo "$chance $took" | awk '{printf "%.2f", $1 / 65536 * $2 / 100}')
+        change
+        before=$(devices)
+        $refresh >/dev/null 2>&1 &
         run=$!
         sleep $pause
-        kill -KILL $run 2>/dev/null && echo "$moment: killed after $pause s" || echo "$moment: over after $pause s"
-        wait $run || true
+        left=$(devices)
+        kill -KILL $run 2>/dev/null || true
+        status=0
+        wait $run || status=$?
+        echo "$moment: status $status after $pause of $took hundredths, $before and then $left devices"
+        [ $status != 137 ] || killed=$((killed + 1))
+        [ $status != 137 ] || [ $left -le $before ] || midway=$((midway + 1))
         # Something changes meanwhile that the killed run may have written already.
         dd if=/dev/urandom of=/dev/vg0/$volume bs=4k seek=800 count=10 oflag=direct conv=notrunc 2>/dev/null
-        expect 0 blkferry refresh --snapshot-size 60% --size-policy prefix vg0/$volume /dev/vg0/target
+        expect 0 $refresh
         same /dev/vg0/$volume /dev/vg0/target
         [ "$(names $volume | wc -l)" = 1 ] || fail "snapshots: $(names $volume)"
         [ "$(dmsetup status vg0-pool-tpool | cut -d ' ' -f 7)" = - ] || fail 'the metadata snapshot is held'
@@ -39,3 +62,5 @@ for volume in thin linear; do
     lvremove -qq -f vg0/target
     for name in $(names $volume); do lvremove -qq -f "vg0/$name"; done
 done
+[ $killed -ge 5 ] || fail "only $killed runs were killed"
+[ $midway -ge 1 ] || fail 'none was killed while its snapshot was there'

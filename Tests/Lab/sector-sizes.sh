@@ -7,7 +7,7 @@ modprobe scsi_debug dev_size_mb=64 sector_size=4096 delay=0
 for try in 1 2 3 4 5; do [ -b /dev/sda ] || sleep 1; done
 disk=/dev/sda
 [ "$(blockdev --getss "$disk")" = 4096 ] || fail "$disk has other sectors"
-dd if=/dev/urandom of=/dev/vda bs=1M count=64 oflag=direct 2>/dev/null
+fill /dev/vda 0 64
 truncate -s 64M /tmp/image
 dd if=/dev/vda of=/tmp/image bs=1M count=64 conv=notrunc 2>/dev/null
 

@@ -71,3 +71,29 @@ expect 3 blkferry --create /dev/mapper/bad vg1/failed
 missing vg1/failed
 expect 64 blkferry --create --benchmark 2 /dev/vg0/source vg1/failed
 missing vg1/failed
+
+step 'what others have left there keeps nobody out, whatever happens'
+# stale: where the next volume is made there is an ISO 9660, and no zeros.
+stale() {
+    lvcreate -qq -y --wipesignatures n -L 40M -n old vg1
+    fill /dev/vg1/old 0 40
+    printf '\001CD001\001' | dd of=/dev/vg1/old bs=1 seek=32768 conv=notrunc 2>/dev/null
+    printf '\377CD001\001' | dd of=/dev/vg1/old bs=1 seek=34816 conv=notrunc 2>/dev/null
+    sync
+    [ "$(blkid -p -s TYPE -o value /dev/vg1/old)" = iso9660 ] || fail 'no ISO 9660'
+    lvremove -qq -y vg1/old
+}
+lvremove -qq -y vg1/backup
+stale
+# No multiple of an extent: what lies beyond is made zeros.
+echo '0 20000 error' | mapped worse
+expect 3 blkferry --create /dev/mapper/worse vg1/failed
+missing vg1/failed
+stale
+blkferry --create --quiet /dev/vg0/source vg1/killed &
+run=$!
+while [ ! -b /dev/mapper/vg1-killed ]; do :; done
+kill -KILL $run
+wait $run || true
+expect 0 blkferry --create /dev/vg0/source vg1/killed
+same /dev/vg0/source /dev/vg1/killed

@@ -28,7 +28,7 @@ expect 0 blkferry --size-policy resize /dev/vg0/source /dev/vg0/target
 same /dev/vg0/source /dev/vg0/target
 
 step 'rounded up to whole extents, the tail is zeros'
-head -c 37000123 /dev/urandom >/tmp/image
+random 37000123 >/tmp/image
 expect 0 blkferry --overwrite --size-policy resize /tmp/image /dev/vg0/target
 [ "$(size /dev/vg0/target)" = 37748736 ] || fail 'it has another size'
 cmp -n 37000123 /tmp/image /dev/vg0/target
@@ -72,13 +72,13 @@ expect 0 blkferry --size-policy resize /tmp/image /dev/vg0/striped
 step 'the source cannot be read: what was beyond is there in the snapshot'
 lvcreate -qq -y -V 8M --thinpool pool -n tail vg0
 fill /dev/vg0/tail 0 8
-before=$(sha256sum </dev/vg0/tail)
+before=$(digest /dev/vg0/tail)
 echo '0 10240 error' | mapped bad
 expect 3 blkferry --overwrite --size-policy resize --snapshot-target way /dev/mapper/bad /dev/vg0/tail
 lvchange -qq -an vg0/tail
 lvconvert -qq -y --merge vg0/way
 lvchange -qq -ay vg0/tail
-[ "$(sha256sum </dev/vg0/tail)" = "$before" ] || fail 'it is not what it was'
+[ "$(digest /dev/vg0/tail)" = "$before" ] || fail 'it is not what it was'
 lvremove -qq -y vg0/tail
 
 step 'no room, snapshots, no volume, in use: refused, nothing is changed'

@@ -58,7 +58,11 @@ same /dev/vg0/source /dev/mapper/part
 
 step 'a pool without volumes'
 lvcreate -qq -y --type thin-pool -L 24M -n empty vg0
+lvcreate -qq -y -L 4M -n small vg0
 for name in /dev/mapper/vg0-empty*; do
-    expect 2 blkferry --overwrite --size-policy prefix /dev/vg0/source "$name"
-    says refused
+    expect 2 blkferry --overwrite --size-policy prefix /dev/vg0/small "$name"
+    case $name in
+        *-empty) says 'it is a thin pool' ;;
+        *) says 'refused: it is held by' ;;
+    esac
 done

@@ -30,14 +30,34 @@ fill /dev/vg0/thin 1 2
 expect 0 blkferry /dev/vg0/thin /dev/vg0/linear
 same /dev/vg0/thin /dev/vg0/linear
 
-step 'push and pull'
-blkferry serve --export /dev/vg0/thin --export /dev/vg0/linear:rw &
+step 'linear to classic snapshot: the origin stays as it is'
+before=$(digest /dev/vg0/linear)
+expect 0 blkferry /dev/vg0/thin /dev/vg0/classic
+fill /dev/vg0/thin 2 1
+expect 0 blkferry /dev/vg0/thin /dev/vg0/classic
+same /dev/vg0/thin /dev/vg0/classic
+[ "$(digest /dev/vg0/linear)" = "$before" ] || fail 'the origin was written to'
+
+step 'push and pull, of each kind'
+blkferry serve -q --export vg0:rw &
 server=$!
-sleep 1
-fill /dev/vg0/thin 3 1
-expect 0 blkferry /dev/vg0/snap http://127.0.0.1:8080/dev/vg0/linear
-same /dev/vg0/snap /dev/vg0/linear
-expect 0 blkferry http://127.0.0.1:8080/dev/vg0/thin /dev/vg0/snap
-same /dev/vg0/thin /dev/vg0/snap
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    ! blkferry list http://127.0.0.1:8080 >/dev/null 2>&1 || break
+    sleep 0.5
+done
+for target in linear classic snap; do
+    fill /dev/vg0/thin 3 1
+    # Zeros, which a thin volume gives back.
+    blkdiscard -o $((40 << 20)) -l $((4 << 20)) /dev/vg0/thin
+    expect 0 blkferry /dev/vg0/thin http://127.0.0.1:8080/dev/vg0/$target
+    same /dev/vg0/thin /dev/vg0/$target
+done
+mapped=$(lvs --noheadings -o data_percent vg0/snap | tr -d ' ')
+[ "$mapped" = "$(lvs --noheadings -o data_percent vg0/thin | tr -d ' ')" ] || fail "snap has $mapped % mapped"
+for source in linear classic; do
+    fill /dev/vg0/$source 7 1
+    expect 0 blkferry http://127.0.0.1:8080/dev/vg0/$source /dev/vg0/thin
+    same /dev/vg0/$source /dev/vg0/thin
+done
 kill "$server"
 wait "$server" || fail "the server ended with $?"

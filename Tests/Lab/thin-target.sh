@@ -34,10 +34,18 @@ same /dev/vg0/source /dev/vg0/target
 
 step 'the pool gives no zeros: old data around a block is not left in a chunk'
 lvcreate -qq -y --type thin-pool -Zn -c 192k -L 48M -n raw vg0
-lvcreate -qq -y -V 32M --thinpool raw -n old vg0
-fill /dev/vg0/old 0 32
-lvremove -qq -y vg0/old
-lvcreate -qq -y -V 32M --thinpool raw -n fresh vg0
+# fresh: a volume in a pool all of whose chunks hold what somebody has left.
+fresh() {
+    ! lvs vg0/fresh >/dev/null 2>&1 || lvremove -qq -y vg0/fresh
+    lvcreate -qq -y -V 48M --thinpool raw -n old vg0
+    fill /dev/vg0/old 0 48
+    lvremove -qq -y vg0/old
+    lvcreate -qq -y -V 32M --thinpool raw -n fresh vg0
+}
+fresh
+dd if=/dev/urandom of=/dev/vg0/fresh bs=4k count=1 oflag=direct 2>/dev/null
+! dd if=/dev/vg0/fresh bs=4k skip=1 count=1 2>/dev/null | cmp -s -n 4096 - /dev/zero || fail 'the pool is clean'
+fresh
 lvcreate -qq -y -L 32M -n sparse vg0
 dd if=/dev/zero of=/dev/vg0/sparse bs=1M count=32 oflag=direct 2>/dev/null
 block=0
@@ -49,9 +57,8 @@ expect 0 blkferry /dev/vg0/sparse /dev/vg0/fresh
 same /dev/vg0/sparse /dev/vg0/fresh
 # The last chunk is a part of one, and so is what the image has of it.
 head -c 29999999 /dev/vg0/sparse >/tmp/image
-head -c 1000 /dev/urandom >>/tmp/image
-lvremove -qq -y vg0/fresh
-lvcreate -qq -y -V 32M --thinpool raw -n fresh vg0
+random 1000 >>/tmp/image
+fresh
 expect 0 blkferry --size-policy prefix /tmp/image /dev/vg0/fresh
 cmp -n 30000999 /tmp/image /dev/vg0/fresh
 tail -c +30001000 /dev/vg0/fresh | cmp -n 3553433 - /dev/zero

@@ -102,7 +102,7 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
         }
         #expect(
             lvm.calls == [
-                "lvcreate --type linear --wipesignatures n --size 8388608b --name new vg0",
+                "lvcreate --type linear --wipesignatures y --size 8388608b --name new vg0",
                 "lvremove --force vg0/new",
             ])
         #expect(try lvm.all.sizeOfNew(try place("vg0/new"), size: 1, as: "T") == 4 << 20)
@@ -159,6 +159,46 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
         try lvm.refuse("vg0/root")
         let error = #expect(throws: IOError.self) { try volume.resize(to: 4 << 20) }
         #expect(error?.reason == "It does not go.")
+    }
+
+    @Test func `sizes are extents for each stripe, and mirrors have none`() throws {
+        for (type, stripes, unit) in [
+            ("linear", "1", 4 << 20), ("striped", "2", 8 << 20), ("raid5", "3", 12 << 20),
+            ("raid10", "2", 8 << 20), ("raid1", "2", 4 << 20), ("mirror", "2", 4 << 20),
+        ] {
+            let lvm = try ScriptedGroup(volumes: [
+                ["lv_name": "root", "segtype": type, "data_stripes": stripes]
+            ])
+            #expect(try lvm.volume().sizeUnit == unit, "\(type)")
+        }
+    }
+
+    @Test func `where older snapshots take the room, the refusal names one`() throws {
+        let old = [
+            "lv_name": "day-20260101T000000Z", "lv_tags": "blkferry,blkferry.history=day",
+            "origin": "root", "origin_uuid": "root",
+        ]
+        let lvm = try ScriptedGroup(free: 0, volumes: [["lv_name": "root"], old])
+        let volume = try lvm.all.volume(at: "vg0/root")
+        let no = refusal { () throws(ProbeError) in
+            _ = try volume.take(TargetSnapshot(name: "day", keeps: 1), as: "T")
+        }
+        #expect(no?.cause == .noSpace && lvm.calls == [])
+        #expect(no?.advice?.contains("such as vg0/day-20260101T000000Z") == true)
+    }
+
+    @Test func `whoever holds LVM's lock is not waited for longer than wanted`() throws {
+        let scratch = try ScratchDirectory()
+        try must(
+            "sh", "-c", "cat >\"$0\" && chmod +x \"$0\"", scratch.file("lvm"),
+            input: "#!/bin/sh\nexec sleep 600\n")
+        let end = ContinuousClock.now + .milliseconds(200)
+        let volumes = LocalVolumes(program: scratch.file("lvm")) { ContinuousClock.now > end }
+        let error = #expect(throws: IOError.self) { try volumes.volume(at: "vg0/root") }
+        #expect(error?.reason == "it was not waited for any longer")
+        #expect(throws: ProbeError.self) {
+            try volumes.create(try place("vg0/new"), size: 1, as: "T")
+        }
     }
 
     @Test func `what keeps a volume from being resized is known before`() throws {
@@ -226,6 +266,9 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
             // Of before one was merged back: LVM has forgotten whose it is.
             snapshot("day-20251231T000000Z", "blkferry,\(tag),blkferry.of=root", of: ""),
             snapshot("day-20251230T000000Z", "blkferry,\(tag),blkferry.of=other", of: ""),
+            // Somebody has given it a name of his own.
+            snapshot("day-golden", "blkferry,\(tag)"), snapshot("golden", "blkferry,\(tag)"),
+            snapshot("day-20250101T000000Z-mine", "blkferry,\(tag)"),
         ]
         let one = try ScriptedGroup(volumes: [thin])
         let volume = try one.volume()

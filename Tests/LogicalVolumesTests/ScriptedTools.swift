@@ -23,6 +23,7 @@ final class ScriptedTools: Sendable {
                     ;;
                 message)
                     echo "$4" >>messages
+                    while [ -f slow-message ]; do sleep 0.02; done
                     case "$4" in
                         reserve_metadata_snap)
                             [ ! -f faster ] || cat faster >held
@@ -95,6 +96,11 @@ final class ScriptedTools: Sendable {
 
     var pool: ThinPool {
         ThinPool(group: "vg-0", pool: "pool", mapper: mapper, lockDirectory: scratch.path)
+    }
+
+    /// What a lock says whose holder has reserved a metadata snapshot.
+    static func record(_ root: String) -> String {
+        "0 409600 thin-pool 3 140/1024 512/3200 \(root) rw discard_passdown queue - 1024"
     }
 
     static let lock = "blkferry-vg--0-pool-tpool.lock"

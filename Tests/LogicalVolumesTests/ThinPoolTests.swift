@@ -99,7 +99,8 @@ import Testing
 
     @Test func `one that somebody else holds is let be, though a lock names another one`() {
         tools.put("held", "12")
-        for text in ["77", "1", "12x", "", "-12"] {
+        let records = ["77", "1", "12x", "-", "-12"].map { ScriptedTools.record($0) }
+        for text in records + ["", "12", "0 8 linear 1 2/2 3/3 12 rw", "0 8 thin-pool 3 1/2 1/2"] {
             tools.put(ScriptedTools.lock, text)
             #expect(failure()?.reason == "somebody else holds its metadata snapshot")
         }
@@ -121,10 +122,52 @@ import Testing
 
     @Test func `one that a killed blkferry has left is released`() throws {
         tools.put("held", "77")
-        tools.put(ScriptedTools.lock, "77")
+        tools.put(ScriptedTools.lock, ScriptedTools.record("77"))
         _ = try delta()
         #expect(tools.messages == ["release_metadata_snap"] + Self.both)
         #expect(tools.text("held") == "-")
+    }
+
+    @Test func `while it is held the lock says which one it is, and nothing else has the lock`()
+        throws
+    {
+        tools.put("slow", "")
+        let threads = Threads.start(count: 1) { _ in _ = try? delta() }
+        while !tools.has("started") { usleep(1000) }
+        #expect(
+            tools.text(ScriptedTools.lock)
+                == ScriptedTools.record("77").replacing("queue", with: "queue_if_no_space"))
+        tools.remove("slow")
+        threads.wait()
+        #expect(tools.text(ScriptedTools.lock) == "")
+    }
+
+    /// As if blkferry was killed while dmsetup works for it.
+    @Test func `what was begun is finished and written down before another one has the lock`()
+        throws
+    {
+        tools.put("slow-message", "")
+        let path = tools.scratch.file(ScriptedTools.lock)
+        let lock = try OwnedDescriptor.open(path, flags: O_RDWR | O_CREAT)
+        #expect(flock(lock.rawValue, LOCK_EX) == 0)
+        let script = "\"$1\" message \"$0\" 0 reserve_metadata_snap && \"$1\" status \"$0\" >&0"
+        let nothing = try OwnedDescriptor.open("/dev/null", flags: O_RDWR)
+        let process = try Program.start(
+            "/bin/sh", ["sh", "-c", script, tools.pool.name, tools.scratch.file("dmsetup")],
+            .init(input: lock.rawValue, output: nothing.rawValue, errors: nothing.rawValue))
+        while tools.messages.isEmpty { usleep(1000) }
+        _ = consume lock
+        var questions = 0
+        let waiting = failure {
+            questions += 1
+            return questions > 3
+        }
+        #expect(waiting?.isCancellation == true)
+        tools.remove("slow-message")
+        var status: Int32 = 0
+        #expect(waitpid(process, &status, 0) == process && status == 0)
+        _ = try delta()
+        #expect(tools.messages == ["reserve_metadata_snap", "release_metadata_snap"] + Self.both)
     }
 
     @Test(arguments: [

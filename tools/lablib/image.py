@@ -17,7 +17,7 @@ GUEST = Path(__file__).resolve().parent / "guest"
 # Real programs; busybox lends the rest of a system.
 PROGRAMS = """
     dash lvm dmsetup pdata_tools mke2fs e2fsck mdadm sgdisk blockdev wipefs losetup blkid lsblk cmp
-    sha256sum dd truncate udevadm flock stat sync setsid timeout
+    cksum dd truncate udevadm flock stat sync setsid timeout
 """.split()
 LINKS = {
     "lvm": "pvcreate pvs pvchange vgcreate vgs vgchange lvcreate lvremove lvs lvchange lvextend "

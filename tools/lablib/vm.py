@@ -34,7 +34,7 @@ def machine(programs, script, disks, arguments):
                     shutil.copyfileobj(part, stream)
         # A processor that is old: wide vector instructions are slow to emulate.
         words = [
-            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2",
+            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "1",
             "-m", MEMORY, "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio",
             "-kernel", str(kernel), "-initrd", str(initramfs),
             "-append", f"console=ttyS0 quiet panic=-1 mitigations=off {arguments}",

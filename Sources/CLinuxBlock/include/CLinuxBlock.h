@@ -63,15 +63,13 @@ struct clb_direct_io_alignment {
 /// statx(2) STATX_DIOALIGN
 int clb_get_direct_io_alignment(int fd, struct clb_direct_io_alignment *alignment);
 
-/// A device-mapper target as the table of its device has it.
-struct clb_mapper_target {
-    char type[16];
-    char parameters[2048]; // what follows the type, with a zero byte at the end
-};
+/// Where the table starts in the memory of clb_get_mapper_table: bytes
+extern const size_t clb_mapper_table_start;
 /// ioctl(2) DM_TABLE_STATUS with DM_STATUS_TABLE_FLAG on /dev/mapper/control, of the device with
-/// this number (st_rdev): its first target; EMSGSIZE where that does not fit, ENODATA where there
-/// is none
-int clb_get_mapper_target(int control, uint64_t device, struct clb_mapper_target *target);
+/// this number (st_rdev): fills memory of size bytes, aligned to 8, with a header and struct
+/// dm_target_spec of linux/dm-ioctl.h, as many as *targets, each followed by text with a zero byte at
+/// its end; EMSGSIZE where that is more
+int clb_get_mapper_table(int control, uint64_t device, void *memory, uint32_t size, uint32_t *targets);
 
 /// fcntl(2) F_OFD_SETLK on the whole file, exclusive (F_WRLCK) or shared (F_RDLCK)
 int clb_lock(int fd, bool exclusive);

@@ -44,8 +44,35 @@ same() {
 # differ A B
 differ() { ! cmp -s "$1" "$2" || fail "$1 and $2 are equal"; }
 
+# drawn WORD...: dd(1) of 24 MiB of random bytes, from another byte on each time. Drawn anew they would
+# take most of the time of all scenarios, on a processor that is emulated.
+drawn() {
+    [ -e /tmp/.random ] || dd if=/dev/urandom of=/tmp/.random bs=1M count=24 2>/dev/null
+    dd if=/tmp/.random bs=1M skip=$(od -An -N 3 -t u4 /dev/urandom | tr -d ' ') "$@" 2>/dev/null
+}
+
+# random COUNT: so many bytes; parts of those, of 8 MiB.
+random() {
+    left=$1
+    while [ "$left" -gt 0 ]; do
+        part=$((left < 8388608 ? left : 8388608))
+        drawn iflag=skip_bytes,count_bytes,fullblock count=$part
+        left=$((left - part))
+    done
+}
+
 # fill DEVICE OFFSET COUNT: random MiB from an offset in MiB, past the page cache.
-fill() { dd if=/dev/urandom of="$1" bs=1M seek="$2" count="$3" oflag=direct conv=notrunc 2>/dev/null; }
+fill() {
+    place=$2 left=$3
+    while [ "$left" -gt 0 ]; do
+        part=$((left < 8 ? left : 8))
+        drawn of="$1" iflag=skip_bytes,fullblock oflag=direct conv=notrunc seek="$place" count=$part || return 1
+        place=$((place + part)) left=$((left - part))
+    done
+}
+
+# digest FILE: what tells it from others; the quickest one, for the same reason.
+digest() { cksum <"$1"; }
 
 # described DEVICE: its directory in sysfs.
 described() { printf '/sys/dev/block/%d:%d' "0x$(stat -L -c %t "$1")" "0x$(stat -L -c %T "$1")"; }
