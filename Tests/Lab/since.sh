@@ -23,8 +23,8 @@ fill /dev/vg0/root 20 1
 classic monday
 fill /dev/vg0/root 25 1
 since sunday monday 'comparing everything'
-since monday sunday '3145728 of 33554432 bytes have changed since'
-since sunday monday '3145728 of 33554432 bytes have changed since'
+since monday sunday '2097152 of 33554432 bytes have changed since'
+since sunday monday '2097152 of 33554432 bytes have changed since'
 
 step 'a snapshot that somebody has written to'
 classic tuesday

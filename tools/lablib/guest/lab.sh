@@ -53,7 +53,7 @@ drawn() {
 
 # random COUNT: so many bytes; parts of those, of 8 MiB.
 random() {
-    left=$1
+    local left=$1 part
     while [ "$left" -gt 0 ]; do
         part=$((left < 8388608 ? left : 8388608))
         drawn iflag=skip_bytes,count_bytes,fullblock count=$part
@@ -63,7 +63,7 @@ random() {
 
 # fill DEVICE OFFSET COUNT: random MiB from an offset in MiB, past the page cache.
 fill() {
-    place=$2 left=$3
+    local place=$2 left=$3 part
     while [ "$left" -gt 0 ]; do
         part=$((left < 8 ? left : 8))
         drawn of="$1" iflag=skip_bytes,fullblock oflag=direct conv=notrunc seek="$place" count=$part || return 1
