@@ -33,11 +33,16 @@ since monday tuesday 'bytes have changed since'
 
 step 'a volume that a snapshot is being merged into has no map'
 lvremove -qq -f vg0/tuesday
+fill /dev/vg0/root 2 8
 since sunday monday 'comparing everything'
 echo 1 >/sys/module/dm_snapshot/parameters/snapshot_copy_throttle
 lvconvert -qq -y --merge --background vg0/sunday
 expect 0 blkferry -v --since monday vg0/root vg1/target
-says 'its device is of type snapshot-merge: comparing everything'
+# Unless it was over before; the replica has to be right then as well.
+case $output in
+    *'its device is of type snapshot-merge: comparing everything'*) echo 'while it is merged' ;;
+    *) echo 'it was merged already' ;;
+esac
 same /dev/vg0/root /dev/vg1/target
 echo 100 >/sys/module/dm_snapshot/parameters/snapshot_copy_throttle
 
