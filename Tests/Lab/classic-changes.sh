@@ -3,7 +3,7 @@
 # shellcheck shell=dash
 # shows: the change map of a classic snapshot's origin is what was written since, until it overflows
 # programs: ChangeMapProbe
-volume_group vg0 /dev/vda /dev/vdb
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y -L 64M -n root vg0
 fill /dev/vg0/root 0 64
 

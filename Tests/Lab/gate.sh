@@ -3,7 +3,7 @@
 # shellcheck shell=dash
 # disks: 128M 128M 48M 48M
 # shows: the gate on physical volumes, volumes in use, pools and their hidden parts, md and swap
-volume_group vg0 /dev/vda /dev/vdb
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 40M -n pool vg0
 lvcreate -qq -y -V 32M --thinpool pool -n thin vg0
 lvcreate -qq -y -L 32M -n linear vg0
@@ -29,7 +29,7 @@ step 'what is below other devices'
 for part in vg0-pool_tdata vg0-pool_tmeta vg0-pool-tpool vg0-linear-real vg0-classic-cow; do
     refused "/dev/mapper/$part" 'it is held by device-mapper device vg0-'
 done
-refused /dev/vda 'it is held by device-mapper device vg0-'
+refused ${disk}a 'it is held by device-mapper device vg0-'
 
 step 'a pool, which is no disk'
 refused /dev/mapper/vg0-pool 'it is read-only'
@@ -46,9 +46,9 @@ umount /mnt
 
 step 'md'
 modprobe raid1
-mdadm --quiet --create /dev/md0 --run --metadata=1.2 --level=1 --raid-devices=2 /dev/vdc /dev/vdd </dev/null
+mdadm --quiet --create /dev/md0 --run --metadata=1.2 --level=1 --raid-devices=2 ${disk}c ${disk}d </dev/null
 # Not by its content: md itself writes there.
-refuses /dev/vdc md0
+refuses ${disk}c md0
 sgdisk -n 1:0:+40M /dev/md0 >/dev/null
 node /dev/md0p1
 mkfs.ext4 -q -F /dev/md0p1

@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: a linear logical volume becomes the replica of another, and is refused while it is mounted
-volume_group vg0 /dev/vda /dev/vdb
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y -L 64M -n source vg0
 lvcreate -qq -y -L 64M -n target vg0
 fill /dev/vg0/source 0 64
@@ -17,4 +17,5 @@ says 'mounted on /mnt'
 umount /mnt
 
 step 'the physical volume, and the disk below'
-expect 2 blkferry --overwrite /dev/vg0/source /dev/vda
+expect 2 blkferry --overwrite /dev/vg0/source ${disk}a
+says 'it is held by device-mapper device vg0-'

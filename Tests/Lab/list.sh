@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: list tells group, volume, pool, origin and fill; one UUID on an origin and its snapshots is told apart
-volume_group vg0 /dev/vda /dev/vdb
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 100M -n pool vg0
 lvcreate -qq -y -V 64M --thinpool pool -n thin-one vg0
 lvcreate -qq -y -L 64M -n linear vg0

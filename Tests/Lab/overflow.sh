@@ -2,9 +2,9 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: a classic snapshot that fills up is extended while there is room, else the run ends with 3 in time
-# seconds: 300
+# seconds: 80
 # disks: 400M 200M
-volume_group vg0 /dev/vda
+volume_group vg0 ${disk}a
 lvcreate -qq -y -L 48M -n linear vg0
 fill /dev/vg0/linear 0 48
 # snapshots COUNT: so many snapshots of ours there are.

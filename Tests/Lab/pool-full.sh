@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: a target whose pool runs out of space ends with 3, and so does a source's; room, and all is well
-volume_group vg0 /dev/vda
+volume_group vg0 ${disk}a
 lvcreate -qq -y --type thin-pool -L 48M -c 64k -n pool vg0
 lvchange -qq --errorwhenfull y vg0/pool
 lvcreate -qq -y -V 64M --thinpool pool -n thin vg0 2>/dev/null

@@ -2,9 +2,9 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: refresh of a volume that is not thin, by the store of its snapshot; one that overflowed is no base
-# seconds: 300
+# seconds: 40
 # disks: 512M 256M
-volume_group vg0 /dev/vda
+volume_group vg0 ${disk}a
 lvcreate -qq -y -L 128M -n root vg0
 fill /dev/vg0/root 0 128
 truncate -s 128M /tmp/replica.img

@@ -2,10 +2,10 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: refresh to a thin volume that it makes, with a history, and the way back
-# seconds: 300
+# seconds: 60
 # disks: 300M 300M
-volume_group vg0 /dev/vda
-volume_group vg1 /dev/vdb
+volume_group vg0 ${disk}a
+volume_group vg1 ${disk}b
 lvcreate -qq -y --type thin-pool -L 200M -n pool vg0
 lvcreate -qq -y -V 64M --thinpool pool -n root vg0
 lvcreate -qq -y --type thin-pool -L 200M -n pool vg1

@@ -2,9 +2,9 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: SIGKILL at ten moments of refresh, then one that ends equal and leaves no snapshot but its base
-# seconds: 500
+# seconds: 130
 # disks: 400M 200M
-volume_group vg0 /dev/vda
+volume_group vg0 ${disk}a
 lvcreate -qq -y --type thin-pool -L 200M -n pool vg0
 lvcreate -qq -y -V 64M --thinpool pool -n thin vg0
 lvcreate -qq -y -L 32M -n linear vg0

@@ -2,9 +2,10 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: a target that was given other content from below, or that nothing is counted on, is compared as a whole
+# seconds: 45
 # disks: 150M 200M 32M
-volume_group vg0 /dev/vda
-volume_group vg1 /dev/vdb
+volume_group vg0 ${disk}a
+volume_group vg1 ${disk}b
 lvcreate -qq -y --type thin-pool -L 100M -n pool vg0
 lvcreate -qq -y -V 32M --thinpool pool -n root vg0
 lvcreate -qq -y -L 32M -n backup vg1
@@ -59,9 +60,9 @@ kill $server
 wait $server || fail "the server ended with $?"
 
 step 'nothing is counted on a disk: there is no base'
-echo 0 >/sys/block/vdc/queue/iostats
-expect 0 blkferry refresh vg0/root /dev/vdc
+echo 0 >$(described ${disk}c)/queue/iostats
+expect 0 blkferry refresh vg0/root ${disk}c
 fill /dev/vg0/root 4 1
-dd if=/dev/urandom of=/dev/vdc bs=4k seek=5000 count=1 oflag=direct 2>/dev/null
-expect 0 blkferry refresh -v vg0/root /dev/vdc
-same /dev/vg0/root /dev/vdc
+dd if=/dev/urandom of=${disk}c bs=4k seek=5000 count=1 oflag=direct 2>/dev/null
+expect 0 blkferry refresh -v vg0/root ${disk}c
+same /dev/vg0/root ${disk}c

@@ -2,10 +2,10 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: refresh of a thin volume reads what has changed, and everything where the base is in doubt
-# seconds: 500
+# seconds: 130
 # disks: 500M 250M
-volume_group vg0 /dev/vda
-volume_group vg1 /dev/vdb
+volume_group vg0 ${disk}a
+volume_group vg1 ${disk}b
 lvcreate -qq -y --type thin-pool -L 420M -n pool vg0
 lvcreate -qq -y -V 192M --thinpool pool -n thin vg0
 lvcreate -qq -y -L 192M -n replica vg1

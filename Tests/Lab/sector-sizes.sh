@@ -5,24 +5,24 @@
 modprobe sd_mod
 modprobe scsi_debug dev_size_mb=64 sector_size=4096 delay=0
 for try in 1 2 3 4 5; do [ -b /dev/sda ] || sleep 1; done
-disk=/dev/sda
-[ "$(blockdev --getss "$disk")" = 4096 ] || fail "$disk has other sectors"
-fill /dev/vda 0 64
+large=/dev/sda
+[ "$(blockdev --getss "$large")" = 4096 ] || fail "$large has other sectors"
+fill ${disk}a 0 64
 truncate -s 64M /tmp/image
-dd if=/dev/vda of=/tmp/image bs=1M count=64 conv=notrunc 2>/dev/null
+dd if=${disk}a of=/tmp/image bs=1M count=64 conv=notrunc 2>/dev/null
 
 step 'from 512 to 4096 and back'
-expect 0 blkferry /tmp/image "$disk"
-same "$disk" /tmp/image
-dd if=/dev/urandom of="$disk" bs=4096 count=3 seek=700 oflag=direct 2>/dev/null
-expect 0 blkferry "$disk" /tmp/image
-same "$disk" /tmp/image
-expect 0 blkferry --size-policy prefix "$disk" /dev/vda
-same "$disk" /dev/vda
+expect 0 blkferry /tmp/image "$large"
+same "$large" /tmp/image
+dd if=/dev/urandom of="$large" bs=4096 count=3 seek=700 oflag=direct 2>/dev/null
+expect 0 blkferry "$large" /tmp/image
+same "$large" /tmp/image
+expect 0 blkferry --size-policy prefix "$large" ${disk}a
+same "$large" ${disk}a
 
 step 'a partition table would mean other places'
-sgdisk -n 1:0:+10M /dev/vdb >/dev/null
-expect 2 blkferry --size-policy prefix "$disk" /dev/vdb
-head -c 67108864 /dev/vdb >/tmp/table
-expect 2 blkferry /tmp/table "$disk"
+sgdisk -n 1:0:+10M ${disk}b >/dev/null
+expect 2 blkferry --size-policy prefix "$large" ${disk}b
+head -c 67108864 ${disk}b >/tmp/table
+expect 2 blkferry /tmp/table "$large"
 says overwrite

@@ -2,9 +2,10 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: --since between snapshots in any order, written to or not, and where no map can be had
+# seconds: 60
 # disks: 300M 64M 64M
-volume_group vg0 /dev/vda
-volume_group vg1 /dev/vdb
+volume_group vg0 ${disk}a
+volume_group vg1 ${disk}b
 lvcreate -qq -y -L 32M -n root vg0
 lvcreate -qq -y -L 32M -n target vg1
 fill /dev/vg0/root 0 32
@@ -68,8 +69,8 @@ says 'comparing everything'
 same /dev/vg0/thin /tmp/image
 
 step 'an image on a file system that counts whole seconds'
-mkfs.ext4 -q -F -I 128 /dev/vdc
-mount /dev/vdc /mnt
+mkfs.ext4 -q -F -I 128 ${disk}c
+mount ${disk}c /mnt
 expect 0 blkferry refresh vg0/thin /mnt/image
 # In the same second, if the run has not waited for the next one.
 dd if=/dev/urandom of=/mnt/image bs=4k seek=2000 count=1 conv=notrunc 2>/dev/null

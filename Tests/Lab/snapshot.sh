@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# seconds: 400
+# seconds: 65
 # shows: sync --snapshot of thin, linear and mounted volumes; the snapshot goes, whatever happens
-volume_group vg0 /dev/vda /dev/vdb
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 200M -n pool vg0
 lvcreate -qq -y -V 64M --thinpool pool -n thin vg0
 lvcreate -qq -y -L 64M -n linear vg0
@@ -39,7 +39,7 @@ done
 expect 3 blkferry sync --snapshot vg0/thin /tmp/no/such/place.img
 snapshots 0
 expect 3 blkferry sync --snapshot vg0/none /tmp/thin.img
-expect 3 blkferry sync --snapshot /dev/vda /tmp/thin.img
+expect 3 blkferry sync --snapshot ${disk}a /tmp/thin.img
 says 'no logical volume'
 lvcreate -qq -y -l 100%FREE -n rest vg0
 expect 3 blkferry sync --snapshot vg0/linear /tmp/linear.img

@@ -2,9 +2,9 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: --create makes the logical volume that is missing, linear or thin, and leaves none behind when it fails
-# seconds: 400
-volume_group vg0 /dev/vda
-volume_group vg1 /dev/vdb
+# seconds: 40
+volume_group vg0 ${disk}a
+volume_group vg1 ${disk}b
 lvcreate -qq -y -L 30M -n source vg0
 fill /dev/vg0/source 0 30
 size() { blockdev --getsize64 "$1"; }

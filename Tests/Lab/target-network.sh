@@ -2,9 +2,9 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: volumes of an exported group are listed, resized, made and kept over the network where the export allows it
-# seconds: 400
-volume_group vg0 /dev/vda
-volume_group vg1 /dev/vdb
+# seconds: 60
+volume_group vg0 ${disk}a
+volume_group vg1 ${disk}b
 lvcreate -qq -y -L 30M -n source vg0
 fill /dev/vg0/source 0 30
 lvcreate -qq -y --type thin-pool -Zn -c 192k -L 100M -n pool vg1

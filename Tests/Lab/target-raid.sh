@@ -4,7 +4,7 @@
 # shows: mirrored and striped volumes as targets: how they are rounded, cut and grown; their parts are none
 # disks: 80M 80M 80M
 modprobe dm-raid
-volume_group vg0 /dev/vda /dev/vdb /dev/vdc
+volume_group vg0 ${disk}a ${disk}b ${disk}c
 size() { blockdev --getsize64 "$1"; }
 # is VOLUME MIB: so large, with the image in it and zeros behind it.
 is() {

@@ -2,8 +2,8 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: a logical volume as target is grown to whole extents, cut only with --shrink, its tail zeros
-# seconds: 400
-volume_group vg0 /dev/vda /dev/vdb
+# seconds: 35
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y -L 32M -n source vg0
 lvcreate -qq -y -L 100M -n old vg0
 fill /dev/vg0/old 0 100
@@ -88,7 +88,7 @@ says 'bytes that are free'
 lvcreate -qq -y -s -L 8M -n snap vg0/target
 expect 2 blkferry --size-policy resize /dev/vg0/source /dev/vg0/target
 says 'as long as it has snapshots'
-expect 2 blkferry --overwrite --size-policy resize --shrink /dev/vg0/target /dev/vdc
+expect 2 blkferry --overwrite --size-policy resize --shrink /dev/vg0/target ${disk}c
 says 'cannot be resized'
 mkfs.ext4 -q -F /dev/vg0/thin
 mount /dev/vg0/thin /mnt

@@ -2,8 +2,8 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: --snapshot-target keeps the target as it was, to be merged back; --keep rotates dated ones
-# seconds: 400
-volume_group vg0 /dev/vda /dev/vdb
+# seconds: 55
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y -L 32M -n source vg0
 lvcreate -qq -y -L 32M -n linear vg0
 lvcreate -qq -y --type thin-pool -L 100M -n pool vg0
@@ -54,8 +54,8 @@ lvcreate -qq -y -l 100%FREE -n rest vg0
 lvreduce -qq -f -L -16M vg0/rest
 expect 2 blkferry --snapshot-target before /dev/vg0/source /dev/vg0/linear
 says 'bytes that are free'
-fill /dev/vdc 0 32
-expect 2 blkferry --size-policy prefix --overwrite --snapshot-target before /dev/vg0/source /dev/vdc
+fill ${disk}c 0 32
+expect 2 blkferry --size-policy prefix --overwrite --snapshot-target before /dev/vg0/source ${disk}c
 says 'no logical volume'
 expect 64 blkferry --snapshot-target 'a b' /dev/vg0/source /dev/vg0/thin
 expect 64 blkferry --keep 3 /dev/vg0/source /dev/vg0/thin

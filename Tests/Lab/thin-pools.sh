@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: chunks of odd sizes, pools that do not zero, and pools themselves: no old data, no wrong target
-volume_group vg0 /dev/vda /dev/vdb
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y -L 20M -n source vg0
 # Zeros first, data, zeros.
 fill /dev/vg0/source 1 15

@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: thin volumes and snapshots, classic snapshots and linear volumes, each the replica of another
-volume_group vg0 /dev/vda /dev/vdb
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 200M -n pool vg0
 lvcreate -qq -y -V 64M --thinpool pool -n thin vg0
 fill /dev/vg0/thin 0 32

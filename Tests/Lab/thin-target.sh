@@ -2,8 +2,8 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: on a thin target unchanged chunks stay shared with its snapshot, and zeros are given back
-# seconds: 400
-volume_group vg0 /dev/vda /dev/vdb
+# seconds: 35
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 300M -n pool vg0
 lvcreate -qq -y -V 64M --thinpool pool -n target vg0
 lvcreate -qq -y -L 64M -n source vg0

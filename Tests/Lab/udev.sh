@@ -2,8 +2,9 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: with udev, which opens every device that appears: snapshots, refresh, new and grown volumes
+# seconds: 75
 start_udev
-volume_group vg0 /dev/vda /dev/vdb
+volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 200M -n pool vg0
 lvcreate -qq -y -V 32M --thinpool pool -n thin vg0
 lvcreate -qq -y -L 32M -n linear vg0

@@ -13,7 +13,7 @@ row() {
         case " $line " in *" $word "*) ;; *) fail "no $word in: $line" ;; esac
     done
 }
-volume_group vg0 /dev/vda
+volume_group vg0 ${disk}a
 lvcreate -qq -y -L 32M -n root vg0
 lvcreate -qq -y -L 4M -n between vg0
 lvextend -qq -L 64M vg0/root
@@ -34,8 +34,8 @@ says 'no logical volume'
 
 step 'volumes of a clone have the same UUID, and are told apart by all but that'
 vgchange -qq -an vg0
-dd if=/dev/vda of=/dev/vdb bs=4M oflag=direct 2>/dev/null
-lvm vgimportclone --basevgname vg9 /dev/vdb
+dd if=${disk}a of=${disk}b bs=4M oflag=direct 2>/dev/null
+lvm vgimportclone --basevgname vg9 ${disk}b
 vgchange -qq -ay vg0 vg9
 uuid=$(lvs --noheadings -o lv_uuid vg0/root | tr -d ' ')
 [ "$(lvs --noheadings -o lv_uuid vg9/root | tr -d ' ')" = "$uuid" ] || fail 'vgimportclone has changed it'

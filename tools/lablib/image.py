@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""What the virtual machine boots: Debian's kernel for clouds, and an initramfs of our own."""
+"""The initramfs that the virtual machine boots: programs of the machine at hand, modules, scripts."""
 
 import hashlib
 import os
@@ -10,8 +10,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / ".build/lab"
+from .kernel import CACHE, ROOT
+from .process import Failure, command, output, program
+
 GUEST = Path(__file__).resolve().parent / "guest"
 
 # Real programs; busybox lends the rest of a system.
@@ -33,42 +34,17 @@ MODULES = ("drivers/md", "drivers/block", "drivers/virtio/virtio_pci.ko",
 LIBRARIES = ("libcurl.so.4",)
 
 
-class Failure(Exception):
-    """What ends the lab with one line."""
-
-
-def kernel():
-    """The kernel and its modules' directory; downloaded when it is not there."""
-    depends = output("apt-cache", "depends", "linux-image-cloud-amd64")
-    found = re.search(r"Depends: (linux-image-[0-9]\S*)", depends)
-    if not found:
-        raise Failure("Debian's linux-image-cloud-amd64 is not known here: apt-get update")
-    directory = CACHE / found[1]
-    if not directory.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as work:
-            command("apt-get", "download", "-q", found[1], cwd=work)
-            package = next(Path(work).glob("*.deb"))
-            command("dpkg-deb", "-x", package, f"{work}/unpacked")
-            os.rename(f"{work}/unpacked", directory)
-    release = next((directory / "lib/modules").iterdir()).name
-    return directory / f"boot/vmlinuz-{release}", directory / "lib/modules" / release
-
-
-def prepare():
-    """Makes all that several machines share, which one alone may make."""
-    _, modules = kernel()
-    base(modules)
-
-
 def base(modules):
     """The part of the initramfs that all scenarios share, as a cpio archive."""
     # What this file does decides as well.
     key = hashlib.sha256(Path(__file__).read_bytes())
     for path in [modules.parent, *map(program, ["busybox", *PROGRAMS])]:
         key.update(f"{path} {os.stat(path).st_mtime_ns}".encode())
-    archive = CACHE / f"base-{key.hexdigest()[:16]}.cpio"
+    package = modules.parents[2].name
+    archive = CACHE / f"base-{package}-{key.hexdigest()[:16]}.cpio"
     if not archive.exists():
+        for old in CACHE.glob(f"base-{package}-*.cpio"):
+            old.unlink()
         with tempfile.TemporaryDirectory(dir=CACHE) as work:
             tree = Path(work) / "tree"
             fill(tree, modules)
@@ -190,25 +166,3 @@ def pack(tree, archive):
             cwd=tree, input=names.encode(), stdout=stream, stderr=subprocess.PIPE)
     if done.returncode != 0:
         raise Failure(f"cpio: {done.stderr.decode().strip()}")
-
-
-def program(name):
-    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if path is None:
-        raise Failure(f"{name}: not found on this machine")
-    return Path(path).resolve()
-
-
-def command(*words, **options):
-    done = subprocess.run([str(word) for word in words], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options)
-    if done.returncode != 0:
-        raise Failure(f"{words[0]}: {(done.stderr.strip().splitlines() or [''])[-1]}")
-
-
-def output(*words, quiet=False):
-    done = subprocess.run([str(word) for word in words], stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True)
-    if done.returncode != 0 and not quiet:
-        raise Failure(f"{words[0]}: {done.stderr.strip()}")
-    return done.stdout

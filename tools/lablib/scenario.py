@@ -7,9 +7,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import image, vm
+from . import vm
+from .kernel import ROOT
+from .process import Failure
 
-DIRECTORY = image.ROOT / "Tests/Lab"
+DIRECTORY = ROOT / "Tests/Lab"
 # About how long one takes where its head does not say so: `# seconds: N`.
 SECONDS = 30
 
@@ -54,15 +56,15 @@ def named(names):
     paths = {name: DIRECTORY / f"{name}.sh" for name in names}
     for name, path in paths.items():
         if not path.is_file():
-            raise image.Failure(f"{name}: no such scenario; tools/lab list has them")
+            raise Failure(f"{name}: no such scenario; tools/lab list has them")
     return [read(path) for path in paths.values()]
 
 
-def run(scenario, programs, keep):
+def run(machine, scenario, programs, keep):
     """Runs it, prints a line, keeps its console when it failed; returns whether it passed."""
     own = {name: programs[name] for name in ("blkferry", *scenario.programs)}
     start = time.monotonic()
-    console, is_over = vm.run(own, scenario.path, scenario.disks, scenario.limit)
+    console, is_over = machine.run(own, scenario.path, scenario.disks, scenario.limit)
     took = time.monotonic() - start
     passed = is_over and re.search(r"^LAB passed$", console, re.MULTILINE) is not None
     lines = [f"{'passed' if passed else 'FAILED'}  {scenario.name:24} {took:6.1f} s  "

@@ -1,75 +1,162 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""The virtual machine: qemu without acceleration, disks that are gone afterwards."""
+"""The virtual machines: another kernel without a privilege, and disks that are gone afterwards."""
 
 import contextlib
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from pathlib import Path
 
-from . import image
+from . import image, kernel
+from .process import program
 
-MEMORY = "1024"  # MiB
+MEMORY = 1024  # MiB
+BOOT_SECONDS = 60
+DISKS = ("512M",) * 4
 
 # Those that run now.
 _running = set()
-DISKS = ("512M",) * 4
 
 
-@contextlib.contextmanager
-def machine(programs, script, disks, arguments):
-    """The command that boots it; what it needs is there until the end of the `with`."""
-    kernel, modules = image.kernel()
-    base = image.base(modules)
-    with tempfile.TemporaryDirectory(prefix="blkferry-lab.") as directory:
-        initramfs = Path(directory) / "initramfs"
-        overlay = image.overlay(programs, script, directory)
-        with open(initramfs, "wb") as stream:
-            for archive in (base, overlay):
-                with open(archive, "rb") as part:
-                    shutil.copyfileobj(part, stream)
+class Machine(ABC):
+    """A way to run another kernel."""
+
+    name: str
+
+    @abstractmethod
+    def kernel(self):
+        """What it boots; downloaded when it is not there."""
+
+    @abstractmethod
+    def words(self, initramfs, disks, arguments):
+        """The command that runs it, on this terminal."""
+
+    def prepare(self):
+        """Makes all that several of them share, which one alone may make."""
+        image.base(self.kernel().modules)
+
+    @contextlib.contextmanager
+    def booting(self, programs, script, disks, arguments):
+        """The command that boots it; what it needs is there until the end of the `with`."""
+        base = image.base(self.kernel().modules)
+        with tempfile.TemporaryDirectory(prefix="blkferry-lab.", dir=_directory()) as directory:
+            initramfs = Path(directory) / "initramfs"
+            overlay = image.overlay(programs, script, directory)
+            with open(initramfs, "wb") as stream:
+                for archive in (base, overlay):
+                    with open(archive, "rb") as part:
+                        shutil.copyfileobj(part, stream)
+            paths = []
+            for number, size in enumerate(disks):
+                paths.append(f"{directory}/disk{number}")
+                subprocess.run(["truncate", "-s", size, paths[-1]], check=True)
+            # A kernel that is a program has its memory in a file there.
+            yield ["env", f"TMPDIR={directory}",
+                   *self.words(initramfs, paths, f"quiet panic=-1 {arguments}")]
+
+    def _run(self, programs, script, disks, arguments, seconds):
+        with self.booting(programs, script, disks, arguments) as words:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                       stderr=subprocess.STDOUT, start_new_session=True)
+            _running.add(process)
+            is_late = threading.Event()
+
+            def end():
+                is_late.set()
+                os.killpg(process.pid, signal.SIGKILL)
+
+            timer = threading.Timer(seconds, end)
+            timer.start()
+            try:
+                console = process.stdout.read()
+            finally:
+                timer.cancel()
+                if process.poll() is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                _running.discard(process)
+            return console.decode(errors="replace").replace("\r", ""), not is_late.is_set()
+
+    def boots(self):
+        """Whether it runs on the machine at hand."""
+        console, _ = self._run({}, None, (), "lab=boot", BOOT_SECONDS)
+        return "LAB passed" in console
+
+    def run(self, programs, script, disks, seconds):
+        """Boots it, and returns what it printed, and whether it ended in time."""
+        return self._run(programs, script, disks, "lab=run", seconds)
+
+    def shell(self, binary):
+        """Boots it to a shell on this terminal."""
+        with self.booting({"blkferry": binary}, None, DISKS, "lab=shell") as words:
+            subprocess.run(words)
+
+
+class UserMode(Machine):
+    """A kernel that is a program: as fast as the machine at hand, one processor."""
+
+    name = "user"
+
+    def kernel(self):
+        return kernel.for_user_mode()
+
+    def words(self, initramfs, disks, arguments):
+        return [
+            str(self.kernel().image), f"mem={MEMORY}M", f"initrd={initramfs}", "rdinit=/init",
+            "con=null", "con0=fd:0,fd:1", "pty.legacy_count=0", *arguments.split(),
+            *(f"ubd{number}={path}" for number, path in enumerate(disks)),
+        ]
+
+
+class Emulated(Machine):
+    """qemu without acceleration: a whole machine, and ten times as slow."""
+
+    name = "emulated"
+
+    def kernel(self):
+        return kernel.for_clouds()
+
+    def words(self, initramfs, disks, arguments):
         # A processor that is old: wide vector instructions are slow to emulate.
         words = [
-            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "1",
-            "-m", MEMORY, "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio",
-            "-kernel", str(kernel), "-initrd", str(initramfs),
-            "-append", f"console=ttyS0 quiet panic=-1 mitigations=off {arguments}",
+            str(program("qemu-system-x86_64")), "-accel", "tcg,thread=multi", "-cpu", "Nehalem",
+            "-smp", "1", "-m", str(MEMORY), "-nographic", "-no-reboot", "-nodefaults",
+            "-serial", "mon:stdio" if os.isatty(0) else "stdio",
+            "-kernel", str(self.kernel().image), "-initrd", str(initramfs),
+            "-append", f"console=ttyS0 mitigations=off {arguments}",
         ]
-        for number, size in enumerate(disks):
-            path = f"{directory}/disk{number}"
-            subprocess.run(["truncate", "-s", size, path], check=True)
+        for path in disks:
             words += ["-drive", f"file={path},format=raw,if=virtio,cache=unsafe,discard=unmap"]
-        yield words
+        return words
 
 
-def run(programs, script, disks, seconds):
-    """Boots it, and returns what it printed, and whether it ended in time."""
-    with machine(programs, script, disks, "lab=run") as words:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
-        _running.add(process)
-        is_late = threading.Event()
+MACHINES = {machine.name: machine for machine in (UserMode(), Emulated())}
 
-        def end():
-            is_late.set()
-            os.killpg(process.pid, signal.SIGKILL)
 
-        timer = threading.Timer(seconds, end)
-        timer.start()
-        try:
-            console = process.stdout.read()
-        finally:
-            timer.cancel()
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            _running.discard(process)
-        return console.decode(errors="replace").replace("\r", ""), not is_late.is_set()
+def machine(name=None):
+    """The one of that name, ready for several at once; without a name the fast one, if it runs here."""
+    chosen = MACHINES[name or UserMode.name]
+    chosen.prepare()
+    if name or chosen.boots():
+        return chosen
+    print("tools/lab: User-mode Linux does not run here, so qemu emulates a processor",
+          file=sys.stderr)
+    return machine(Emulated.name)
+
+
+def _directory():
+    """Where disks and what they boot lie while they run: in memory, where there is enough."""
+    shared = Path("/dev/shm")
+    if shared.is_dir() and shutil.disk_usage(shared).free >= 8 << 30:
+        return shared
+    return None
 
 
 def end_all():
@@ -77,10 +164,3 @@ def end_all():
     for process in list(_running):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def shell(binary):
-    """Boots it to a shell on this terminal."""
-    with machine({"blkferry": binary}, None, DISKS, "lab=shell") as words:
-        words[words.index("stdio")] = "mon:stdio"
-        subprocess.run(words)

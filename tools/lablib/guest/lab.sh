@@ -3,6 +3,10 @@
 #
 # What scenarios have in common. They run under `dash -eu`; whatever fails ends them.
 
+# What disks are called up to their letter: those of User-mode Linux, or of virtio.
+disk=/dev/vd
+[ ! -b /dev/ubda ] || disk=/dev/ubd
+
 # fail TEXT...: ends the scenario with a reason.
 fail() {
     echo "LAB failed: $*"
@@ -35,27 +39,28 @@ says() {
     esac
 }
 
-# same A B: both hold the same bytes; as far as the first one goes.
+# same A B: both hold the same bytes; as far as the first one, a device, goes.
 same() {
-    size=$(blockdev --getsize64 "$1")
-    cmp -n "$size" "$1" "$2" || fail "$1 and $2 differ"
+    local bytes
+    bytes=$(blockdev --getsize64 "$1")
+    [ "$(digest "$1")" = "$(digest "$2" "$bytes")" ] || fail "$1 and $2 differ"
 }
 
 # differ A B
 differ() { ! cmp -s "$1" "$2" || fail "$1 and $2 are equal"; }
 
-# drawn WORD...: dd(1) of 24 MiB of random bytes, from another byte on each time. Drawn anew they would
+# drawn WORD...: dd(1) of 32 MiB of random bytes, from another byte on each time. Drawn anew they would
 # take most of the time of all scenarios, on a processor that is emulated.
 drawn() {
-    [ -e /tmp/.random ] || dd if=/dev/urandom of=/tmp/.random bs=1M count=24 2>/dev/null
+    [ -e /tmp/.random ] || dd if=/dev/urandom of=/tmp/.random bs=1M count=32 2>/dev/null
     dd if=/tmp/.random bs=1M skip=$(od -An -N 3 -t u4 /dev/urandom | tr -d ' ') "$@" 2>/dev/null
 }
 
-# random COUNT: so many bytes; parts of those, of 8 MiB.
+# random COUNT: so many bytes; parts of those, of 16 MiB.
 random() {
     local left=$1 part
     while [ "$left" -gt 0 ]; do
-        part=$((left < 8388608 ? left : 8388608))
+        part=$((left < 16777216 ? left : 16777216))
         drawn iflag=skip_bytes,count_bytes,fullblock count=$part
         left=$((left - part))
     done
@@ -65,14 +70,21 @@ random() {
 fill() {
     local place=$2 left=$3 part
     while [ "$left" -gt 0 ]; do
-        part=$((left < 8 ? left : 8))
+        part=$((left < 16 ? left : 16))
         drawn of="$1" iflag=skip_bytes,fullblock oflag=direct conv=notrunc seek="$place" count=$part || return 1
         place=$((place + part)) left=$((left - part))
     done
 }
 
-# digest FILE: what tells it from others; the quickest one, for the same reason.
-digest() { cksum <"$1"; }
+# digest FILE [BYTES]: the CRC and size of it, or of its first bytes. To compare byte by byte would take
+# most of the time of all scenarios: cmp(1) reads a device by 4 KiB.
+digest() {
+    if [ -z "${2-}" ] || [ "$2" = "$(blockdev --getsize64 "$1" 2>/dev/null || stat -L -c %s "$1")" ]; then
+        cksum <"$1"
+    else
+        dd if="$1" bs=1M count="$2" iflag=count_bytes,fullblock 2>/dev/null | cksum
+    fi
+}
 
 # described DEVICE: its directory in sysfs.
 described() { printf '/sys/dev/block/%d:%d' "0x$(stat -L -c %t "$1")" "0x$(stat -L -c %T "$1")"; }
@@ -86,9 +98,9 @@ sectors_read() {
 
 # volume_group NAME DISK...: a volume group of these disks.
 volume_group() {
-    group=$1
+    local group=$1 volume
     shift
-    for disk in "$@"; do pvcreate -qq -y "$disk"; done
+    for volume in "$@"; do pvcreate -qq -y "$volume"; done
     vgcreate -qq "$group" "$@"
 }
 
