@@ -104,9 +104,8 @@ struct RetryPolicy {
 
     /// Seconds to wait after an attempt, a quarter more or less by chance.
     static func delay(after attempt: Int, jitter: Double) -> Double {
-        var delay = firstDelay
-        for _ in 1..<max(attempt, 1) where delay < longestDelay { delay *= 2 }
-        return min(delay, longestDelay) * (0.75 + 0.5 * jitter)
+        let doublings = min(max(attempt, 1) - 1, 16)
+        return min(firstDelay * Double(1 << doublings), longestDelay) * (0.75 + 0.5 * jitter)
     }
 
     /// Whether an answer tells of a state that may pass: a proxy's, or a server's that is starting.

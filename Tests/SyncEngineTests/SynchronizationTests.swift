@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
+import Glibc
 import LinuxIO
 import SystemPackage
 import TestSupport
@@ -41,7 +42,13 @@ struct DevicePair {
     var differing: [ByteRange] {
         stride(from: 0, to: source.count, by: block).compactMap { start in
             let end = min(source.count, start + block)
-            return source[start..<end] == target[start..<end] ? nil : ByteRange(start, to: end)
+            let isEqual = source.withUnsafeBytes { old in
+                target.withUnsafeBytes { new in
+                    guard let old = old.baseAddress, let new = new.baseAddress else { return true }
+                    return memcmp(old + start, new + start, end - start) == 0
+                }
+            }
+            return isEqual ? nil : ByteRange(start, to: end)
         }
     }
 }

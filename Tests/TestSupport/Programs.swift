@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import Dispatch
 internal import Foundation
 internal import Glibc
 
@@ -16,6 +17,8 @@ package struct ProgramResult: Sendable {
 package final class RunningProgram {
     private let process = Process()
     private let scratch: ScratchDirectory
+    /// Left when it ends; Foundation's own way to wait for that keeps a processor busy.
+    private let running = DispatchGroup()
 
     /// Starts a program without a terminal, standard input empty.
     ///
@@ -34,7 +37,14 @@ package final class RunningProgram {
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = try Self.newFile(scratch.file("out"))
         process.standardError = try Self.newFile(scratch.file("err"))
-        try process.run()
+        running.enter()
+        process.terminationHandler = { [running] _ in running.leave() }
+        do {
+            try process.run()
+        } catch {
+            running.leave()
+            throw error
+        }
     }
 
     deinit { if process.isRunning { signal(SIGKILL) } }
@@ -57,7 +67,7 @@ package final class RunningProgram {
 
     /// Waits until it has ended.
     package func wait() throws -> ProgramResult {
-        process.waitUntilExit()
+        running.wait()
         let status = Int(process.terminationStatus)
         return ProgramResult(
             status: process.terminationReason == .uncaughtSignal ? 128 + status : status,
