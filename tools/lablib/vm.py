@@ -110,7 +110,8 @@ class UserMode(Machine):
     def words(self, initramfs, disks, arguments):
         return [
             str(self.kernel().image), f"mem={MEMORY}M", f"initrd={initramfs}", "rdinit=/init",
-            "con=null", "con0=fd:0,fd:1", "pty.legacy_count=0", *arguments.split(),
+            f"uml_dir={initramfs.parent}/", "con=null", "con0=fd:0,fd:1", "pty.legacy_count=0",
+            *arguments.split(),
             *(f"ubd{number}={path}" for number, path in enumerate(disks)),
         ]
 
