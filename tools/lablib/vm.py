@@ -100,7 +100,7 @@ class Machine(ABC):
 
 
 class UserMode(Machine):
-    """A kernel that is a program: as fast as the machine at hand, one processor."""
+    """A kernel that is a program: one processor, slow at system calls alone."""
 
     name = "user"
 
@@ -117,7 +117,7 @@ class UserMode(Machine):
 
 
 class Emulated(Machine):
-    """qemu without acceleration: a whole machine, and ten times as slow."""
+    """qemu without acceleration: a whole machine, slow at everything."""
 
     name = "emulated"
 

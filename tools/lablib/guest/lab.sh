@@ -41,9 +41,10 @@ says() {
 
 # same A B: both hold the same bytes; as far as the first one, a device, goes.
 same() {
-    local bytes
+    local bytes first second
     bytes=$(blockdev --getsize64 "$1")
-    [ "$(digest "$1")" = "$(digest "$2" "$bytes")" ] || fail "$1 and $2 differ"
+    first=$(digest "$1") && second=$(digest "$2" "$bytes") || fail "$1 or $2 cannot be read"
+    [ -n "$first" ] && [ "$first" = "$second" ] || fail "$1 and $2 differ"
 }
 
 # differ A B
