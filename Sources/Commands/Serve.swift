@@ -151,10 +151,11 @@ struct Serve: ParsableCommand {
             throw CommandFailure(error)
         }
         warn(address, offer, logger)
+        // Whoever waits for "listening" finds there what a client needs.
+        tell(oneTime, address.urls(port: server.port, isTLS: tls.isOn), offer.identity, console)
         let place = address.description(port: server.port)
         logger.info(
             "listening", metadata: ["address": "\(place)", "exports": "\(offer.exports.count)"])
-        tell(oneTime, address.urls(port: server.port, isTLS: tls.isOn), offer.identity, console)
         var number: Int32 = 0
         while sigwait(&signals, &number) != 0 || (number == SIGHUP && !stdio) {
             if number == SIGHUP { reload(server, oneTime, offer.identity, logger) }
