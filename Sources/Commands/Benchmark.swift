@@ -34,14 +34,7 @@ struct Benchmark: ParsableCommand {
 
     @OptionGroup var common: ComparisonOptions
 
-    @Option(
-        help: ArgumentHelp(
-            "What to do about another size: refuse (default for devices), resize (for images) or "
-                + "prefix.", valueName: "policy"))
-    var sizePolicy: SizePolicy?
-
-    @Flag(help: "Write even though something else than the source is on the target.")
-    var overwrite = false
+    @OptionGroup var consent: ConsentOptions
 
     func validate() throws {
         try Self.validate(steps: benchmark, common)
@@ -62,8 +55,7 @@ struct Benchmark: ParsableCommand {
 
     func run() throws {
         var options = common.options()
-        options.sizePolicy = sizePolicy?.asOption
-        options.overwrites = overwrite
+        consent.apply(to: &options)
         try BenchmarkRun(
             common, options,
             .init(steps: benchmark, pattern: pattern, seed: seed, plot: plot)

@@ -24,14 +24,7 @@ struct Refresh: ParsableCommand {
 
     @OptionGroup var snapshot: SnapshotSizeOption
 
-    @Option(
-        help: ArgumentHelp(
-            "What to do about another size: refuse (default for devices), resize (for images) or "
-                + "prefix.", valueName: "policy"))
-    var sizePolicy: SizePolicy?
-
-    @Flag(help: "Write even though something else than the source is on the target.")
-    var overwrite = false
+    @OptionGroup var consent: ConsentOptions
 
     @Flag(help: "Read both sides again after the flush, all of them, and compare.")
     var verify = false
@@ -40,13 +33,12 @@ struct Refresh: ParsableCommand {
         if common.isRemote(common.source) {
             throw ValidationError("SOURCE must be a logical volume of this machine")
         }
-        try volume.validate(sizePolicy)
+        try volume.validate(consent.sizePolicy)
     }
 
     func run() throws {
         var options = common.options()
-        options.sizePolicy = sizePolicy?.asOption
-        options.overwrites = overwrite
+        consent.apply(to: &options)
         options.verifies = verify
         volume.apply(to: &options)
         let plan = VolumePlan(

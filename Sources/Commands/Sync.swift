@@ -27,14 +27,7 @@ struct Sync: ParsableCommand {
     @Flag(help: "With --dry-run: end with 1 when there are differences.")
     var exitCode = false
 
-    @Option(
-        help: ArgumentHelp(
-            "What to do about another size: refuse (default for devices), resize (for images) or "
-                + "prefix.", valueName: "policy"))
-    var sizePolicy: SizePolicy?
-
-    @Flag(help: "Write even though something else than the source is on the target.")
-    var overwrite = false
+    @OptionGroup var consent: ConsentOptions
 
     @OptionGroup var volume: TargetVolumeOptions
 
@@ -53,7 +46,7 @@ struct Sync: ParsableCommand {
 
     func validate() throws {
         if let benchmark { try validateBenchmark(steps: benchmark) }
-        try volume.validate(sizePolicy)
+        try volume.validate(consent.sizePolicy)
         if exitCode && !dryRun { throw ValidationError("--exit-code goes with --dry-run") }
         try validateVolume()
         if dryRun && verify { throw ValidationError("--verify does not go with --dry-run") }
@@ -88,8 +81,7 @@ struct Sync: ParsableCommand {
 
     func run() throws {
         var options = common.options()
-        options.sizePolicy = sizePolicy?.asOption
-        options.overwrites = overwrite
+        consent.apply(to: &options)
         volume.apply(to: &options)
         if let benchmark { try BenchmarkRun(common, options, .init(steps: benchmark)).run() }
         options.wholeFile = wholeFile
