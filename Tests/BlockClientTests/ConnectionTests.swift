@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// Connections that do not come about, or must not be trusted.
-@Suite(.timeLimit(.minutes(30))) struct ConnectionTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct ConnectionTests {
     @Test func `a certificate that nobody vouches for is told, and not tried again`() throws {
         let scratch = try ScratchDirectory()
         try must(

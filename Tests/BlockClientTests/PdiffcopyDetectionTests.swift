@@ -11,7 +11,7 @@ import Testing
 import WireProtocol
 
 /// What is taken for a pdiffcopy server, and what of it for a source or target.
-@Suite(.timeLimit(.minutes(30))) struct PdiffcopyDetectionTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct PdiffcopyDetectionTests {
     private let wishes = PdiffcopyServer.Wishes(block: 1 << 20, digest: nil, concurrency: nil)
 
     /// A server that gives each request the same answer.

@@ -12,7 +12,7 @@ import Testing
 import WireProtocol
 
 /// A server of pdiffcopy as it should be, and one that lies.
-@Suite(.timeLimit(.minutes(30))) struct PdiffcopyTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct PdiffcopyTests {
     private static let block = 64 << 10
     private static let size = 5 * block + 777
 

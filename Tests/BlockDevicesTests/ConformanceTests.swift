@@ -44,7 +44,7 @@ private enum Implementations {
     }
 }
 
-@Suite struct ConformanceTests {
+@Suite(.blocking) struct ConformanceTests {
     @Test(arguments: Implementations.all)
     func `a block device keeps what is written`(implementation: Implementation) throws {
         let (device, keeper) = try implementation.make(3 << 20)
@@ -174,7 +174,7 @@ private enum Implementations {
     }
 }
 
-@Suite(.enabled(if: isRoot, "loop devices need root")) struct BlockSpecialFileTests {
+@Suite(.blocking, .enabled(if: isRoot, "loop devices need root")) struct BlockSpecialFileTests {
     @Test func `opening for writing claims the device`() throws {
         let loop = try LoopDevice(size: 1 << 20)
         let first = try BlockSpecialFile(path: loop.path, name: loop.path, access: .readWrite)

@@ -26,7 +26,7 @@ private let KiB = 1 << 10
     }
 }
 
-@Suite(.enabled(if: isRoot, "loop devices need root")) struct ThinVolumeFileTests {
+@Suite(.blocking, .enabled(if: isRoot, "loop devices need root")) struct ThinVolumeFileTests {
     private func open(_ loop: LoopDevice, areZeroed: Bool) throws -> BlockSpecialFile {
         try BlockSpecialFile(
             path: loop.path, name: loop.path, access: .readWrite,

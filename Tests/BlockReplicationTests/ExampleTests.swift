@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// The package of docs/example, built as its users build theirs.
-@Suite struct ExampleTests {
+@Suite(.blocking) struct ExampleTests {
     private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         .deletingLastPathComponent().deletingLastPathComponent().path
 

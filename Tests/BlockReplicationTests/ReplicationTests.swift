@@ -8,7 +8,7 @@ import TestSupport
 import Testing
 
 /// The library as its users see it: nothing here is imported from the layers below.
-@Suite struct ReplicationTests {
+@Suite(.blocking) struct ReplicationTests {
     private let scratch: ScratchDirectory
     private let source: String
     private let size = (5 << 20) + 777

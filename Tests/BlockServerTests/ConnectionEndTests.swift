@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// Connections whose client ends them.
-@Suite(.timeLimit(.minutes(30))) struct ConnectionEndTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct ConnectionEndTests {
     private let rig: ServerRig
 
     init() throws { rig = try ServerRig() }

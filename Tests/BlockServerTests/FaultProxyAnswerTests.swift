@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// The proxy as a bad HTTP proxy.
-@Suite(.timeLimit(.minutes(30))) struct FaultProxyAnswerTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct FaultProxyAnswerTests {
     private let server: ScriptedServer
     private let proxy: FaultProxy
 

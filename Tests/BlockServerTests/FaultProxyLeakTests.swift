@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// What a proxy leaves behind.
-@Suite(.timeLimit(.minutes(30))) struct FaultProxyLeakTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct FaultProxyLeakTests {
     // In a process of its own: other tests open and close files all the time.
     @Test func `no descriptor is left, however the connections ended`() async {
         await #expect(processExitsWith: .success) {

@@ -9,7 +9,7 @@ import TestSupport
 import Testing
 
 /// The proxy as a bad network.
-@Suite(.timeLimit(.minutes(30))) struct FaultProxyTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct FaultProxyTests {
     private let server: ScriptedServer
     private let proxy: FaultProxy
 

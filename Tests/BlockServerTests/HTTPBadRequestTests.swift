@@ -11,7 +11,7 @@ import Testing
 import WireProtocol
 
 /// A live server and a great many requests that are wrong in some way.
-@Suite(.timeLimit(.minutes(30))) struct HTTPBadRequestTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPBadRequestTests {
     /// How many, and from which seed; both may be set for a longer run.
     private static let environment = ProcessInfo.processInfo.environment
     private static let count = environment["BLKFERRY_BAD_REQUESTS"].flatMap { Int($0) } ?? 100_000

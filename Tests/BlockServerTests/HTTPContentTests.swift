@@ -8,7 +8,7 @@ import Testing
 import WireProtocol
 
 /// A device's raw bytes, whole and in ranges (RFC 9110, section 14), and programs that read them.
-@Suite(.timeLimit(.minutes(30))) struct HTTPContentTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPContentTests {
     private static let size = (3 << 20) + 1234
     private let scratch: ScratchDirectory
     private let image: SeededImage
@@ -110,7 +110,7 @@ import WireProtocol
 }
 
 /// Programs that know nothing of blkferry read a device.
-@Suite(.timeLimit(.minutes(30))) struct HTTPForeignClientTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPForeignClientTests {
     private let scratch: ScratchDirectory
     private let image: SeededImage
     private let server: TestServer

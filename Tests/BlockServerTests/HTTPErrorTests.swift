@@ -8,7 +8,7 @@ import Testing
 import WireProtocol
 
 /// What is answered to those who do not keep to the protocol.
-@Suite(.timeLimit(.minutes(30))) struct HTTPErrorTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPErrorTests {
     private let scratch: ScratchDirectory
     private let image: SeededImage
     private let server: TestServer

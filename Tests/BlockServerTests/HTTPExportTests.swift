@@ -8,7 +8,7 @@ import Testing
 import WireProtocol
 
 /// What a server offers, by which names, and that nothing else can be reached.
-@Suite(.timeLimit(.minutes(30))) struct HTTPExportTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPExportTests {
     private let scratch: ScratchDirectory
 
     init() throws { scratch = try ScratchDirectory() }

@@ -11,7 +11,7 @@ import Testing
 import WireProtocol
 
 /// Memory stays bounded whatever clients do, and the server answers others meanwhile.
-@Suite(.serialized, .timeLimit(.minutes(30))) struct HTTPLoadTests {
+@Suite(.serialized, .blocking, .timeLimit(.minutes(30))) struct HTTPLoadTests {
     private static let bound = 200 << 20
     private let scratch: ScratchDirectory
     private let image: SeededImage

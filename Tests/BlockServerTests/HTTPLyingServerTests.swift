@@ -15,7 +15,7 @@ import Testing
 import WireProtocol
 
 /// What a client does with a server that is broken, malicious, or none at all: it says so.
-@Suite(.timeLimit(.minutes(30))) struct HTTPLyingServerTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPLyingServerTests {
     private typealias Answer = @Sendable (String) -> (type: String, body: [UInt8])
 
     private static let size = 1 << 20

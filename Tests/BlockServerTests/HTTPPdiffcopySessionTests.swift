@@ -8,7 +8,7 @@ import Testing
 import WireProtocol
 
 /// What pdiffcopy's requests are refused, and whom they keep out.
-@Suite(.timeLimit(.minutes(30))) struct HTTPPdiffcopySessionTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPPdiffcopySessionTests {
     private static let size = 1 << 20
     /// As pdiffcopy's client calls itself.
     private static let agent = ["User-Agent: python-requests/2.32.5"]

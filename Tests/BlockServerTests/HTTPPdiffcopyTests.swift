@@ -8,7 +8,7 @@ import Testing
 import WireProtocol
 
 /// Requests of pdiffcopy's protocol, one by one, and the real server beside ours.
-@Suite(.timeLimit(.minutes(30))) struct HTTPPdiffcopyTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPPdiffcopyTests {
     private static let size = (3 << 20) + 1234
     private let scratch: ScratchDirectory
     private let image: SeededImage

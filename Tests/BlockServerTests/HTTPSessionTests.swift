@@ -12,7 +12,7 @@ import Testing
 import WireProtocol
 
 /// Who may have a device beside whom, and when that ends.
-@Suite(.timeLimit(.minutes(30))) struct HTTPSessionTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPSessionTests {
     private let scratch: ScratchDirectory
     private let image: SeededImage
 

@@ -8,9 +8,11 @@ import Testing
 import WireProtocol
 
 /// What each credential may do with each export: every cell.
-@Suite(.timeLimit(.minutes(30))) struct HTTPTokenTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPTokenTests {
     private let scratch: ScratchDirectory
     private let server: TestServer
+    /// For pdiffcopy: what its requests begin ends by silence alone.
+    private let impatient: TestServer
     private let size = 1 << 20
 
     private enum Credential: String, CaseIterable {
@@ -54,13 +56,16 @@ import WireProtocol
             try entry(.directory, .readWrite, "images/"),
             try entry(.nothing, .readWrite, "elsewhere"),
         ]
-        server = try TestServer(
-            scratch.file("rw") + ":rw", scratch.file("ro"), scratch.file("images/") + ":rw"
-        ) {
-            $0.tokens = tokens
-            // What pdiffcopy's requests begin ends by silence alone.
-            $0.sessionTimeout = 0.05
+        func start(sessionTimeout: Double) throws -> TestServer {
+            try TestServer(
+                scratch.file("rw") + ":rw", scratch.file("ro"), scratch.file("images/") + ":rw"
+            ) {
+                $0.tokens = tokens
+                $0.sessionTimeout = sessionTimeout
+            }
         }
+        server = try start(sessionTimeout: 60)
+        impatient = try start(sessionTimeout: 0.05)
     }
 
     private func path(_ export: Export) -> String {
@@ -101,9 +106,9 @@ import WireProtocol
     ) throws -> Int {
         func ask(_ method: String, _ endpoint: String, body: [UInt8]? = nil) throws -> Int {
             let target = endpoint.replacing("?", with: "?filename=\(percentEncoded(path))&")
-            return try server.ask(method, target, headers, body: body).status
+            return try impatient.ask(method, target, headers, body: body).status
         }
-        defer { #expect(becomesTrue { server.server.sessionCount == 0 }) }
+        defer { #expect(becomesTrue { impatient.server.sessionCount == 0 }) }
         switch operation {
         case .pdiffcopyInfo: return try ask("GET", "/info?")
         case .pdiffcopyHashes: return try ask("GET", "/hashes?method=sha1")

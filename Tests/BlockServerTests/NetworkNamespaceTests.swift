@@ -7,7 +7,7 @@ import Testing
 /// Two hosts with a cable between them.
 @Suite(
     .enabled(if: NetworkNamespaces.isAvailable, "network namespaces need root and ip(8)"),
-    .timeLimit(.minutes(30)))
+    .blocking, .timeLimit(.minutes(30)))
 struct NetworkNamespaceTests {
     /// A connection over the cable, made by Python: the first host serves, the second one asks.
     private static let client = """

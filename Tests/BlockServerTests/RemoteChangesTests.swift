@@ -8,7 +8,7 @@ import TestSupport
 import Testing
 
 /// Push and pull of what a change map names.
-@Suite(.timeLimit(.minutes(30))) struct RemoteChangesTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct RemoteChangesTests {
     private let rig: ServerRig
     private let image: String
 

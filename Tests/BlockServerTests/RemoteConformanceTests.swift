@@ -9,7 +9,7 @@ import Testing
 import WireProtocol
 
 /// A device of a server is a block device like those of this machine.
-@Suite(.timeLimit(.minutes(30))) struct RemoteConformanceTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct RemoteConformanceTests {
     /// Those that this user can make; a test that is skipped shows when that is not all.
     static let all = every.filter { isRoot || !$0.needsRoot }
 

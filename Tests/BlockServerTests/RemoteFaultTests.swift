@@ -12,7 +12,7 @@ import TestSupport
 import Testing
 
 /// Push and pull over a bad network: equal in the end, or the promised error.
-@Suite(.timeLimit(.minutes(30)), .serialized) struct RemoteFaultTests {
+@Suite(.blocking, .timeLimit(.minutes(30)), .serialized) struct RemoteFaultTests {
     private let rig: ServerRig
     private let proxy: FaultProxy
     private let size = 12 << 20

@@ -11,7 +11,7 @@ import TestSupport
 import Testing
 
 /// What holds for every push and pull.
-@Suite(.timeLimit(.minutes(30))) struct RemotePropertyTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct RemotePropertyTests {
     private let rig: ServerRig
     private let image: String
 

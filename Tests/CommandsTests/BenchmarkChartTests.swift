@@ -9,7 +9,7 @@ import Testing
 @testable import Commands
 
 /// The chart of a benchmark.
-@Suite(.timeLimit(.minutes(30))) struct BenchmarkChartTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct BenchmarkChartTests {
     /// The texts of an SVG file that parses as XML, in their order.
     private func texts(_ path: String) throws -> [String] {
         let script = """

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Benchmarks that do not come to their end.
-@Suite(.timeLimit(.minutes(30))) struct BenchmarkInterruptionTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct BenchmarkInterruptionTests {
     private func isAlive(_ process: Int32) -> Bool { kill(process, 0) == 0 }
 
     @Test(arguments: [SIGINT, SIGTERM, SIGHUP])

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// A benchmark beside an rsync: the real one, or one that fails.
-@Suite(.timeLimit(.minutes(30))) struct BenchmarkRsyncTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct BenchmarkRsyncTests {
     /// rsync's daemon on a loopback port, killed when the test forgets it; it serves a directory.
     private final class Daemon {
         struct NotListening: Error {}

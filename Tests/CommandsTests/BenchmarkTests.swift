@@ -64,7 +64,7 @@ struct BenchmarkRig {
 }
 
 /// `blkferry benchmark` between images: what needs no root.
-@Suite(.timeLimit(.minutes(30))) struct BenchmarkTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct BenchmarkTests {
     private let rig = Result { try BenchmarkRig() }
 
     @Test func `a row for each step, the same in text and JSON, and the target equals the source`()

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `blkferry` on real block devices.
-@Suite(.enabled(if: isRoot, "loop devices need root")) struct DeviceSyncTests {
+@Suite(.blocking, .enabled(if: isRoot, "loop devices need root")) struct DeviceSyncTests {
     private let size = 24 << 20
 
     @Test(arguments: [512, 4096], [512, 4096])

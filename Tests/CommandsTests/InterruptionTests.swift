@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Runs that do not come to their end.
-@Suite(.enabled(if: isRoot, "loop devices need root")) struct InterruptionTests {
+@Suite(.blocking, .enabled(if: isRoot, "loop devices need root")) struct InterruptionTests {
     private let size = 192 << 20
     private let source: LoopDevice
     private let target: LoopDevice

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// What every subcommand obeys.
-@Suite struct LawTests {
+@Suite(.blocking) struct LawTests {
     /// A subcommand, and operands that it could work with.
     struct Subcommand: Sendable, CustomTestStringConvertible {
         let name: [String]

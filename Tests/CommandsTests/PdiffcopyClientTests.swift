@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// The real pdiffcopy as the client of `serve`, with images: what needs no root.
-@Suite(.timeLimit(.minutes(30))) struct PdiffcopyClientTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct PdiffcopyClientTests {
     private let scratch: ScratchDirectory
     private let server: ServeProcess
     private let source: String
@@ -255,7 +255,7 @@ import Testing
 }
 
 /// The same with block devices.
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct PdiffcopyClientDeviceTests {
     private let size = 16 << 20
 

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `sync` and `verify` with a file on a server of the real pdiffcopy: what needs no root.
-@Suite(.timeLimit(.minutes(30))) struct PdiffcopyServerTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct PdiffcopyServerTests {
     private let scratch: ScratchDirectory
     private let there: String
     private let server: Pdiffcopy.Server
@@ -263,7 +263,7 @@ import Testing
 }
 
 /// Block devices of this machine, and files on a server of the real pdiffcopy.
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct PdiffcopyDeviceTests {
     private let size = 16 << 20
 

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Block devices on a server, and the safety gate there.
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct RemoteDeviceTests {
     private let size = 16 << 20
     private let source: LoopDevice

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Runs over the network that do not come to their end, or not at once.
-@Suite(.timeLimit(.minutes(30))) struct RemoteInterruptionTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct RemoteInterruptionTests {
     private let scratch: ScratchDirectory
     private let there: String
     private let server: ServeProcess

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `sync`, `verify` and `list` with images on a server: what needs no root.
-@Suite(.timeLimit(.minutes(30))) struct RemoteImageTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct RemoteImageTests {
     private let scratch: ScratchDirectory
     private let there: String
     private let server: ServeProcess

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `ssh://` where something is in the way: one clear line each, at once.
-@Suite(.timeLimit(.minutes(30))) struct SSHErrorTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct SSHErrorTests {
     private let scratch: ScratchDirectory
     private let server: SSHServer
     private let source: String

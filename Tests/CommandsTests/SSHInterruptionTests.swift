@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `ssh://` runs whose client, ssh or server dies on the way.
-@Suite(.timeLimit(.minutes(30))) struct SSHInterruptionTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct SSHInterruptionTests {
     private let scratch: ScratchDirectory
     private let server: SSHServer
     private let source: String

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `ssh://` by a real ssh and sshd: what works.
-@Suite(.timeLimit(.minutes(30))) struct SSHTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct SSHTests {
     private let scratch: ScratchDirectory
     private let server: SSHServer
     private let source: String
@@ -173,7 +173,7 @@ import Testing
 }
 
 /// Block devices, and the safety gate over there.
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct SSHDeviceTests {
     private let size = 16 << 20
     private let server: SSHServer

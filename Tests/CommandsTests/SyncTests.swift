@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `blkferry sync` and `verify` between images: what needs no root.
-@Suite struct ImageSyncTests {
+@Suite(.blocking) struct ImageSyncTests {
     private let scratch: ScratchDirectory
     private let source: String
     private let size = (5 << 20) + 1
@@ -236,7 +236,7 @@ import Testing
 }
 
 /// Sparse images.
-@Suite struct SparseSyncTests {
+@Suite(.blocking) struct SparseSyncTests {
     private let scratch: ScratchDirectory
 
     init() throws { scratch = try ScratchDirectory() }

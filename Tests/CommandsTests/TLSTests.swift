@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// TLS as users have it: certificates of openssl(1), curl, `openssl s_client`.
-@Suite(.timeLimit(.minutes(30))) struct TLSTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct TLSTests {
     private let scratch: ScratchDirectory
     private let image: String
     private let size = 4 << 20

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Tokens as users have them: files, the environment, and nothing of them to be seen.
-@Suite(.timeLimit(.minutes(30))) struct TokenTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct TokenTests {
     private let scratch: ScratchDirectory
     private let image: String
     private let size = 1 << 20

@@ -8,7 +8,7 @@ import Testing
 /// Server and client on hosts of their own.
 @Suite(
     .enabled(if: NetworkNamespaces.isAvailable, "network namespaces need root and ip(8)"),
-    .timeLimit(.minutes(30)))
+    .blocking, .timeLimit(.minutes(30)))
 struct TwoHostsTests {
     @Test(arguments: [4, 6])
     func `a device goes over the cable and back`(version: Int) throws {

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// What works without root, tried as the user nobody.
-@Suite(.timeLimit(.minutes(30)), .enabled(if: isRoot)) struct UnprivilegedTests {
+@Suite(.blocking, .timeLimit(.minutes(30)), .enabled(if: isRoot)) struct UnprivilegedTests {
     @Test func `images are served, pushed and pulled by users, with token and TLS`() throws {
         let scratch = try ScratchDirectory()
         let size = 2 << 20

@@ -7,7 +7,7 @@ import Testing
 
 /// Options for logical volumes where there are none; what they do is shown by the scenarios of
 /// tools/lab.
-@Suite struct VolumeTests {
+@Suite(.blocking) struct VolumeTests {
     @Test(arguments: [
         ["sync", "--snapshot-size", "5G", "vg/a", "b"],
         ["sync", "--snapshot", "--snapshot-size", "0", "vg/a", "b"],

@@ -7,7 +7,7 @@ import LinuxIO
 import TestSupport
 import Testing
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct GateContentTests {
     @Test func aForeignSignatureIsNamedAndKept() throws {
         let loop = try LoopDevice(size: 16 * MiB)

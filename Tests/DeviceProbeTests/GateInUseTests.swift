@@ -10,7 +10,7 @@ import TestSupport
 import Testing
 
 /// Mounts are read-only here: what a file system writes on its own would look like the gate's doing.
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct GateInUseTests {
     @Test func aMountedTargetIsRefusedWithItsMountPoint() throws {
         let loop = try LoopDevice(size: 32 * MiB)

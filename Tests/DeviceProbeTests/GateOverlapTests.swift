@@ -7,7 +7,7 @@ import LinuxIO
 import TestSupport
 import Testing
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct GateOverlapTests {
     private func overlapRefusal(_ source: String, _ target: String) throws -> Refusal {
         let opened = try openSource(source)

@@ -9,7 +9,7 @@ import SystemPackage
 import TestSupport
 import Testing
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct GateTargetTests {
     @Test func aReadOnlyDeviceIsRefused() throws {
         let loop = try LoopDevice(size: MiB, readOnly: true)

@@ -143,7 +143,7 @@ private func policy(
     return policy
 }
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct GateVolumeTests {
     @Test func `a volume is grown to whole extents, and what lies beyond the source is zeros`()
         throws

@@ -67,7 +67,7 @@ final class MadeUpTree: Sendable {
     }
 }
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct MadeUpTreeTests {
     private static let lvm = [
         "dm/name": "vg0-root",

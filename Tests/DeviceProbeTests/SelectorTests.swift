@@ -17,7 +17,7 @@ struct SelectorSyntaxTests {
     }
 }
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct SelectorTests {
     @Test func aFileSystemIsFoundByUUIDInAnyCaseAndByExactLabel() throws {
         let loop = try LoopDevice(size: 16 * MiB)
@@ -88,7 +88,7 @@ struct SelectorTests {
     }
 }
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct InventoryTests {
     @Test func everyDeviceWithASizeIsListedInNaturalOrder() throws {
         let disk = try PartitionedDisk()

@@ -10,7 +10,7 @@ import SystemPackage
 import TestSupport
 import Testing
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct SourceTests {
     @Test func aMissingSourceFailsWithENOENT() throws {
         do throws(ProbeError) {

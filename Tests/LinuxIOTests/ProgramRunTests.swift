@@ -6,7 +6,7 @@ import SystemPackage
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(30))) struct ProgramRunTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct ProgramRunTests {
     private func shell(
         _ script: String, _ reading: ProgramRun.Reading, unless isOver: () -> Bool = { false }
     ) throws(Errno) -> ProgramRun {

@@ -6,7 +6,7 @@ import LogicalVolumes
 import TestSupport
 import Testing
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct CowDeviceTests {
     private let tools: ScriptedTools
     private let loop: LoopDevice

@@ -93,7 +93,7 @@ private let thin = [
 ]
 private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-aotz--"]
 
-@Suite(.timeLimit(.minutes(30))) struct LocalVolumesTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct LocalVolumesTests {
     @Test func `a linear volume is made in whole extents`() throws {
         let lvm = try ScriptedGroup(volumes: [])
         // It is not found afterwards, since the script makes none.

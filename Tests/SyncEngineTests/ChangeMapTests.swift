@@ -7,7 +7,7 @@ import Testing
 
 @testable import SyncEngine
 
-@Suite struct SyncOfChangesTests {
+@Suite(.blocking) struct SyncOfChangesTests {
     @Test(arguments: UInt64(1)...40)
     func `what a map names is synced, and nothing else is read or written`(seed: UInt64) {
         let pair = DevicePair(seed: seed)

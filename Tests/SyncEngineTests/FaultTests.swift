@@ -9,7 +9,7 @@ import Testing
 
 @testable import SyncEngine
 
-@Suite struct FaultTests {
+@Suite(.blocking) struct FaultTests {
     private let size = 4 << 20
     private let window = BlockLayout().window
     private let source: [UInt8]

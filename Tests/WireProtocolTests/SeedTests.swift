@@ -10,7 +10,7 @@ import WireProtocol
 
 /// What tools/fuzz starts from, and bytes made up at random: nothing may crash, and what is
 /// accepted must keep the promises that the targets check.
-@Suite(.timeLimit(.minutes(30))) struct SeedTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct SeedTests {
     @Test(arguments: FuzzTarget.allCases)
     func `every committed input runs through`(target: FuzzTarget) throws {
         let directory = "\(sourceTree)/Tests/FuzzSeeds/\(target.rawValue)"
@@ -52,7 +52,7 @@ import WireProtocol
 }
 
 /// Frames that are right, at random.
-@Suite(.timeLimit(.minutes(30))) struct RandomFrameTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct RandomFrameTests {
     @Test func `payloads are what they were before`() throws {
         var random = SeededGenerator(seed: 1)
         for _ in 0..<500 {
