@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import DeviceProbe
 internal import Digests
 package import WireProtocol
 
@@ -13,8 +12,8 @@ package struct SSHSettings: Sendable {
     package var remoteCommand = "blkferry"
     /// Whether the device that the URL names is written to.
     package var isTarget = false
-    /// Whether it may be made where it is missing: a logical volume.
-    package var createsVolume = false
+    /// Whether a logical volume may be made: that one, where it is missing, or a snapshot of it.
+    package var makesVolumes = false
 
     package init() {}
 }
@@ -46,7 +45,8 @@ package struct SSHCommand: Sendable {
     ///   - settings: what the user wants.
     ///   - group: the name under which its processes over there find their server.
     package init(_ location: RemoteLocation, _ settings: SSHSettings, group: String) {
-        let mayCreate = settings.createsVolume && location.selector.flatMap(VolumePlace.init) != nil
+        let mayCreate =
+            settings.makesVolumes && location.selector.map(ExportSelector.canBeVolume) ?? false
         let access = settings.isTarget ? mayCreate ? "rw,create" : "rw" : "ro"
         let exports =
             location.selector.map { "--export \(shellQuoted("\($0):\(access)"))" }

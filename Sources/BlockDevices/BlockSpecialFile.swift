@@ -19,6 +19,9 @@ package final class BlockSpecialFile: BlockDevice {
     private let size: Atomic<Int>
     private let units: (logicalSector: Int, alignment: Int)
 
+    /// For ioctl(2).
+    var descriptor: Int32 { file.main.rawValue }
+
     /// Opens a block device.
     ///
     /// - Parameters:

@@ -140,21 +140,9 @@ package final class ImageFile: BlockDevice {
 
     /// The size and the time of change, which unlike that of modification nobody can set back.
     ///
-    /// It waits until a change that comes later has another time: a tick of the kernel's clock, or two
-    /// seconds where the file system counts whole ones. `nil` where the file goes on to change.
+    /// It may wait for two seconds; `nil` where the file goes on to change.
     package func lastingStamp() -> ContentStamp? {
-        for _ in 0..<3 {
-            guard let status = try? file.main.status() else { return nil }
-            let unit = status.changed % 1_000_000_000 == 0 ? 2_100_000_000 : 40_000_000
-            var now = timespec()
-            clock_gettime(CLOCK_REALTIME, &now)
-            let age = now.tv_sec &* 1_000_000_000 &+ now.tv_nsec &- status.changed
-            if age >= unit { return ContentStamp([status.size, status.changed]) }
-            // A clock that was set back, or that of another machine.
-            guard age >= 0 else { return nil }
-            usleep(UInt32((unit - age) / 1000 + 1000))
-        }
-        return nil
+        settled { try? file.main.status() }.map { ContentStamp([$0.size, $0.changed]) }
     }
 }
 

@@ -53,4 +53,8 @@ package final class ZeroExtendedDevice: BlockDevice {
     }
 
     package func flush() throws(IOError) {}
+
+    package func contentStamp() -> ContentStamp? { base?.contentStamp() }
+
+    package func lastingStamp() -> ContentStamp? { base?.lastingStamp() }
 }

@@ -162,7 +162,7 @@ extension Replication.Options {
         settings.command = access.sshCommand
         settings.remoteCommand = access.remoteCommand
         settings.isTarget = isTarget
-        settings.createsVolume = isTarget && createsVolume
+        settings.makesVolumes = isTarget && (createsVolume || targetSnapshot != nil)
         return settings
     }
 }

@@ -91,7 +91,7 @@ extension Replication {
     /// The first half of the SHA-256 of words that none of them can imitate.
     private func name(of words: [String]) throws(ReplicationError) -> String {
         let text = words.map { "\($0.utf8.count):\($0)" }.joined(separator: ",")
-        return hexadecimal(try sha256(Array(text.utf8)).prefix(16))
+        return hexadecimal(try digest(of: Array(text.utf8)).prefix(16))
     }
 
     /// One of the two devices.
@@ -125,11 +125,10 @@ extension Replication {
             do throws(IOError) { try device.read(into: bytes, at: start) } catch {
                 throw ReplicationError(error)
             }
-            digests += try sha256(
-                UnsafeRawBufferPointer(
-                    rebasing: bytes[range.lowerBound - start..<range.upperBound - start]))
+            digests += try digest(
+                of: Array(bytes[range.lowerBound - start..<range.upperBound - start]))
         }
-        return hexadecimal(try sha256(digests))
+        return hexadecimal(try digest(of: digests))
     }
 
     /// Compares places at random, other ones each time; nothing is written.
@@ -162,21 +161,9 @@ extension Replication {
     }
 }
 
-private func sha256(_ bytes: [UInt8]) throws(ReplicationError) -> [UInt8] {
-    try bytes.withUnsafeBufferPointer { buffer throws(ReplicationError) in
-        try sha256(UnsafeRawBufferPointer(buffer))
-    }
-}
-
-private func sha256(_ bytes: UnsafeRawBufferPointer) throws(ReplicationError) -> [UInt8] {
-    do throws(DigestError) {
-        var hasher = try BlockHasher(DigestMethod(named: "sha256"), key: nil)
-        let memory = AlignedBuffer(count: hasher.method.byteCount)
-        let digest = UnsafeMutableRawBufferPointer(
-            rebasing: memory.bytes[..<hasher.method.byteCount])
-        try hasher.digest(of: bytes, into: digest)
-        return Array(digest)
-    } catch {
+/// The SHA-256.
+private func digest(of bytes: [UInt8]) throws(ReplicationError) -> [UInt8] {
+    do throws(DigestError) { return try sha256(of: bytes) } catch {
         throw ReplicationError(.invalid, "\(error.object): \(error.operation): \(error.reason)")
     }
 }

@@ -155,19 +155,28 @@ public final class Replication: Sendable {
     /// - Parameters:
     ///   - changes: where the two may differ, in bytes: ascending, apart from each other; `nil` for
     ///     everywhere. All else is neither read nor written.
+    ///   - stamp: of the source, from before `changes` were asked for: what is written after that
+    ///     may not be among them.
     ///   - end: called when the target is flushed, and is still open.
     /// - Returns: what was done.
-    package func run(changes: [ByteRange]?, end: (SyncReport) -> Void) -> Report {
+    package func run(
+        changes: [ByteRange]?, since stamp: ContentStamp? = nil, end: (SyncReport) -> Void
+    ) -> Report {
         precondition(!hasBegun.exchange(true, ordering: .relaxed), "a replication runs once")
-        return perform(changes, end)
+        return perform(changes, since: stamp, end)
     }
 
+    /// Changes when somebody writes to the source.
+    package func sourceStamp() -> ContentStamp? { sourceEnd.device.contentStamp() }
+
     private func perform(
-        _ changes: [ByteRange]? = nil, _ end: (SyncReport) -> Void = { _ in }
+        _ changes: [ByteRange]? = nil, since stamp: ContentStamp? = nil,
+        _ end: (SyncReport) -> Void = { _ in }
     ) -> Report {
         let (source, target) = (sourceEnd.device, targetEnd.device)
         var engineOptions = engineOptions
         engineOptions.changes = changes
+        engineOptions.sourceStamp = stamp
         let result =
             action == .compare
             ? SyncEngine.compare(

@@ -167,7 +167,7 @@ extension ExportTable {
         }
         for export in exports {
             guard case .path(let exported) = export.selector else { continue }
-            if export.group != nil || export.canCreate {
+            if export.group != nil || export.canCreate && VolumePlace(exported) != nil {
                 consider(try volume(path, in: export, canCreate: canCreate))
             } else if export.isDirectory {
                 guard path.hasPrefix(exported) else { continue }
@@ -203,7 +203,7 @@ extension ExportTable {
                 found += machine.filter { $0.hasTag(export.text) }.map {
                     Found(
                         id: $0.stableTag ?? export.text, name: $0.entry.path, path: $0.entry.path,
-                        access: export.access, description: $0)
+                        access: export.access, description: $0, canCreateVolume: export.canCreate)
                 }
             case .path where export.group != nil:
                 found += machine.compactMap { Found($0, in: export) }
@@ -239,7 +239,7 @@ extension ExportTable {
         guard let description = try? describe(path: path, as: path, view: view) else { return nil }
         return Found(
             id: description.stableTag ?? Self.nameBasedID(path), name: path, path: path,
-            access: export.access, description: description)
+            access: export.access, description: description, canCreateVolume: export.canCreate)
     }
 
     /// The place of an image that is exported by its path and is not there; `nil` where it is, or

@@ -77,6 +77,8 @@ enum RunWatcher {
     ) {
         var display = progress
         var signals = waitedFor()
+        // Others may cancel the run as well; that is no first signal.
+        var isInterrupted = false
         while true {
             var timeout = timespec(tv_sec: 0, tv_nsec: 200_000_000)
             let signal =
@@ -90,13 +92,14 @@ enum RunWatcher {
                 if errno == EAGAIN { display.show(Replication.Progress(control.progress)) }
                 continue
             }
-            if control.isCancelled {
+            if isInterrupted {
                 display.finish(Replication.Progress(control.progress))
                 console.error(messages.second, advice: messages.advice)
                 // A pool has room for one, for everybody.
                 MetadataSnapshots.shared.releaseAll()
                 exit(ExitStatus.interrupted.rawValue)
             }
+            isInterrupted = true
             control.cancel()
             display.clear()
             console.status("blkferry: \(messages.first)\n")

@@ -79,15 +79,12 @@ private final class SnapshotWatch: Sendable {
     func stop() -> IOError? {
         ticker.withLock { $0.take() }?.stop()
         // One that has overflowed since the last look was not read to the end as it was.
-        if snapshot.volume.isClassicSnapshot { look() }
+        if snapshot.volume.isClassicSnapshot { check { _ in } }
         return problem.withLock { $0 }
     }
 
     private func look() {
-        guard problem.withLock({ $0 }) == nil else { return }
-        do throws(IOError) {
-            let now = try snapshot.status()
-            if now.isInvalid { throw overflow }
+        check { now throws(IOError) in
             guard now.snapshotPercent ?? 100 >= Self.limit else { return }
             do throws(IOError) {
                 try snapshot.extend(by: (now.storeSize ?? now.size) / 2)
@@ -95,10 +92,19 @@ private final class SnapshotWatch: Sendable {
             } catch {
                 throw IOError(
                     now.fullName, "snapshot",
-                    reason:
-                        "it is about to overflow, and cannot be extended: \(error.reason)",
+                    reason: "it is about to overflow, and cannot be extended: \(error.reason)",
                     advice: "Make room in \(now.group), or --snapshot-size larger.")
             }
+        }
+    }
+
+    /// Makes sure that it has not overflowed, and does more with what LVM says of it.
+    private func check(_ more: (LogicalVolume) throws(IOError) -> Void) {
+        guard problem.withLock({ $0 }) == nil else { return }
+        do throws(IOError) {
+            let now = try snapshot.status()
+            if now.isInvalid { throw overflow }
+            try more(now)
         } catch {
             problem.withLock { $0 = error }
             control.cancel()

@@ -4,6 +4,7 @@
 internal import BlockDevices
 internal import BlockReplication
 internal import DeviceProbe
+internal import Digests
 internal import LinuxIO
 internal import LogicalVolumes
 internal import SyncEngine
@@ -41,15 +42,23 @@ struct VolumeRun {
     /// - Returns: what it came to.
     /// - Throws: why nothing was done.
     func run() throws(CommandFailure) -> RunPrinter.Outcome {
-        do throws(CommandFailure) { return try runOnVolume() } catch {
+        var hasFailed = false
+        do throws(CommandFailure) { return try runOnVolume(&hasFailed) } catch {
             // What was ended by a signal has not failed.
-            guard control.isCancelled, error.status == .deviceError else { throw error }
+            guard control.isCancelled, !hasFailed, error.status == .deviceError else { throw error }
             throw CommandFailure(
                 .interrupted, "\(target): \(kind.rawValue): interrupted, nothing was written")
         }
     }
 
-    private func runOnVolume() throws(CommandFailure) -> RunPrinter.Outcome {
+    /// Does the work; see `run`.
+    ///
+    /// - Parameter hasFailed: set where something was in the way of the run that is no signal.
+    /// - Returns: what it came to.
+    /// - Throws: why nothing was done.
+    private func runOnVolume(
+        _ hasFailed: inout Bool
+    ) throws(CommandFailure) -> RunPrinter.Outcome {
         let (lvm, volume) = try findVolume()
         guard !volume.isPart, !volume.isThinPool else {
             throw CommandFailure(.refused, "\(source): read: it is a part of LVM itself")
@@ -83,6 +92,7 @@ struct VolumeRun {
             result = try session.run(options, events)
         } catch {
             for failure in snapshot?.finish() ?? [] {
+                hasFailed = true
                 console.error(failure.message, advice: failure.advice)
             }
             throw error
@@ -129,15 +139,9 @@ struct VolumeRun {
     private func lockedJob(of volume: LogicalVolume) throws(CommandFailure) -> RunLock? {
         guard plan.leavesBase else { return nil }
         let lock: RunLock?
-        // A file's name has 255 bytes at most.
-        let place = String(
-            target.utf8.suffix(120).map { byte in
-                let character = Character(UnicodeScalar(byte))
-                return character.isASCII && (character.isLetter || character.isNumber)
-                    ? character : "_"
-            })
-        do throws(IOError) { lock = try RunLock("\(kind.rawValue)-\(volume.uuid)-\(place)") } catch
-        {
+        do throws(IOError) {
+            lock = try RunLock("\(kind.rawValue)-\(volume.uuid)-\(try fileName(of: target))")
+        } catch {
             throw CommandFailure(error)
         }
         guard let lock else {
@@ -147,5 +151,14 @@ struct VolumeRun {
                 advice: "Wait until it has ended.")
         }
         return lock
+    }
+
+    /// What stands for the target in a file's name, which has no slashes and 255 bytes at most.
+    private func fileName(of target: String) throws(IOError) -> String {
+        do throws(DigestError) {
+            return hexadecimal(try sha256(of: Array(target.utf8)).prefix(16))
+        } catch {
+            throw IOError(target, error.operation, reason: error.reason)
+        }
     }
 }

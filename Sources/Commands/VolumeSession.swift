@@ -56,6 +56,7 @@ struct VolumeSession {
         let identity: String
         let changes: ChangeMap?
         let number: Int
+        let stamp = replication.sourceStamp()
         do throws(ReplicationError) {
             identity = try replication.targetIdentity()
             let base = try asReplicationError { () throws(IOError) -> LogicalVolume? in
@@ -65,7 +66,9 @@ struct VolumeSession {
             changes = trusted(base, replication, identity)
             if kind.isSync {
                 try asReplicationError { () throws(IOError) in
-                    try VolumeSnapshot.invalidateRecords(of: family, for: identity, lvm)
+                    for volume in families {
+                        try VolumeSnapshot.invalidateRecords(of: volume, for: identity, lvm)
+                    }
                 }
             }
         } catch {
@@ -73,7 +76,7 @@ struct VolumeSession {
         }
         var record: ReplicaRecord?
         var failures: [CommandFailure] = []
-        let report = replication.run(changes: changes?.ranges) { result in
+        let report = replication.run(changes: changes?.ranges, since: stamp) { result in
             guard kind.isSync, result.failure == nil, result.flushError == nil,
                 !result.wasInterrupted, result.tally.writeErrorCount == 0,
                 result.tally.unreadable == 0
@@ -89,13 +92,14 @@ struct VolumeSession {
         return Ending(report: report, record: record, failures: failures, identity: identity)
     }
 
-    /// The volume that all snapshots in question are of.
-    private var family: LogicalVolume {
-        guard let uuid = origin.originUUID, let name = origin.origin else { return origin }
+    /// The volumes that the snapshots in question are of: the source, and where it is a snapshot
+    /// itself, its origin.
+    private var families: [LogicalVolume] {
+        guard let uuid = origin.originUUID, let name = origin.origin else { return [origin] }
         var family = origin
         family.uuid = uuid
         family.name = name
-        return family
+        return [origin, family]
     }
 
     private func findBase(
@@ -156,7 +160,7 @@ struct VolumeSession {
         guard let record = base.replica(on: identity) else {
             throw Doubt("\(base.fullName): it is not known whether \(target) is its replica")
         }
-        guard read.origin != nil || !read.isInUse else {
+        guard read.isReadOnly || !read.isInUse else {
             throw Doubt(
                 "\(read.fullName): it is in use, and may change meanwhile",
                 advice: "--snapshot reads a snapshot of it.")
@@ -164,7 +168,11 @@ struct VolumeSession {
         do throws(ReplicationError) {
             // What others have only put into the page cache is to be seen as well.
             if kind.isSync { try replication.flushTarget() }
-            guard try replication.targetMark() == record.mark else {
+            guard let mark = try replication.targetMark() else {
+                throw ReplicationError(
+                    .device, "\(target): nothing tells whether somebody has written to it")
+            }
+            guard mark == record.mark else {
                 throw ReplicationError(
                     .device,
                     "\(target): somebody may have written to it since it became the replica of "

@@ -82,19 +82,25 @@ package struct DeviceMapper: Sendable {
     /// Sends a device a message, and has a file say so.
     ///
     /// Both are done by a program of its own, which has the file open: it goes on when this one is
-    /// killed in between, and keeps a lock of the file (flock(2)) until it is done.
+    /// killed in between, also by a signal to all of its service's processes, and keeps a lock of the
+    /// file (flock(2)) until it is done.
     ///
     /// - Parameters:
     ///   - message: what is sent.
     ///   - device: whom to.
     ///   - note: what the file is to say.
+    ///   - undo: the message that is sent where the file cannot say so; `nil` for none.
     ///   - file: an empty file or one that is to be, open for writing.
     /// - Throws: where the kernel refuses it; the file says what it did then.
     func send(
-        _ message: String, to device: String, noting note: Note, in file: Int32
+        _ message: String, to device: String, noting note: Note, orElse undo: String? = nil,
+        in file: Int32
     ) throws(ChangeMapError) {
         guard let dmsetup = Self.find(dmsetup) else { throw notFound(dmsetup, for: device) }
-        let script = "\"$1\" message \"$0\" 0 \(message) && \(note.rawValue)"
+        func sending(_ message: String) -> String { "\"$1\" message \"$0\" 0 \(message)" }
+        let instead = undo.map { " || { \(sending($0)); false; }" } ?? ""
+        // What is ignored stays so in the programs that are started.
+        let script = "trap '' HUP INT TERM; \(sending(message)) && { \(note.rawValue)\(instead); }"
         let run: ProgramRun
         do throws(Errno) {
             run = try ProgramRun(

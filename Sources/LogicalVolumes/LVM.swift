@@ -154,9 +154,9 @@ package struct LVM: Sendable {
                 command, "run", reason: "it was not waited for any longer",
                 advice: "Another program may hold LVM's lock: ps -C lvm shows them.")
         }
-        // Warnings come first, and how the command is used at the end.
+        // Warnings come first, and how the command is used, or that it has failed, at the end.
         let words = run.errorLines.map { $0.drop { $0 == " " } }
-            .last { !$0.hasPrefix("Run `") }
+            .last { !$0.hasPrefix("Run `") && !$0.hasPrefix("Cannot process ") }
         throw IOError(command, "run", reason: words.map(String.init) ?? failure)
     }
 

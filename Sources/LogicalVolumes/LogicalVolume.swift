@@ -54,6 +54,9 @@ package struct LogicalVolume: Hashable, Sendable {
     package var isThin: Bool { segmentType == "thin" }
     package var isThinPool: Bool { segmentType == "thin-pool" }
 
+    /// Whether nobody can write to it.
+    package var isReadOnly: Bool { "rR".contains(attribute(2)) }
+
     /// Whether there is a device of it.
     package var isActive: Bool { attribute(5) != "-" }
 

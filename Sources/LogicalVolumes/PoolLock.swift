@@ -22,16 +22,16 @@ final class PoolLock: Sendable {
     /// The corresponding C function is `flock`.
     ///
     /// - Parameters:
-    ///   - directory: where the file is; others may write there too, but not to the file.
+    ///   - directory: where the file is; it is made where it is missing.
     ///   - pool: the pool's name.
     ///   - isOver: asked now and then.
     /// - Throws: where it cannot be had.
     init(in directory: String, pool: String, unless isOver: () -> Bool) throws(ChangeMapError) {
         self.pool = pool
-        path = "\(directory)/blkferry-\(pool).lock"
+        path = "\(directory)/\(pool).lock"
         do throws(Errno) {
             // What somebody else has put there says nothing of ours.
-            file = try RunLock.open(path)
+            file = try RunLock.open(path, in: directory)
             let descriptor = file.rawValue
             while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
                 let code = currentErrno()

@@ -12,6 +12,8 @@ package struct ThinDelta: Hashable, Sendable {
     package let blockSize: Int
     /// What differs, in bytes of the volumes, as it came but with adjacent ranges joined.
     package let changed: [ByteRange]
+    /// What at least one of the two has, in bytes, as it came but with adjacent ranges joined.
+    package let allocated: [ByteRange]
 
     /// Reads the XML that thin_delta writes.
     ///
@@ -22,7 +24,7 @@ package struct ThinDelta: Hashable, Sendable {
     /// - Throws: where not all of it is understood, or it is about other volumes.
     package init(xml: [UInt8], from old: Int, to new: Int) throws(ChangeMapError) {
         var reader = Reader(scanner: MarkupScanner(xml), left: old, right: new)
-        (blockSize, changed) = try reader.read()
+        (blockSize, changed, allocated) = try reader.read()
     }
 
     /// Makes the map of the volume on the right.
@@ -30,9 +32,20 @@ package struct ThinDelta: Hashable, Sendable {
     /// - Parameters:
     ///   - size: its bytes.
     ///   - oldSize: bytes of the one on the left.
+    ///   - isOldAsMade: whether nobody can have written to the one on the left since it was made. Else
+    ///     what neither of the two has may have been discarded in both, and is in the map.
     /// - Returns: the map.
-    package func map(size: Int, oldSize: Int) -> ChangeMap {
-        ChangeMap(changed, chunk: blockSize, size: size, oldSize: oldSize)
+    package func map(size: Int, oldSize: Int, isOldAsMade: Bool) -> ChangeMap {
+        var ranges = changed
+        if !isOldAsMade {
+            var end = 0
+            for range in allocated.sorted(by: { $0.offset < $1.offset }) {
+                if range.offset > end { ranges.append(ByteRange(end, to: range.offset)) }
+                end = max(end, range.end)
+            }
+            if end < size { ranges.append(ByteRange(end, to: size)) }
+        }
+        return ChangeMap(ranges, chunk: blockSize, size: size, oldSize: oldSize)
     }
 }
 
@@ -46,6 +59,7 @@ private struct Reader {
     private var blockSize = 0
     private var hasDiff = false
     private var changed: [ByteRange] = []
+    private var allocated: [ByteRange] = []
 
     init(scanner: MarkupScanner, left: Int, right: Int) {
         self.scanner = scanner
@@ -53,7 +67,7 @@ private struct Reader {
         self.right = right
     }
 
-    mutating func read() throws(ChangeMapError) -> (blockSize: Int, changed: [ByteRange]) {
+    mutating func read() throws(ChangeMapError) -> (Int, [ByteRange], [ByteRange]) {
         while let tag = try scanner.next() {
             switch tag {
             case .start(let element):
@@ -68,7 +82,7 @@ private struct Reader {
         guard blockSize > 0 else { throw scanner.fault("there is no <superblock>") }
         guard open.isEmpty else { throw scanner.fault("it is cut off within <\(open[0])>") }
         guard hasDiff else { throw scanner.fault("there is no <diff>") }
-        return (blockSize, changed)
+        return (blockSize, changed, allocated)
     }
 
     private mutating func start(_ element: MarkupScanner.Element) throws(ChangeMapError) {
@@ -125,11 +139,17 @@ private struct Reader {
         guard !isTooMuch, end <= Int.max / blockSize else {
             throw scanner.fault("\(length) blocks from \(begin) on are beyond every device")
         }
-        guard isChanged, length > 0 else { return }
-        if let last = changed.last, last.end == begin * blockSize {
-            changed[changed.count - 1].length += length * blockSize
+        guard length > 0 else { return }
+        let range = ByteRange(begin * blockSize, to: end * blockSize)
+        Self.append(range, to: &allocated)
+        if isChanged { Self.append(range, to: &changed) }
+    }
+
+    private static func append(_ range: ByteRange, to ranges: inout [ByteRange]) {
+        if let last = ranges.last, last.end == range.offset {
+            ranges[ranges.count - 1].length += range.length
         } else {
-            changed.append(ByteRange(begin * blockSize, to: end * blockSize))
+            ranges.append(range)
         }
     }
 

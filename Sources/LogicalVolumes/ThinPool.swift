@@ -29,7 +29,7 @@ package struct ThinPool: Sendable {
     ///   - lockDirectory: where the lock is; the same for all who may use the pool.
     package init(
         group: String, pool: String, mapper: DeviceMapper = DeviceMapper(),
-        lockDirectory: String = "/run/lock"
+        lockDirectory: String = RunLock.usualDirectory
     ) {
         name = DeviceMapper.name(group: group, volume: pool, layer: "tpool")
         metadata =
@@ -41,7 +41,7 @@ package struct ThinPool: Sendable {
     /// Asks what two volumes of the pool do not share.
     ///
     /// What is written while this goes on is not in the answer: the new one should be a snapshot
-    /// that nobody writes to. Nobody may have written to the old one since it was made.
+    /// that nobody writes to.
     ///
     /// - Parameters:
     ///   - old: the thin id of what is known: a snapshot.
@@ -92,19 +92,22 @@ package struct ThinPool: Sendable {
 
     /// Reserves the metadata snapshot; the lock's file says afterwards which one that is.
     func reserveSnapshot(_ lock: PoolLock) throws(ChangeMapError) {
-        try send("reserve_metadata_snap", noting: .status, lock)
+        try send("reserve_metadata_snap", noting: .status, orElse: Self.release, lock)
     }
 
     /// Releases the metadata snapshot; the lock's file says nothing of it any more.
     func releaseSnapshot(_ lock: PoolLock) throws(ChangeMapError) {
-        try send("release_metadata_snap", noting: .nothing, lock)
+        try send(Self.release, noting: .nothing, orElse: nil, lock)
     }
 
+    private static let release = "release_metadata_snap"
+
     private func send(
-        _ message: String, noting note: DeviceMapper.Note, _ lock: PoolLock
+        _ message: String, noting note: DeviceMapper.Note, orElse undo: String?, _ lock: PoolLock
     ) throws(ChangeMapError) {
         do throws(ChangeMapError) {
-            try mapper.send(message, to: name, noting: note, in: lock.descriptor)
+            try mapper.send(
+                message, to: name, noting: note, orElse: undo, in: lock.descriptor)
         } catch {
             var error = error
             error.advice =
@@ -117,6 +120,6 @@ package struct ThinPool: Sendable {
     var isHeld: ChangeMapError {
         ChangeMapError(
             name, "somebody else holds its metadata snapshot",
-            advice: "If nobody needs it any more: dmsetup message \(name) 0 release_metadata_snap")
+            advice: "If nobody needs it any more: dmsetup message \(name) 0 \(Self.release)")
     }
 }

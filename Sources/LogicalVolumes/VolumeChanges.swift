@@ -5,8 +5,11 @@ extension LogicalVolume {
     /// Where a volume may differ from a snapshot that was made of its origin before.
     ///
     /// Both are thin volumes of one pool; or the base is a classic snapshot, and this one its origin,
-    /// or another classic snapshot of that. Which of the two is the older one does not matter, nor
-    /// whether somebody has written to a snapshot itself.
+    /// or another classic snapshot of that. Which of the two is the older one does not matter.
+    ///
+    /// Nor does it whether somebody has written to a snapshot itself: what was written to a thin one is
+    /// elsewhere, and what was discarded may be told apart from what never was there only in a base
+    /// that blkferry has made, read-only.
     ///
     /// - Parameters:
     ///   - base: the other one.
@@ -29,7 +32,9 @@ extension LogicalVolume {
             return try ThinPool(group: group, pool: pool, mapper: mapper).delta(
                 from: old, to: new, unless: isOver
             )
-            .map(size: size, oldSize: base.size)
+            .map(
+                size: size, oldSize: base.size,
+                isOldAsMade: base.isReadOnly && VolumeSnapshot.isOwn(base))
         }
         guard base.isClassicSnapshot, isClassicSnapshot || uuid == baseOrigin else {
             throw ChangeMapError(base.fullName, "it has nothing in common with \(fullName)")

@@ -40,6 +40,9 @@ package final class VolumeSnapshot: Sendable {
     /// Of every snapshot that blkferry makes of a source.
     private static let tag = "blkferry"
     private static let ownerTag = "blkferry.owner="
+    /// What the tag starts with that tells of which volume it was taken: LVM forgets that when a
+    /// snapshot is merged into the volume.
+    private static let sourceTag = "blkferry.source="
     /// What the tag of a snapshot of a target starts with; those are the user's.
     static let targetTag = "blkferry.of="
 
@@ -60,6 +63,7 @@ package final class VolumeSnapshot: Sendable {
         var arguments = [
             "--snapshot", "--name", name, "--permission", "r", "--setactivationskip", "n",
             "--addtag", Self.tag, "--addtag", Self.ownerTag + Self.identity(of: getpid()),
+            "--addtag", Self.sourceTag + origin.uuid,
         ]
         if !origin.isThin { arguments += ["--size", "\(size.bytes(of: origin))b"] }
         // One that there is has to be found, watched and removed, whatever comes.
@@ -161,7 +165,9 @@ package final class VolumeSnapshot: Sendable {
     private static func all(
         of origin: LogicalVolume, _ lvm: LVM
     ) throws(IOError) -> [LogicalVolume] {
-        try lvm.volumes(origin.group).filter { $0.originUUID == origin.uuid }
+        try lvm.volumes(origin.group).filter {
+            $0.originUUID == origin.uuid || isOwn($0) && $0.tags.contains(sourceTag + origin.uuid)
+        }
     }
 
     private static func isLeftover(_ volume: LogicalVolume) -> Bool {
@@ -216,7 +222,7 @@ extension VolumeSnapshot {
     }
 
     /// Whether a run has taken it of its source.
-    private static func isOwn(_ volume: LogicalVolume) -> Bool {
+    static func isOwn(_ volume: LogicalVolume) -> Bool {
         volume.tags.contains(tag) && !volume.tags.contains { $0.hasPrefix(targetTag) }
     }
 

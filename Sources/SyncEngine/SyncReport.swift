@@ -23,6 +23,8 @@ package struct SyncOptions: Hashable, Sendable {
     ///
     /// The rest is not read, and taken for equal.
     package var changes: [ByteRange]?
+    /// The source's stamp of before it was asked what has changed; `nil` for that of the start.
+    package var sourceStamp: ContentStamp?
 
     package init(
         layout: BlockLayout = BlockLayout(), wholeFile: Bool = false, isDryRun: Bool = false,

@@ -19,7 +19,7 @@ package func synchronize(
     source: any BlockDevice, target: any BlockDevice, options: SyncOptions, control: RunControl
 ) -> SyncReport {
     var report = SyncReport(size: source.geometry.size, blockSize: options.layout.block)
-    let stamp = source.contentStamp()
+    let stamp = options.sourceStamp ?? source.contentStamp()
     do throws(IOError) {
         // Grown before the first write; shrunk after the last, so that a run that fails early has
         // not cut anything off.

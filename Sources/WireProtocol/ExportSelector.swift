@@ -14,7 +14,7 @@ package struct ExportSelector: Hashable, Sendable {
     /// The volume group that is meant, with all of its volumes: it was written `group` or `group/*`,
     /// and `text` is `/dev/group/`.
     package var group: String?
-    /// Whether a logical volume that is missing may be made.
+    /// Whether a logical volume that is missing, and snapshots of one, may be made.
     package var canCreate = false
     /// Whether an access was written.
     package var hasAccess: Bool
@@ -51,16 +51,19 @@ package struct ExportSelector: Hashable, Sendable {
                     "\(text): not an absolute path, nor UUID= or another tag, nor a volume group")
             }
             isDirectory = group == nil && path.hasSuffix("/")
-            if canCreate && group == nil && VolumePlace(path) == nil {
-                throw WireError("\(text): only logical volumes are made: GROUP:rw,create")
-            }
         case .tag(_, let value):
             guard !value.isEmpty else { throw WireError("\(text): the value is missing") }
             isDirectory = false
-            if canCreate {
-                throw WireError("\(text): only logical volumes are made: GROUP:rw,create")
-            }
         }
+        if canCreate && group == nil && !Self.canBeVolume(self.text) {
+            throw WireError("\(text): only logical volumes are made: GROUP:rw,create")
+        }
+    }
+
+    /// Whether text may lead to a logical volume, which in the end a look at the device tells: a tag, or
+    /// a path of a device file.
+    package static func canBeVolume(_ text: String) -> Bool {
+        isTag(text) || text.hasPrefix("/dev/") && !text.hasSuffix("/")
     }
 
     private static let creating = "rw,create"

@@ -56,15 +56,15 @@ import WireProtocol
         return SSHCommand(location, settings, group: "abc")
     }
 
-    @Test func `a volume that may be made is exported so, and nothing else is`() throws {
+    @Test func `what may be a volume is exported so that one, or a snapshot, may be made`() throws {
         for (path, access) in [
-            ("/dev/vg0/new", "rw,create"), ("/dev/vg0/new@pool", "rw,create"), ("/dev/sdb", "rw"),
-            ("/srv/images/new.img", "rw"), ("/LVUUID=x", "rw"),
+            ("/dev/vg0/new", "rw,create"), ("/dev/vg0/new@pool", "rw,create"),
+            ("/dev/sdb", "rw,create"), ("/srv/images/new.img", "rw"), ("/LVUUID=x", "rw,create"),
         ] {
             guard case .remote(let location) = try Location("ssh://h\(path)") else { continue }
             var settings = SSHSettings()
             settings.isTarget = true
-            settings.createsVolume = true
+            settings.makesVolumes = true
             let words = SSHCommand(location, settings, group: "abc").words
             #expect(words.last?.contains(":\(access)") == true, "\(path)")
             #expect(words.last?.contains("create") == access.contains("create"), "\(path)")

@@ -65,5 +65,15 @@ import Testing
         #expect(table(line(0, 1, next: .max, "linear", "x"), count: 2) == nil)
     }
 
+    @Test(arguments: [
+        ("nbd0", true), ("nbd15p1", true), ("drbd1", true), ("rbd0p2", true), ("sda", false),
+        ("nbd", false), ("nvme0n1", false), ("dm-0", false), ("loop0", false), ("", false),
+    ])
+    func `disks that other machines write to are known by their names`(
+        name: String, isShared: Bool
+    ) {
+        #expect(isNameOfSharedDisk(name) == isShared)
+    }
+
     @Test func `what the mapper does not know has none`() { #expect(MapperTable(of: 0) == nil) }
 }

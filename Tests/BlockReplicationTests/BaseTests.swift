@@ -9,7 +9,7 @@ import TestSupport
 import Testing
 
 /// What tells the next run whether the target is still what this one has left.
-@Suite struct BaseTests {
+@Suite(.blocking) struct BaseTests {
     private let scratch: ScratchDirectory
     private let source: String
     private let target: String
@@ -98,6 +98,35 @@ import Testing
         for round in 0..<20 {
             let before = try markOfRun()
             #expect(try open(target).targetMark() != before, "round \(round)")
+        }
+    }
+
+    @Test(.enabled(if: isRoot, "loop devices need root"))
+    func `what is written to a loop device's file changes the mark`() throws {
+        let file = try scratch.sparseFile("backing", size: size)
+        let loop = try LoopDevice(backingFile: file)
+        #expect(try open(loop.path).run(changes: nil) { _ in }.isDone)
+        let mark = try open(loop.path).targetMark()
+        #expect(try mark != nil && open(loop.path).targetMark() == mark)
+        try must("dd", "if=/dev/zero", "of=\(file)", "bs=1", "count=1", "conv=notrunc")
+        let written = try open(loop.path).targetMark()
+        #expect(written != nil && written != mark)
+        // Of one that is not found any more nothing can be told.
+        try must("rm", file)
+        #expect(try open(loop.path).targetMark() == nil)
+    }
+
+    @Test func `what is written to the source once changes were asked for is a change of it`()
+        throws
+    {
+        _ = try replicate()
+        for (isAskedBefore, isChanged) in [(true, true), (false, false)] {
+            let replication = try open(target)
+            let stamp = isAskedBefore ? replication.sourceStamp() : nil
+            #expect(isAskedBefore == (stamp != nil))
+            try must("dd", "if=/dev/urandom", "of=\(source)", "bs=4k", "count=1", "conv=notrunc")
+            let report = replication.run(changes: [], since: stamp) { _ in }
+            #expect(report.sourceChanged == isChanged && report.isDone)
         }
     }
 

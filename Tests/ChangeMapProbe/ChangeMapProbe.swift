@@ -24,7 +24,7 @@ enum ChangeMapProbe {
                 guard let old = Int(words[3]), let new = Int(words[4]) else { break }
                 let delta = try ThinPool(group: words[1], pool: words[2])
                     .delta(from: old, to: new) { false }
-                try show(words[5], words[6]) { delta.map(size: $1, oldSize: $0) }
+                try show(words[5], words[6]) { delta.map(size: $1, oldSize: $0, isOldAsMade: true) }
             case ("classic", 5):
                 try show(words[3], words[4]) { _, size throws(ChangeMapError) in
                     try CowDevice(group: words[1], snapshot: words[2]).map(size: size) { false }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: a target that was given other content from below, or that nothing is counted on, is compared as a whole
-# seconds: 45
+# shows: a target that was given other content from below, or that nothing is counted on, is compared as a whole; bases of sources that are merged into, or clones
+# seconds: 90
 # disks: 150M 200M 32M
 volume_group vg0 ${disk}a
 volume_group vg1 ${disk}b
@@ -56,6 +56,48 @@ same /dev/vg0/root /dev/vg1/backup
 merged before
 differ /dev/vg0/root /dev/vg1/backup
 whole $url /dev/vg1/backup
+kill $server
+wait $server || fail "the server ended with $?"
+
+step 'a snapshot is merged into the source: the base goes, though LVM has forgotten whose it is'
+lvcreate -qq -y -s -kn -n earlier vg0/root
+fill /dev/vg0/root 8 1
+expect 0 blkferry refresh vg0/root vg1/backup
+lvchange -qq -an vg0/root
+lvconvert -qq -y --merge vg0/earlier
+lvchange -qq -ay vg0/root
+expect 0 blkferry refresh -v vg0/root vg1/backup
+says 'comparing everything'
+same /dev/vg0/root /dev/vg1/backup
+[ "$(lvs --noheadings -o lv_name,lv_tags vg0 | grep -c blkferry)" = 2 ] || fail "not one for each target: $(lvs -o+lv_tags vg0)"
+
+step 'a source that is a snapshot itself: its base is none from the first write on'
+lvcreate -qq -y -s -kn -n clone vg0/root
+lvcreate -qq -y -L 32M -n other vg1
+records() { lvs --noheadings -o lv_name,lv_tags vg0 | grep 'clone.*blkferry.replica' || true; }
+written() { awk '{print $7}' "$(described /dev/vg1/other)/stat"; }
+blkferry serve -q --export vg1:rw &
+server=$!
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    ! blkferry list http://127.0.0.1:8080 >/dev/null 2>&1 || break
+    sleep 0.5
+done
+url=http://127.0.0.1:8080/dev/vg1/other
+expect 0 blkferry refresh vg0/clone $url
+[ -n "$(records)" ] || fail 'there is no record'
+fill /dev/vg0/clone 8 4
+before=$(written)
+# Slow enough to be looked at.
+blkferry refresh -v --bwlimit 1M vg0/clone $url >/tmp/out 2>&1 &
+run=$!
+while [ "$(written)" = "$before" ] && kill -0 $run 2>/dev/null; do sleep 0.1; done
+during=$(records)
+kill -0 $run || fail 'it was over before it was looked at'
+[ -z "$during" ] || fail "while the target is written it is said to be a replica: $during"
+wait $run || fail "$(cat /tmp/out)"
+grep 'have changed since' /tmp/out
+same /dev/vg0/clone /dev/vg1/other
+[ -n "$(records)" ] || fail 'there is no record any more'
 kill $server
 wait $server || fail "the server ended with $?"
 

@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: --since between snapshots in any order, written to or not, and where no map can be had
-# seconds: 60
+# seconds: 75
 # disks: 300M 64M 64M
 volume_group vg0 ${disk}a
 volume_group vg1 ${disk}b
@@ -32,6 +32,12 @@ classic tuesday
 dd if=/dev/urandom of=/dev/vg0/tuesday bs=4k seek=5000 count=3 oflag=direct conv=notrunc 2>/dev/null
 since monday tuesday 'bytes have changed since'
 
+step 'a dry run reads no more than that either, and tells the truth'
+expect 1 blkferry -v --dry-run --exit-code --since tuesday vg0/sunday vg1/target
+says 'bytes have changed since'
+expect 0 blkferry -v --dry-run --exit-code --since tuesday vg0/tuesday vg1/target
+says 'comparing everything'
+
 step 'a volume that a snapshot is being merged into has no map'
 lvremove -qq -f vg0/tuesday
 fill /dev/vg0/root 2 8
@@ -58,6 +64,26 @@ expect 0 blkferry -v --since older vg0/mixed vg1/target
 expect 0 blkferry -v --since mixed vg0/older vg1/target
 says 'it has nothing in common with vg0/older: comparing everything'
 same /dev/vg0/older /dev/vg1/target
+
+step 'discarded in a thin snapshot and in what came of it: neither has it'
+lvremove -qq -f vg0/mixed
+lvcreate -qq -y -s -kn -n base vg0/thin
+since base base 'comparing everything'
+for name in base thin; do blkdiscard -o 8M -l 4M /dev/vg0/$name; done
+lvcreate -qq -y -s -kn -n next vg0/thin
+since base next '4194304 of 33554432 bytes have changed since'
+
+step 'a snapshot that somebody has open to write, and one that nobody can write to'
+fill /dev/vg0/thin 30 1
+lvcreate -qq -y -s -kn -n last vg0/thin
+exec 9<>/dev/vg0/last
+since next last 'it is in use, and may change meanwhile: comparing everything'
+exec 9>&-
+fill /dev/vg0/thin 29 1
+lvcreate -qq -y -s -kn -pr -n readonly vg0/thin
+exec 9</dev/vg0/readonly
+since last readonly 'bytes have changed since'
+exec 9>&-
 
 step 'an image whose time of modification was set back'
 expect 0 blkferry refresh --overwrite vg0/thin /tmp/image

@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: volumes of an exported group are listed, resized, made and kept over the network where the export allows it
-# seconds: 60
+# seconds: 70
 volume_group vg0 ${disk}a
 volume_group vg1 ${disk}b
 lvcreate -qq -y -L 30M -n source vg0
@@ -65,6 +65,25 @@ blkferry --create /dev/vg0/source $here/new || status=$?
 [ $status != 0 ] || fail 'it was made'
 missing vg1/new
 stop
+
+step 'over ssh a snapshot may be taken, whatever the target is called'
+cat >/tmp/remote <<'END'
+#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+shift 2
+exec sh -c "$*"
+END
+chmod +x /tmp/remote
+round=0
+for name in dev/vg1/thin dev/mapper/vg1-thin "LVUUID=$(lvs --noheadings -o lv_uuid vg1/thin | tr -d ' ')"; do
+    round=$((round + 1))
+    fill /dev/vg0/source 5 1
+    expect 0 blkferry --ssh-command /tmp/remote --snapshot-target "remote$round" /dev/vg0/source "ssh://host/$name"
+    same /dev/vg0/source /dev/vg1/thin
+    [ "$(snapshots "remote$round")" = "remote$round" ] || fail 'there is no snapshot'
+    differ "/dev/vg0/source" "/dev/mapper/vg1-remote$round"
+done
+lvremove -qq -f vg1/remote1 vg1/remote2 vg1/remote3
 
 step 'made where the export allows it'
 serve vg1:rw,create

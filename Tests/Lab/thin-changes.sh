@@ -74,7 +74,7 @@ says 'somebody else holds its metadata snapshot'
 held "$root"
 
 step 'left by one that was killed, which its lock names'
-dmsetup status $pool >/run/lock/blkferry-$pool.lock
+dmsetup status $pool >/run/blkferry/$pool.lock
 expect 0 map first second
 is "$changed"
 held -

@@ -17,6 +17,7 @@ final class ScriptedTools: Sendable {
             """
             case "$1" in
                 status | table)
+                    [ ! -f no-more ] || [ ! -f messages ] || exit 1
                     if [ -f "$1-next" ] && [ -f asked ]; then cat "$1-next"; exit; fi
                     if [ -f "$1" ]; then cat "$1"; [ "$1" = table ] || : >asked; exit; fi
                     echo "0 409600 thin-pool 3 140/1024 512/3200 $(cat held) $(cat mode) discard_passdown queue_if_no_space - 1024"
@@ -103,5 +104,5 @@ final class ScriptedTools: Sendable {
         "0 409600 thin-pool 3 140/1024 512/3200 \(root) rw discard_passdown queue - 1024"
     }
 
-    static let lock = "blkferry-vg--0-pool-tpool.lock"
+    static let lock = "vg--0-pool-tpool.lock"
 }

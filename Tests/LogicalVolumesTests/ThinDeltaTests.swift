@@ -43,8 +43,29 @@ private func document(_ entries: String) -> String {
                 """))
         #expect(delta.blockSize == block)
         #expect(delta.changed == [blocks(0..<2), blocks(8..<12), blocks(40..<41)])
-        let map = delta.map(size: 40 * block + 4096, oldSize: 20 * block + 4096)
+        let map = delta.map(
+            size: 40 * block + 4096, oldSize: 20 * block + 4096, isOldAsMade: true)
         #expect(map.ranges == [blocks(0..<2), blocks(8..<12), ByteRange(20 * block, to: map.size)])
+    }
+
+    @Test func `where the old one was written to, what neither has may have changed`() throws {
+        let delta = try delta(
+            document(
+                """
+                <same begin="9" length="3"/>
+                <different begin="1" length="1"/>
+                <same begin="2" length="2"/>
+                <same begin="5" length="1"/>
+                """))
+        #expect(delta.allocated == [blocks(9..<12), blocks(1..<4), blocks(5..<6)])
+        let size = 14 * block
+        #expect(delta.map(size: size, oldSize: size, isOldAsMade: true).ranges == [blocks(1..<2)])
+        #expect(
+            delta.map(size: size, oldSize: size, isOldAsMade: false).ranges
+                == [blocks(0..<2), blocks(4..<5), blocks(6..<9), blocks(12..<14)])
+        #expect(
+            delta.map(size: 10 * block, oldSize: size, isOldAsMade: false).ranges
+                == [blocks(0..<2), blocks(4..<5), blocks(6..<9)])
     }
 
     @Test(arguments: [
@@ -57,7 +78,7 @@ private func document(_ entries: String) -> String {
     func `where nothing has changed the map is empty`(xml: String) throws {
         let delta = try delta(xml)
         #expect(delta.blockSize == block && delta.changed.isEmpty)
-        #expect(delta.map(size: block, oldSize: block).ranges.isEmpty)
+        #expect(delta.map(size: block, oldSize: block, isOldAsMade: true).ranges.isEmpty)
     }
 
     @Test
@@ -158,7 +179,8 @@ private func document(_ entries: String) -> String {
         }
         let size = Int.random(in: 0...210 * block, using: &random)
         let oldSize = Int.random(in: size...size + 4096, using: &random)
-        let map = try delta(document(entries)).map(size: size, oldSize: oldSize)
+        let map = try delta(document(entries)).map(
+            size: size, oldSize: oldSize, isOldAsMade: true)
         for index in 0..<210 {
             let range = blocks(index..<index + 1)
             let expected = index < isChanged.count && isChanged[index] && range.offset < size

@@ -9,7 +9,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(30))) struct ThinPoolTests {
+@Suite(.blocking, .timeLimit(.minutes(30))) struct ThinPoolTests {
     private let tools: ScriptedTools
     private let snapshots = MetadataSnapshots()
 
@@ -213,6 +213,25 @@ import Testing
         #expect(failure()?.reason.contains("not writable (ro)") == true)
         #expect(tools.messages == Self.both)
         #expect(tools.text(ScriptedTools.lock) == "")
+    }
+
+    @Test func `it is released where the lock cannot say that it was reserved`() {
+        tools.put("no-more", "")
+        #expect(failure()?.reason.contains("dmsetup message: it ended with status 1") == true)
+        #expect(tools.messages == Self.both && tools.text("held") == "-")
+        #expect(tools.text(ScriptedTools.lock) == "")
+    }
+
+    @Test func `a signal to all that was started does not leave it reserved`() throws {
+        tools.put("slow-message", "")
+        let threads = Threads.start(count: 1) { _ in _ = try? delta() }
+        while tools.messages.isEmpty { usleep(1000) }
+        try must("pkill", "-TERM", "-f", tools.scratch.file("dmsetup"))
+        usleep(100_000)
+        tools.remove("slow-message")
+        threads.wait()
+        #expect(tools.messages == Self.both && tools.text("held") == "-")
+        #expect(tools.text("held-meanwhile") == "77")
     }
 
     @Test func `programs that are not there are named`() {

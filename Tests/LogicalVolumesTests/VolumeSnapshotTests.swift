@@ -38,9 +38,20 @@ import Testing
             ScriptedLVM.json("base", tags: ["blkferry", try tag("base", number: 1)]),
             ScriptedLVM.json(
                 "of-another", tags: ["blkferry", "blkferry.owner=\(other).1.1"], origin: "home"),
+            // LVM does not know any more whose snapshot it is.
+            ScriptedLVM.json(
+                "merged-away",
+                tags: ["blkferry", "blkferry.owner=\(other).1.1", "blkferry.source=U-root"],
+                origin: nil),
+            ScriptedLVM.json(
+                "users-clone", tags: ["blkferry.owner=\(other).1.1", "blkferry.source=U-root"],
+                origin: nil),
         ])
         let removed = try VolumeSnapshot.removeLeftovers(of: origin, lvm.lvm())
-        #expect(removed == ["vg0/another-boot", "vg0/ended", "vg0/number-again", "vg0/odd"])
+        #expect(
+            removed == [
+                "vg0/another-boot", "vg0/ended", "vg0/number-again", "vg0/odd", "vg0/merged-away",
+            ])
         #expect(lvm.changes == removed.map { "lvremove --force \($0)" })
     }
 
@@ -93,6 +104,14 @@ import Testing
         } throws: {
             "\($0)" == "vg0/first: change its tags: Volume group vg0 is exported"
         }
+        lvm.put(
+            "fails-lvchange",
+            "  Volume group \"vg0\" not found\n  Cannot process volume group vg0\n")
+        #expect {
+            try VolumeSnapshot.invalidateRecords(of: origin, for: target, lvm.lvm())
+        } throws: {
+            "\($0)" == "vg0/first: change its tags: Volume group \"vg0\" not found"
+        }
         #expect { try LVM(program: "no-such-lvm") } throws: {
             ($0 as? IOError)?.advice == "Install lvm2."
         }
@@ -136,8 +155,15 @@ import Testing
 
     @Test func `what is not ours is not locked`() throws {
         let scratch = try ScratchDirectory()
-        try must("ln", "-s", "/etc/hostname", scratch.file("blkferry-job.lock"))
+        try must("ln", "-s", "/etc/hostname", scratch.file("job.lock"))
         #expect(throws: IOError.self) { try RunLock("job", in: scratch.path) }
-        #expect(throws: IOError.self) { try RunLock("job", in: scratch.file("missing")) }
+        #expect(throws: IOError.self) { try RunLock("job", in: scratch.file("none/missing")) }
+    }
+
+    @Test func `its directory is made, for this user alone`() throws {
+        let scratch = try ScratchDirectory()
+        let lock = try RunLock("job", in: scratch.file("new"))
+        #expect(try must("stat", "-c", "%a", scratch.file("new")) == "700\n")
+        withExtendedLifetime(lock) {}
     }
 }

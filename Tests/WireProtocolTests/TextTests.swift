@@ -206,7 +206,7 @@ import WireProtocol
         arguments: [
             "", ":ro", ":rw", "x/y", "./x", "x y", "uuid=1", "UUID=", "LABEL=:rw", " /x", "..",
             "-x", "*", "x/**", ":rw,create", "/srv/x:rw,create", "/srv/:rw,create",
-            "UUID=1:rw,create",
+            "/dev/x/:rw,create",
         ])
     func `what names nothing, no absolute path and no group, is rejected`(text: String) {
         #expect(rejection { try ExportSelector(text) } != nil)
@@ -225,6 +225,11 @@ import WireProtocol
         }
         let one = try ExportSelector("/dev/vg0/new@pool:rw,create")
         #expect(one.text == "/dev/vg0/new@pool" && one.canCreate && one.group == nil)
+        // Snapshots may be taken of what turns out to be a volume.
+        for text in ["UUID=1", "LVUUID=x", "/dev/mapper/vg0-new", "/dev/sdb"] {
+            let export = try ExportSelector(text + ":rw,create")
+            #expect(export.text == text && export.canCreate && export.access == .readWrite)
+        }
         #expect(try ExportSelector("/dev/vg0/").group == nil)
         #expect(try ExportSelector("/dev/vg0/").isDirectory)
     }
