@@ -39,6 +39,8 @@ package final class VolumeSnapshot: Sendable {
 
     /// Of every snapshot that blkferry makes of a source.
     private static let tag = "blkferry"
+    /// In the name of each.
+    private static let namePart = ".blkferry."
     private static let ownerTag = "blkferry.owner="
     /// What the tag starts with that tells of which volume it was taken: LVM forgets that when a
     /// snapshot is merged into the volume.
@@ -92,7 +94,7 @@ package final class VolumeSnapshot: Sendable {
         var text = [CChar](repeating: 0, count: 32)
         strftime(&text, text.count, "%Y%m%dT%H%M%S", &date)
         let moment = String(decoding: text.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
-        let suffix = ".blkferry.\(moment).\(getpid())"
+        let suffix = "\(namePart)\(moment).\(getpid())"
         // The device mapper's names have 127 characters at most, with hyphens doubled and what LVM
         // adds to them, such as -cow.
         var room = 127 - "-".count - "-real".count - suffix.count
@@ -166,12 +168,13 @@ package final class VolumeSnapshot: Sendable {
         of origin: LogicalVolume, _ lvm: LVM
     ) throws(IOError) -> [LogicalVolume] {
         try lvm.volumes(origin.group).filter {
-            $0.originUUID == origin.uuid || isOwn($0) && $0.tags.contains(sourceTag + origin.uuid)
+            $0.originUUID == origin.uuid
+                || $0.uuid != origin.uuid && isOwn($0) && $0.tags.contains(sourceTag + origin.uuid)
         }
     }
 
     private static func isLeftover(_ volume: LogicalVolume) -> Bool {
-        guard volume.tags.contains(tag),
+        guard isOwn(volume),
             let owner = volume.tags.first(where: { $0.hasPrefix(ownerTag) })
         else { return false }
         let identity = owner.dropFirst(ownerTag.count)
@@ -221,9 +224,11 @@ extension VolumeSnapshot {
         return own.sorted { number($0) > number($1) }
     }
 
-    /// Whether a run has taken it of its source.
+    /// Whether a run has taken it of its source, and it still has the name that it got: tags may come
+    /// to others, above all to the source, when a snapshot is merged or cloned.
     static func isOwn(_ volume: LogicalVolume) -> Bool {
-        volume.tags.contains(tag) && !volume.tags.contains { $0.hasPrefix(targetTag) }
+        volume.tags.contains(tag) && volume.name.contains(namePart)
+            && !volume.tags.contains { $0.hasPrefix(targetTag) }
     }
 
     /// Takes back what snapshots say of a target, which is about to be written to.

@@ -28,69 +28,82 @@ import Testing
         let me = "\(boot).\(ProcessInfo.processInfo.processIdentifier).\(fields[19])"
         let other = "00000000-0000-0000-0000-000000000000"
         func own(_ name: String, _ owner: String) -> String {
-            ScriptedLVM.json(name, tags: ["blkferry", "blkferry.owner=\(owner)"])
+            ScriptedLVM.json(
+                "root.blkferry.\(name)", tags: ["blkferry", "blkferry.owner=\(owner)"])
         }
+        let dead = ["blkferry", "blkferry.owner=\(other).1.1"]
         let lvm = try ScriptedLVM([
             own("mine", me), own("another-boot", "\(other).1.1"), own("ended", "\(boot).4194304.7"),
             // The number of a process that lives was another one's before.
             own("number-again", "\(boot).1.999999999999"), own("odd", "x"),
-            ScriptedLVM.json("users", tags: ["blkferry.owner=\(other).1.1"]),
-            ScriptedLVM.json("base", tags: ["blkferry", try tag("base", number: 1)]),
+            ScriptedLVM.json("users.blkferry.1", tags: ["blkferry.owner=\(other).1.1"]),
             ScriptedLVM.json(
-                "of-another", tags: ["blkferry", "blkferry.owner=\(other).1.1"], origin: "home"),
+                "root.blkferry.base",
+                tags: ["blkferry", try tag("root.blkferry.base", number: 1)]),
+            ScriptedLVM.json("home.blkferry.1", tags: dead, origin: "home"),
             // LVM does not know any more whose snapshot it is.
             ScriptedLVM.json(
-                "merged-away",
-                tags: ["blkferry", "blkferry.owner=\(other).1.1", "blkferry.source=U-root"],
-                origin: nil),
+                "root.blkferry.orphan", tags: dead + ["blkferry.source=U-root"], origin: nil),
             ScriptedLVM.json(
-                "users-clone", tags: ["blkferry.owner=\(other).1.1", "blkferry.source=U-root"],
-                origin: nil),
+                "home.blkferry.orphan", tags: dead + ["blkferry.source=U-home"], origin: nil),
+            // What has got the tags, and is somebody else's.
+            ScriptedLVM.json("root", tags: dead + ["blkferry.source=U-root"], origin: nil),
+            ScriptedLVM.json("renamed", tags: dead + ["blkferry.source=U-root"]),
         ])
         let removed = try VolumeSnapshot.removeLeftovers(of: origin, lvm.lvm())
         #expect(
-            removed == [
-                "vg0/another-boot", "vg0/ended", "vg0/number-again", "vg0/odd", "vg0/merged-away",
-            ])
+            removed
+                == ["another-boot", "ended", "number-again", "odd", "orphan"].map {
+                    "vg0/root.blkferry.\($0)"
+                })
         #expect(lvm.changes == removed.map { "lvremove --force \($0)" })
     }
 
     @Test func `the newest base that is sound comes first, those of others do not`() throws {
         let lvm = try ScriptedLVM([
-            ScriptedLVM.json("former", tags: ["blkferry", "blkferry.former=aa11"]),
-            ScriptedLVM.json("first", tags: ["blkferry", try tag("first", number: 1)]),
-            ScriptedLVM.json("newer", tags: ["blkferry", try tag("newer", number: 12)]),
+            // What has got the tags of a base, and is none that was made for one.
+            ScriptedLVM.json("renamed", tags: ["blkferry", try tag("renamed", number: 16)]),
+            ScriptedLVM.json("r.blkferry.former", tags: ["blkferry", "blkferry.former=aa11"]),
             ScriptedLVM.json(
-                "elsewhere", tags: ["blkferry", try tag("elsewhere", number: 13, target: "bb")]),
+                "r.blkferry.first", tags: ["blkferry", try tag("r.blkferry.first", number: 1)]),
+            ScriptedLVM.json(
+                "r.blkferry.newer", tags: ["blkferry", try tag("r.blkferry.newer", number: 12)]),
+            ScriptedLVM.json(
+                "r.blkferry.elsewhere",
+                tags: ["blkferry", try tag("r.blkferry.elsewhere", number: 13, target: "bb")]),
             ScriptedLVM.json("users", tags: [try tag("users", number: 14)]),
             // A clone that has the tag of what it was made of.
-            ScriptedLVM.json("cloned", tags: ["blkferry", try tag("newer", number: 15)]),
+            ScriptedLVM.json(
+                "r.blkferry.cloned", tags: ["blkferry", try tag("r.blkferry.newer", number: 15)]),
         ])
         let bases = try VolumeSnapshot.bases(of: origin, for: target, lvm.lvm())
-        #expect(bases.prefix(2).map(\.name) == ["newer", "first"])
-        #expect(Set(bases.map(\.name)) == ["newer", "first", "former", "cloned"])
+        #expect(bases.prefix(2).map(\.name) == ["r.blkferry.newer", "r.blkferry.first"])
+        #expect(
+            Set(bases.map(\.name)) == [
+                "r.blkferry.newer", "r.blkferry.first", "r.blkferry.former", "r.blkferry.cloned",
+            ])
         #expect(bases.dropFirst(2).allSatisfy { $0.replica(on: target) == nil })
     }
 
     @Test func `before a target is written, no snapshot says any more that it is its replica`()
         throws
     {
-        let (first, users) = (try tag("first", number: 1), try tag("users", number: 2))
-        let other = try tag("first", number: 1, target: "bb")
+        let (first, users) = (try tag("r.blkferry.first", number: 1), try tag("users", number: 2))
+        let other = try tag("r.blkferry.first", number: 1, target: "bb")
         let history = try tag("history", number: 3)
         let lvm = try ScriptedLVM([
-            ScriptedLVM.json("first", tags: ["blkferry", first, other]),
+            ScriptedLVM.json("r.blkferry.first", tags: ["blkferry", first, other]),
             ScriptedLVM.json("users", tags: ["nightly", users]),
-            ScriptedLVM.json("none", tags: ["blkferry"]),
+            ScriptedLVM.json("r.blkferry.none", tags: ["blkferry"]),
             // Of a replica that is a source itself: kept for its user.
             ScriptedLVM.json("history", tags: ["blkferry", "blkferry.of=U-root", history]),
         ])
         let bases = try VolumeSnapshot.bases(of: origin, for: target, lvm.lvm())
-        #expect(bases.map(\.name) == ["first"])
+        #expect(bases.map(\.name) == ["r.blkferry.first"])
         try VolumeSnapshot.invalidateRecords(of: origin, for: target, lvm.lvm())
         #expect(
             lvm.changes == [
-                "lvchange --deltag \(first) --addtag blkferry.former=aa11 vg0/first",
+                "lvchange --deltag \(first) --addtag blkferry.former=aa11 vg0/r.blkferry.first",
                 "lvchange --deltag \(users) vg0/users",
                 "lvchange --deltag \(history) vg0/history",
             ])
