@@ -49,14 +49,15 @@ struct DeviceCounts {
     }
 }
 
-/// What a loop device stands on, as far as it changes with what that holds.
+/// The file that a loop device stands on, as far as that changes with what it holds.
 struct LoopBacking {
-    /// Which file or device it is, from where on, and what a write to it changes.
+    /// Which file it is, from where on, and what a write to it changes.
     let marks: [Int]
 
     /// Asks the kernel (`LOOP_GET_STATUS64`).
     ///
-    /// `nil` where the file is not found any more, or goes on to change.
+    /// `nil` where the file is not found any more, or goes on to change; and where it is a device, which
+    /// tells more itself.
     ///
     /// - Parameters:
     ///   - descriptor: the loop device's, or one of its partitions'.
@@ -64,22 +65,12 @@ struct LoopBacking {
     init?(of descriptor: Int32, path: String) {
         var answer = clb_loop_backing()
         guard clb_get_loop_backing(descriptor, &answer) == 0 else { return nil }
-        let place = [answer.offset, answer.size_limit].map { Int(truncatingIfNeeded: $0) }
-        if answer.block_device != 0 {
-            let number = answer.block_device
-            let counts = DeviceCounts("/sys/dev/block/\(clb_major(number)):\(clb_minor(number))")
-            guard let counts, counts.disk != nil else { return nil }
-            marks = place + counts.marks
-        } else {
-            guard let status = settled({ try? FileStatus(path: path) }),
-                status.fileSystem == answer.device, status.inode == answer.inode
-            else { return nil }
-            marks =
-                place + [
-                    Int(truncatingIfNeeded: status.fileSystem),
-                    Int(truncatingIfNeeded: status.inode), status.size, status.changed,
-                ]
-        }
+        guard answer.block_device == 0, let status = settled({ try? FileStatus(path: path) }),
+            status.fileSystem == answer.device, status.inode == answer.inode
+        else { return nil }
+        marks =
+            [answer.offset, answer.size_limit, status.fileSystem, status.inode]
+            .map { Int(truncatingIfNeeded: $0) } + [status.size, status.changed]
     }
 }
 

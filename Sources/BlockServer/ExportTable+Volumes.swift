@@ -85,7 +85,8 @@ extension ExportTable.Found {
         var problem = Problem(
             .access, status: 403, "The export lets nothing be made", detail: detail)
         problem.object = name
-        problem.advice = "The server's --export GROUP:rw,create allows it."
+        problem.advice =
+            "The server's --export GROUP:rw,create allows it; over ssh a path or LVUUID= does."
         return problem
     }
 

@@ -76,7 +76,9 @@ struct VolumeSession {
         }
         var record: ReplicaRecord?
         var failures: [CommandFailure] = []
-        let report = replication.run(changes: changes?.ranges, since: stamp) { result in
+        let report = replication.run(
+            changes: changes?.ranges, since: changes == nil ? nil : stamp
+        ) { result in
             guard kind.isSync, result.failure == nil, result.flushError == nil,
                 !result.wasInterrupted, result.tally.writeErrorCount == 0,
                 result.tally.unreadable == 0
@@ -163,7 +165,9 @@ struct VolumeSession {
         guard read.isReadOnly || !read.isInUse else {
             throw Doubt(
                 "\(read.fullName): it is in use, and may change meanwhile",
-                advice: "--snapshot reads a snapshot of it.")
+                advice: read.origin == nil
+                    ? "--snapshot reads a snapshot of it."
+                    : "lvchange --permission r \(read.fullName) sees to it that it does not.")
         }
         do throws(ReplicationError) {
             // What others have only put into the page cache is to be seen as well.

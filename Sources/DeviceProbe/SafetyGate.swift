@@ -209,6 +209,8 @@ extension Entrance {
         let size = device.geometry.size
         let target: any BlockDevice
         if policy.isDryRun {
+            // What is only in the page cache yet is not counted as written.
+            try? device.writeBackCache()
             target = untouchable(device, size: verdict.resizeTo ?? size)
         } else if let volume {
             target = try self.target(device, volume, verdict)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import Glibc
 internal import LinuxIO
 
 /// A thin pool of LVM, as the source of change maps of its volumes.
@@ -86,8 +87,19 @@ package struct ThinPool: Sendable {
     }
 
     /// The root of the metadata snapshot that somebody holds, whatever else is wrong with the pool.
+    ///
+    /// It asks again where dmsetup fails: a signal to all processes of a service ends that, too.
     func heldRoot() throws(ChangeMapError) -> Int? {
-        PoolStatus.heldRoot(in: try mapper.target("status", of: name) { false })
+        var left = 3
+        while true {
+            do throws(ChangeMapError) {
+                return PoolStatus.heldRoot(in: try mapper.target("status", of: name) { false })
+            } catch {
+                left -= 1
+                guard left > 0 else { throw error }
+                usleep(50_000)
+            }
+        }
     }
 
     /// Reserves the metadata snapshot; the lock's file says afterwards which one that is.

@@ -60,10 +60,13 @@ package struct ExportSelector: Hashable, Sendable {
         }
     }
 
-    /// Whether text may lead to a logical volume, which in the end a look at the device tells: a tag, or
-    /// a path of a device file.
+    /// Whether text may lead to a logical volume; a look at the device tells in the end.
+    ///
+    /// Tags of a file system may lead to its snapshots as well.
     package static func canBeVolume(_ text: String) -> Bool {
-        isTag(text) || text.hasPrefix("/dev/") && !text.hasSuffix("/")
+        if text.hasSuffix("/") { return false }
+        return VolumePlace(text) != nil
+            || ["LVUUID=", "/dev/mapper/", "/dev/disk/", "/dev/dm-"].contains { text.hasPrefix($0) }
     }
 
     private static let creating = "rw,create"

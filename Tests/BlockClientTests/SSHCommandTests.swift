@@ -59,7 +59,8 @@ import WireProtocol
     @Test func `what may be a volume is exported so that one, or a snapshot, may be made`() throws {
         for (path, access) in [
             ("/dev/vg0/new", "rw,create"), ("/dev/vg0/new@pool", "rw,create"),
-            ("/dev/sdb", "rw,create"), ("/srv/images/new.img", "rw"), ("/LVUUID=x", "rw,create"),
+            ("/dev/sdb", "rw"), ("/UUID=x", "rw"),
+            ("/srv/images/new.img", "rw"), ("/LVUUID=x", "rw,create"),
         ] {
             guard case .remote(let location) = try Location("ssh://h\(path)") else { continue }
             var settings = SSHSettings()

@@ -18,6 +18,7 @@ final class ScriptedTools: Sendable {
             case "$1" in
                 status | table)
                     [ ! -f no-more ] || [ ! -f messages ] || exit 1
+                    if [ -f fails-once ]; then rm fails-once; exit 1; fi
                     if [ -f "$1-next" ] && [ -f asked ]; then cat "$1-next"; exit; fi
                     if [ -f "$1" ]; then cat "$1"; [ "$1" = table ] || : >asked; exit; fi
                     echo "0 409600 thin-pool 3 140/1024 512/3200 $(cat held) $(cat mode) discard_passdown queue_if_no_space - 1024"
@@ -46,6 +47,7 @@ final class ScriptedTools: Sendable {
             echo "$*" >asked-for
             cat held >held-meanwhile
             [ ! -f taken ] || cat taken >held
+            [ ! -f signal ] || : >fails-once
             : >started
             while [ -f slow ]; do sleep 0.02; done
             [ ! -f fails ] || { cat fails >&2; echo 'Usage: and more' >&2; exit 1; }

@@ -234,6 +234,13 @@ import Testing
         #expect(tools.text("held-meanwhile") == "77")
     }
 
+    @Test func `it is released where the first question about it was ended by a signal`() throws {
+        tools.put("signal", "")
+        _ = try delta()
+        #expect(tools.messages == Self.both && tools.text("held") == "-")
+        #expect(!tools.has("fails-once"))
+    }
+
     @Test func `programs that are not there are named`() {
         let pool = ThinPool(
             group: "vg", pool: "pool", mapper: DeviceMapper(dmsetup: "/none/dmsetup"),

@@ -206,7 +206,7 @@ import WireProtocol
         arguments: [
             "", ":ro", ":rw", "x/y", "./x", "x y", "uuid=1", "UUID=", "LABEL=:rw", " /x", "..",
             "-x", "*", "x/**", ":rw,create", "/srv/x:rw,create", "/srv/:rw,create",
-            "/dev/x/:rw,create",
+            "/dev/x/:rw,create", "/dev/vg0:rw,create", "UUID=1:rw,create",
         ])
     func `what names nothing, no absolute path and no group, is rejected`(text: String) {
         #expect(rejection { try ExportSelector(text) } != nil)
@@ -226,7 +226,7 @@ import WireProtocol
         let one = try ExportSelector("/dev/vg0/new@pool:rw,create")
         #expect(one.text == "/dev/vg0/new@pool" && one.canCreate && one.group == nil)
         // Snapshots may be taken of what turns out to be a volume.
-        for text in ["UUID=1", "LVUUID=x", "/dev/mapper/vg0-new", "/dev/sdb"] {
+        for text in ["LVUUID=x", "/dev/mapper/vg0-new", "/dev/disk/by-id/x"] {
             let export = try ExportSelector(text + ":rw,create")
             #expect(export.text == text && export.canCreate && export.access == .readWrite)
         }
