@@ -162,6 +162,10 @@ void clb_forbid_core_dumps(void) {
 const short clb_POLLRDHUP = POLLRDHUP;
 const short clb_POSIX_SPAWN_SETSID = POSIX_SPAWN_SETSID;
 
+int clb_spawn_close_from(posix_spawn_file_actions_t *actions, int from) {
+    return posix_spawn_file_actions_addclosefrom_np(actions, from);
+}
+
 int clb_socket_pair(int ends[2]) {
     return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
 }

@@ -49,10 +49,12 @@ package enum Program {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        // All others are closed when the program starts; dup2(2) makes these exceptions.
+        // All of ours are closed when the program starts, but for these, which dup2(2) makes. Those of
+        // libraries are not: SwiftNIO's connections.
         posix_spawn_file_actions_adddup2(&actions, streams.input, STDIN_FILENO)
         posix_spawn_file_actions_adddup2(&actions, streams.output, STDOUT_FILENO)
         posix_spawn_file_actions_adddup2(&actions, streams.errors, STDERR_FILENO)
+        clb_spawn_close_from(&actions, STDERR_FILENO + 1)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }

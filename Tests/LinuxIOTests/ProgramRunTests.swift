@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import Glibc
 import LinuxIO
 import SystemPackage
 import TestSupport
@@ -61,5 +62,16 @@ import Testing
         #expect(throws: Errno.noSuchFileOrDirectory) {
             try ProgramRun("/none/such", [], reading: .errors) { false }
         }
+    }
+
+    @Test func `nothing is inherited but the streams, also of what libraries have open`() throws {
+        // dup(2) leaves it open in programs that are started.
+        let file = try OwnedDescriptor.open("/dev/null", flags: O_RDONLY)
+        let open = OwnedDescriptor(owning: dup(file.rawValue))
+        let run = try ProgramRun(
+            "/bin/ls", ["/proc/self/fd"], reading: .wholeOutput(limit: 4096), unless: { false })
+        // The last one is the directory.
+        #expect(run.lines == ["0", "1", "2", "3"] && run.failure == nil)
+        _ = consume open
     }
 }

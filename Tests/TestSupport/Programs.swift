@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import Dispatch
 internal import Foundation
 internal import Glibc
+internal import LinuxIO
+internal import Synchronization
 
 /// What a program did.
 package struct ProgramResult: Sendable {
@@ -14,11 +15,14 @@ package struct ProgramResult: Sendable {
 }
 
 /// A program that runs beside the test; it is killed when the test forgets it.
+///
+/// It inherits nothing but its streams: a connection or a claim that another test gives up would live
+/// on in it.
 package final class RunningProgram {
-    private let process = Process()
+    package let processID: Int32
     private let scratch: ScratchDirectory
-    /// Left when it ends; Foundation's own way to wait for that keeps a processor busy.
-    private let running = DispatchGroup()
+    /// As of waitpid(2); `nil` until somebody has waited for it.
+    private let status = Mutex<Int32?>(nil)
 
     /// Starts a program without a terminal, standard input empty.
     ///
@@ -28,32 +32,42 @@ package final class RunningProgram {
     /// - Throws: when it cannot be started.
     package init(_ arguments: [String], environment: [String: String] = [:]) throws {
         scratch = try ScratchDirectory()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = arguments
-        var variables = ProcessInfo.processInfo.environment
-        variables["PATH"] = (variables["PATH"] ?? "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
-        variables["LC_ALL"] = "C"
-        process.environment = variables.merging(environment) { _, new in new }
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = try Self.newFile(scratch.file("out"))
-        process.standardError = try Self.newFile(scratch.file("err"))
-        running.enter()
-        process.terminationHandler = { [running] _ in running.leave() }
-        do {
-            try process.run()
-        } catch {
-            running.leave()
-            throw error
+        let path =
+            (ProcessInfo.processInfo.environment["PATH"] ?? "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
+        let variables = ["PATH": path, "LC_ALL": "C"].merging(environment) { _, new in new }
+        func open(_ path: String, _ flags: Int32) throws -> OwnedDescriptor {
+            try OwnedDescriptor.open(path, flags: flags)
+        }
+        let input = try open("/dev/null", O_RDONLY)
+        let output = try open(scratch.file("out"), O_WRONLY | O_CREAT)
+        let errors = try open(scratch.file("err"), O_WRONLY | O_CREAT)
+        processID = try Program.start(
+            "/usr/bin/env", ["env"] + variables.map { "\($0)=\($1)" } + arguments,
+            .init(input: input.rawValue, output: output.rawValue, errors: errors.rawValue),
+            inNewSession: true)
+    }
+
+    deinit {
+        signal(SIGKILL)
+        _ = waitStatus()
+    }
+
+    /// Sends a signal, unless somebody has waited for its end.
+    package func signal(_ number: Int32) {
+        status.withLock { status in
+            if status == nil { kill(processID, number) }
         }
     }
 
-    deinit { if process.isRunning { signal(SIGKILL) } }
-
-    package func signal(_ number: Int32) { kill(process.processIdentifier, number) }
-
-    package var processID: Int32 { process.processIdentifier }
-
-    package var isRunning: Bool { process.isRunning }
+    package var isRunning: Bool {
+        status.withLock { status in
+            guard status == nil else { return false }
+            var information = siginfo_t()
+            let result = waitid(
+                P_PID, id_t(processID), &information, WEXITED | WNOHANG | WNOWAIT)
+            return result == 0 && information.si_signo != SIGCHLD
+        }
+    }
 
     /// What it has written to standard output so far.
     package func outputSoFar() throws -> String {
@@ -67,17 +81,26 @@ package final class RunningProgram {
 
     /// Waits until it has ended.
     package func wait() throws -> ProgramResult {
-        running.wait()
-        let status = Int(process.terminationStatus)
+        let status = waitStatus()
+        let number = status & 0x7F
         return ProgramResult(
-            status: process.terminationReason == .uncaughtSignal ? 128 + status : status,
-            output: try String(contentsOfFile: scratch.file("out"), encoding: .utf8),
-            errors: try String(contentsOfFile: scratch.file("err"), encoding: .utf8))
+            status: Int(number == 0 ? status >> 8 & 0xFF : 128 + number),
+            output: try outputSoFar(), errors: try errorsSoFar())
     }
 
-    private static func newFile(_ path: String) throws -> FileHandle {
-        _ = FileManager.default.createFile(atPath: path, contents: nil)
-        return try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+    /// Waits, and lets others ask and signal meanwhile.
+    private func waitStatus() -> Int32 {
+        var information = siginfo_t()
+        while waitid(P_PID, id_t(processID), &information, WEXITED | WNOWAIT) != 0,
+            errno == EINTR
+        {}
+        return status.withLock { status in
+            if let status { return status }
+            var ended: Int32 = 0
+            while waitpid(processID, &ended, 0) < 0, errno == EINTR {}
+            status = ended
+            return ended
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 #ifndef CLINUXBLOCK_H
 #define CLINUXBLOCK_H
 
+#include <spawn.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -86,6 +87,8 @@ void clb_forbid_core_dumps(void);
 
 extern const short clb_POLLRDHUP;
 extern const short clb_POSIX_SPAWN_SETSID;
+/// posix_spawn_file_actions_addclosefrom_np: close all descriptors from a number on; returns an error number
+int clb_spawn_close_from(posix_spawn_file_actions_t *actions, int from);
 
 /// socketpair(2) AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC
 int clb_socket_pair(int ends[2]);
