@@ -162,7 +162,7 @@ void clb_forbid_core_dumps(void) {
 const short clb_POLLRDHUP = POLLRDHUP;
 const short clb_POSIX_SPAWN_SETSID = POSIX_SPAWN_SETSID;
 
-int clb_spawn_close_from(posix_spawn_file_actions_t *actions, int from) {
+int clb_spawn_close_from(void *actions, int from) {
     return posix_spawn_file_actions_addclosefrom_np(actions, from);
 }
 

@@ -8,7 +8,6 @@
 #ifndef CLINUXBLOCK_H
 #define CLINUXBLOCK_H
 
-#include <spawn.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -87,8 +86,9 @@ void clb_forbid_core_dumps(void);
 
 extern const short clb_POLLRDHUP;
 extern const short clb_POSIX_SPAWN_SETSID;
-/// posix_spawn_file_actions_addclosefrom_np: close all descriptors from a number on; returns an error number
-int clb_spawn_close_from(posix_spawn_file_actions_t *actions, int from);
+/// posix_spawn_file_actions_addclosefrom_np of a posix_spawn_file_actions_t: close all descriptors from
+/// a number on; returns an error number. (With spawn.h here its types would be this module's, not Glibc's.)
+int clb_spawn_close_from(void *actions, int from);
 
 /// socketpair(2) AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC
 int clb_socket_pair(int ends[2]);
