@@ -90,6 +90,13 @@ final class DirectFile: Sendable {
     /// - Returns: `false` when another process holds a lock that does not go together with it.
     func lock(exclusive: Bool) throws(IOError) -> Bool {
         do throws(Errno) {
+            // A program that is being started has, until its exec, a copy of what another thread has
+            // closed just now.
+            for _ in 0..<10 where clb_lock(main.rawValue, exclusive) != 0 {
+                guard [.resourceTemporarilyUnavailable, .permissionDenied].contains(currentErrno())
+                else { break }
+                usleep(20_000)
+            }
             _ = try retryingInterrupts { clb_lock(main.rawValue, exclusive) }
             // flock(2) knows nothing of that lock, and is what systemd and others use. udev holds
             // it for a moment while it looks at a device that was just written.

@@ -25,13 +25,13 @@ extension Trait where Self == BlockingTrait {
     package static var blocking: Self { Self() }
 }
 
-/// One thread more than there are processors: with twice as many, what a test waits for comes too late
-/// now and then.
+/// As many threads as there are processors, beside Swift's own: with twice as many, what a test waits
+/// for comes too late now and then.
 ///
 /// What came last is run first: what has begun goes on before more begins, so that a suite whose tests
 /// run one after the other does not wait for all others each time.
 private final class WaitingThreads: TaskExecutor {
-    static let shared = WaitingThreads(count: ProcessInfo.processInfo.activeProcessorCount + 1)
+    static let shared = WaitingThreads(count: ProcessInfo.processInfo.activeProcessorCount)
 
     private let jobs = Mutex<[UnownedJob]>([])
     private let ready = DispatchSemaphore(value: 0)
