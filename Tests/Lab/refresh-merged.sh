@@ -40,12 +40,7 @@ differ /dev/vg0/root /dev/vg1/backup
 whole vg1/backup /dev/vg1/backup
 
 step 'one of two, over the network: the device with the blocks is written, the target is not'
-blkferry serve -q --export vg1:rw,create &
-server=$!
-for try in 1 2 3 4 5 6 7 8 9 10; do
-    ! blkferry list http://127.0.0.1:8080 >/dev/null 2>&1 || break
-    sleep 0.5
-done
+serve --export vg1:rw,create
 url=http://127.0.0.1:8080/dev/vg1/backup
 lvcreate -qq -y -s -L 36M -n stays vg1/backup
 expect 0 blkferry refresh --snapshot-target before vg0/root $url
@@ -76,19 +71,14 @@ lvcreate -qq -y -s -kn -n clone vg0/root
 lvcreate -qq -y -L 32M -n other vg1
 records() { lvs --noheadings -o lv_name,lv_tags vg0 | grep 'clone.*blkferry.replica' || true; }
 written() { awk '{print $7}' "$(described /dev/vg1/other)/stat"; }
-blkferry serve -q --export vg1:rw &
-server=$!
-for try in 1 2 3 4 5 6 7 8 9 10; do
-    ! blkferry list http://127.0.0.1:8080 >/dev/null 2>&1 || break
-    sleep 0.5
-done
+serve --export vg1:rw
 url=http://127.0.0.1:8080/dev/vg1/other
 expect 0 blkferry refresh vg0/clone $url
 [ -n "$(records)" ] || fail 'there is no record'
-fill /dev/vg0/clone 8 4
+fill /dev/vg0/clone 8 16
 before=$(written)
-# Slow enough to be looked at.
-blkferry refresh -v --bwlimit 1M vg0/clone $url >/tmp/out 2>&1 &
+# Slow enough to be looked at: one request after the other, of which the first is soon over.
+blkferry refresh -v -c 1 --bwlimit 2M vg0/clone $url >/tmp/out 2>&1 &
 run=$!
 while [ "$(written)" = "$before" ] && kill -0 $run 2>/dev/null; do sleep 0.1; done
 during=$(records)

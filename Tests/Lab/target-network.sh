@@ -15,21 +15,10 @@ missing() { ! lvs "$1" >/dev/null 2>&1 || fail "$1 is there"; }
 snapshots() { lvs --noheadings -o lv_name -S "lv_name=~$1" vg1 | tr -d ' '; }
 here=http://127.0.0.1:8080/dev/vg1
 
-# serve EXPORT...: a server in the background.
-serve() {
-    set -- $(printf -- '--export %s ' "$@")
-    blkferry serve -q "$@" &
-    server=$!
-    for try in 1 2 3 4 5 6 7 8 9 10; do
-        ! blkferry list http://127.0.0.1:8080 >/dev/null 2>&1 || return 0
-        sleep 0.5
-    done
-    fail 'no server'
-}
 stop() { kill "$server" && wait "$server" || fail "the server ended with $?"; }
 
 step 'a group, read-only: its volumes, and none of their parts'
-serve 'vg1/*'
+serve --export 'vg1/*'
 expect 0 blkferry list http://127.0.0.1:8080
 says /dev/vg1/thin
 says /dev/vg1/linear
@@ -41,7 +30,7 @@ expect 3 blkferry --create /dev/vg0/source http://127.0.0.1:8080/dev/vg0/new
 stop
 
 step 'writable: resized, kept, but nothing is made'
-serve vg1:rw
+serve --export vg1:rw
 expect 2 blkferry --overwrite /dev/vg0/source $here/linear
 expect 0 blkferry --overwrite --size-policy resize /dev/vg0/source $here/linear
 same /dev/vg0/source /dev/vg1/linear
@@ -86,7 +75,7 @@ done
 lvremove -qq -f vg1/remote1 vg1/remote2 vg1/remote3
 
 step 'made where the export allows it'
-serve vg1:rw,create
+serve --export vg1:rw,create
 expect 0 blkferry --snapshot-target before /dev/vg0/source $here/thin
 same /dev/vg0/source /dev/vg1/thin
 [ "$(snapshots before)" = before ] || fail 'there is no snapshot'

@@ -36,12 +36,7 @@ for part in mirror_rimage_0 mirror_rmeta_0; do
     expect 2 blkferry --overwrite --size-policy prefix /tmp/image "/dev/mapper/vg0-$part"
     says 'it is held by device-mapper device vg0-mirror'
 done
-blkferry serve -q --export vg0:rw,create &
-server=$!
-for try in 1 2 3 4 5 6 7 8 9 10; do
-    ! blkferry list http://127.0.0.1:8080 >/dev/null 2>&1 || break
-    sleep 0.5
-done
+serve --export vg0:rw,create
 here=http://127.0.0.1:8080/dev/vg0
 for name in mirror_rimage_0 mirror_rmeta_0 snapshot1 x_rimage_0; do
     expect 3 blkferry $here/$name /tmp/copy

@@ -39,12 +39,7 @@ same /dev/vg0/thin /dev/vg0/classic
 [ "$(digest /dev/vg0/linear)" = "$before" ] || fail 'the origin was written to'
 
 step 'push and pull, of each kind'
-blkferry serve -q --export vg0:rw &
-server=$!
-for try in 1 2 3 4 5 6 7 8 9 10; do
-    ! blkferry list http://127.0.0.1:8080 >/dev/null 2>&1 || break
-    sleep 0.5
-done
+serve --export vg0:rw
 for target in linear classic snap; do
     fill /dev/vg0/thin 3 1
     # Zeros, which a thin volume gives back.

@@ -117,6 +117,18 @@ mapped() {
     [ -b "/dev/mapper/$1" ] || fail "there is no /dev/mapper/$1"
 }
 
+# serve OPTION...: a server in the background, in $server, once it answers on port 8080.
+serve() {
+    local try
+    blkferry serve -q "$@" &
+    server=$!
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        ! blkferry list http://127.0.0.1:8080 >/dev/null 2>&1 || return 0
+        sleep 0.5
+    done
+    fail 'no server'
+}
+
 # start_udev: from now on udev makes links, and LVM waits for it.
 start_udev() {
     sed -i 's/udev_sync = 0/udev_sync = 1/; s/udev_rules = 0/udev_rules = 1/' /etc/lvm/lvm.conf
