@@ -89,23 +89,23 @@ final class DirectFile: Sendable {
     ///
     /// - Returns: `false` when another process holds a lock that does not go together with it.
     func lock(exclusive: Bool) throws(IOError) -> Bool {
+        let descriptor = main.rawValue
+        let isHeld = { [.resourceTemporarilyUnavailable, .permissionDenied].contains($0 as Errno) }
         do throws(Errno) {
-            // A program that is being started has, until its exec, a copy of what another thread has
-            // closed just now.
-            for _ in 0..<10 where clb_lock(main.rawValue, exclusive) != 0 {
-                guard [.resourceTemporarilyUnavailable, .permissionDenied].contains(currentErrno())
-                else { break }
-                usleep(20_000)
+            try waitingOutHolders(isHeld) { () throws(Errno) in
+                _ = try retryingInterrupts { clb_lock(descriptor, exclusive) }
             }
-            _ = try retryingInterrupts { clb_lock(main.rawValue, exclusive) }
-            // flock(2) knows nothing of that lock, and is what systemd and others use. udev holds
-            // it for a moment while it looks at a device that was just written.
-            for _ in 0..<10
-            where flock(main.rawValue, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0 {
-                guard currentErrno() == .resourceTemporarilyUnavailable else { return true }
-                usleep(50_000)
+            // flock(2) knows nothing of that lock, and is what systemd and others use.
+            let operation = (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB
+            do throws(Errno) {
+                try waitingOutHolders(isHeld) { () throws(Errno) in
+                    _ = try retryingInterrupts { flock(descriptor, operation) }
+                }
+            } catch {
+                // Not every file system has it.
+                if isHeld(error) { throw error }
             }
-            return flock(main.rawValue, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0
+            return true
         } catch .resourceTemporarilyUnavailable, .permissionDenied {
             return false
         } catch {

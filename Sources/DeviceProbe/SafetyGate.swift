@@ -226,15 +226,9 @@ extension Entrance {
     /// Opens the device for this program alone.
     private func claimDevice() throws(ProbeError) -> BlockSpecialFile {
         do throws(IOError) {
-            let number = (try? FileStatus(path: path))?.device
-            let thin = try number.flatMap { number throws(IOError) in
-                try ThinVolume(number, name: name, view: view)?.chunks
-            }
-            let device = try BlockSpecialFile(
-                path: path, name: name, access: .readWrite, thin: thin)
-            // The path led to another device the second time.
-            if device.number != number { throw IOError(name, "open", .staleNFSFileHandle) }
-            return device
+            return try waitingOutHolders(
+                { $0.errno == .resourceBusy && refusalForUses(HostState(view)) == nil },
+                { () throws(IOError) in try openClaimed() })
         } catch {
             switch error.errno {
             case .some(.resourceBusy): throw explanationOfClaim()
@@ -250,13 +244,30 @@ extension Entrance {
         }
     }
 
+    private func openClaimed() throws(IOError) -> BlockSpecialFile {
+        let number = (try? FileStatus(path: path))?.device
+        let thin = try number.flatMap { number throws(IOError) in
+            try ThinVolume(number, name: name, view: view)?.chunks
+        }
+        let device = try BlockSpecialFile(path: path, name: name, access: .readWrite, thin: thin)
+        // The path led to another device the second time.
+        if device.number != number { throw IOError(name, "open", .staleNFSFileHandle) }
+        return device
+    }
+
+    /// A refusal for what uses the device, as far as it can be seen from here.
+    private func refusalForUses(_ host: HostState) -> ProbeError? {
+        guard let number = try? FileStatus(path: path).device else { return nil }
+        return refusal(for: host.uses(of: number))
+    }
+
     /// Who has claimed the device.
     private func explanationOfClaim() -> ProbeError {
         let host = HostState(view)
+        if let no = refusalForUses(host) { return no }
         guard let number = try? FileStatus(path: path).device else {
             return refusal(.inUse, "it is in use")
         }
-        if let no = refusal(for: host.uses(of: number)) { return no }
         let claims = Claimants(host: host).ofDevice(number)
         let who = claims.isEmpty ? "the kernel or another program" : claims.joined(separator: ", ")
         return refusal(.inUse, "it is claimed by \(who)")

@@ -27,3 +27,24 @@ package func retryingInterrupts<Result: FixedWidthInteger & SignedInteger>(
         throw code
     }
 }
+
+/// Tries again, for half a second, what fails because somebody else holds it for a moment: a program
+/// that is being started has, until its exec, a copy of what another thread has closed just now, and
+/// udev locks a device that was written.
+///
+/// - Parameters:
+///   - isHeld: whether a failure says that somebody holds it, and may soon not.
+///   - attempt: what is tried.
+/// - Returns: what the attempt returned that did not fail.
+/// - Throws: the last failure.
+package func waitingOutHolders<Result, Failure: Error>(
+    _ isHeld: (Failure) -> Bool, _ attempt: () throws(Failure) -> Result
+) throws(Failure) -> Result {
+    for _ in 0..<25 {
+        do throws(Failure) { return try attempt() } catch {
+            guard isHeld(error) else { throw error }
+        }
+        usleep(20_000)
+    }
+    return try attempt()
+}

@@ -258,13 +258,7 @@ extension TestServer {
         _ path: String, _ mode: SessionRequest.Mode, block: Int = 4096, size: Int? = nil,
         run: String? = nil
     ) throws -> SessionRecord {
-        var answer = try open(path, mode, block: block, size: size, run: run)
-        // A program that another test starts has, until its exec, a copy of every descriptor, and so
-        // of a claim that was given up meanwhile.
-        for _ in 0..<100 where answer.status == 423 {
-            usleep(20_000)
-            answer = try open(path, mode, block: block, size: size, run: run)
-        }
+        let answer = try open(path, mode, block: block, size: size, run: run)
         // What was refused is told, not what the refusal lacks.
         try #require(answer.status == 201, "\(answer.text)")
         return try answer.decoded(as: SessionRecord.self)

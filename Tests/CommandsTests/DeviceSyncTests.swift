@@ -115,6 +115,27 @@ import Testing
         }
     }
 
+    @Test func `what somebody else holds for a moment is waited for`() throws {
+        let scratch = try ScratchDirectory()
+        let source = try LoopDevice(size: size)
+        let target = try LoopDevice(size: size)
+        try fill(source.path, seed: 1, size: size)
+        let log = scratch.file("log")
+        // The first open is a look at the device, the second one claims it.
+        let result = try RunningProgram([
+            "strace", "-f", "-o", log, "-e", "trace=openat,fcntl,flock", "-P", target.path,
+            "-e", "inject=openat:error=EBUSY:when=2..4",
+            "-e", "inject=fcntl,flock:error=EAGAIN:when=1..3", program, source.path, target.path,
+        ]).wait()
+        #expect(result.status == 0, "\(result)")
+        #expect(try areEqual(source.path, target.path))
+        let refused = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")
+            .filter { $0.contains("INJECTED") }
+        for (call, count) in [("O_EXCL", 2), ("F_OFD_SETLK", 3), ("flock(", 3)] {
+            #expect(refused.count { $0.contains(call) } == count, "\(call)")
+        }
+    }
+
     @Test func `dirty pages of a partition are part of the disk`() throws {
         let disk = try LoopDevice(size: size, partitions: true)
         let copy = try LoopDevice(size: size)

@@ -109,25 +109,9 @@ private final class LoopVolume: TargetVolumes, TargetVolume {
     func admit(
         _ size: Int, _ policy: GatePolicy, target: String? = nil
     ) throws(ProbeError) -> AdmittedTarget {
-        func attempt() throws(ProbeError) -> AdmittedTarget {
-            try SafetyGate.admit(
-                target ?? path, as: "TARGET", source: facts(size: size), policy: policy,
-                volumes: self, view: tree.view)
-        }
-        // A program that another test starts holds, until its exec, a copy of every descriptor,
-        // and so of a claim that was given up meanwhile.
-        let before = done
-        for _ in 0..<100 {
-            do throws(ProbeError) {
-                return try attempt()
-            } catch {
-                guard error.description.contains("claimed by the kernel or another program")
-                else { throw error }
-                calls.withLock { $0 = before }
-                usleep(20_000)
-            }
-        }
-        return try attempt()
+        try SafetyGate.admit(
+            target ?? path, as: "TARGET", source: facts(size: size), policy: policy,
+            volumes: self, view: tree.view)
     }
 }
 
