@@ -137,6 +137,10 @@ extension RemoteBlockDevice {
     /// - Throws: where it cannot be asked.
     package func currentMarks() throws(IOError) -> [Int]? { try currentRecord().lastingStamp }
 
+    /// Whether the session was lost, and opened again: for a while the server did not keep others from
+    /// writing.
+    package var wasReopened: Bool { state.withLock { $0.generation > 0 } }
+
     package func openChannel() -> any RemoteChannel { Channel(self) }
 
     private func withChannel<Result>(

@@ -13,8 +13,10 @@ extension BlockSpecialFile {
         DeviceCounts(entry).map { ContentStamp($0.marks) }
     }
 
-    /// What the kernel counts on the device, and of a logical volume or a loop device what is below it.
+    /// What the kernel counts on the device, and of one of the device mapper or a loop device what is
+    /// below it.
     ///
+    /// A device of the mapper can get another table, and other blocks with it, at any time.
     /// A classic snapshot is merged into its origin below that one's device: on the origin nothing is
     /// counted then. So there are its table, which another one takes the place of with the first and
     /// the last snapshot, and the counts of the device that has the origin's blocks (`…-real`). A
@@ -22,7 +24,8 @@ extension BlockSpecialFile {
     ///
     /// A loop device can get another file without the kernel giving it another number (before "block:
     /// increment diskseq on all media change events" of Linux 6.5); so its file is looked at, too.
-    /// Disks that other machines write to as well have no stamp.
+    /// Disks that other machines write to as well have no stamp, nor have those that are set back
+    /// without anything being counted.
     package func lastingStamp() -> ContentStamp? {
         guard let counts = DeviceCounts(entry), counts.disk != nil, !isShared else { return nil }
         if let path = readSmallFile("\(entry)/loop/backing_file")
@@ -31,9 +34,7 @@ extension BlockSpecialFile {
             guard let backing = LoopBacking(of: descriptor, path: path) else { return nil }
             return ContentStamp(counts.marks + backing.marks)
         }
-        guard let uuid = readSmallFile("\(entry)/dm/uuid"), uuid.hasPrefix("LVM-") else {
-            return ContentStamp(counts.marks)
-        }
+        guard readSmallFile("\(entry)/dm/name") != nil else { return ContentStamp(counts.marks) }
         guard let table = MapperTable(of: number) else { return nil }
         var marks = counts.marks + [table.fingerprint]
         if table.targets.contains(where: {
@@ -63,9 +64,10 @@ extension BlockSpecialFile {
     private var entry: String { "/sys/dev/block/\(clb_major(number)):\(clb_minor(number))" }
 }
 
-/// Whether the kernel gives names like this to disks of other machines: `nbd0`, `drbd1p1`, `rbd0`.
+/// Whether the kernel gives names like this to disks of other machines, or of ZFS, which can roll them
+/// back: `nbd0`, `drbd1p1`, `rbd0`, `zd16`.
 func isNameOfSharedDisk(_ name: String) -> Bool {
-    ["nbd", "drbd", "rbd"].contains { driver in
+    ["nbd", "drbd", "rbd", "zd"].contains { driver in
         name.hasPrefix(driver) && name.dropFirst(driver.count).first?.isNumber == true
     }
 }

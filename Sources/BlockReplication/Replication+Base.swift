@@ -21,6 +21,7 @@ extension Replication {
         if let remote = targetEnd.remote {
             return try name(of: ["url", target, remote.record.device])
         }
+        if isPdiffcopyTarget { return try name(of: ["url", target]) }
         let stableName: String
         do throws(ProbeError) {
             let path = try resolve(Selector(localTarget))
@@ -48,6 +49,8 @@ extension Replication {
                 throw ReplicationError(error)
             }
             host = remote.record.host
+        } else if isPdiffcopyTarget {
+            return nil
         } else {
             marks = targetEnd.device.lastingStamp()?.marks
             host = try hostRecord()
@@ -57,12 +60,46 @@ extension Replication {
         return try name(of: [host.boot] + numbers + marks.map { "\($0)" })
     }
 
+    /// How many bytes anybody has written to the target, or discarded on it, since the kernel counts.
+    ///
+    /// - Returns: that; `nil` for an image and wherever nothing is counted.
+    /// - Throws: where it cannot be asked.
+    package func targetTraffic() throws(ReplicationError) -> Int? {
+        let marks: [Int]?
+        if let remote = targetEnd.remote {
+            guard remote.record.host?.device != nil else { return nil }
+            do throws(IOError) { marks = try remote.currentMarks() } catch {
+                throw ReplicationError(error)
+            }
+        } else {
+            guard !isPdiffcopyTarget, try hostRecord()?.device != nil else { return nil }
+            marks = targetEnd.device.contentStamp()?.marks
+        }
+        // Sectors of 512 bytes come first, whatever else there is.
+        guard let marks, marks.count > 1 else { return nil }
+        return (marks[0] &+ marks[1]) &* 512
+    }
+
+    /// Whether nobody kept others from writing to the target for a while, as the server has ended.
+    package var hasLostTarget: Bool { targetEnd.remote?.wasReopened ?? false }
+
+    /// Bytes that the target is larger than the source.
+    package var sizeBeyondSource: Int {
+        targetEnd.device.geometry.size - sourceEnd.device.geometry.size
+    }
+
+    /// Whether the target is reached over the network.
+    package var isTargetRemote: Bool { targetEnd.remote != nil }
+
     /// Puts on the medium what anybody has written to the target.
     ///
     /// - Throws: what the device says.
     package func flushTarget() throws(ReplicationError) {
         do throws(IOError) { try targetEnd.device.flush() } catch { throw ReplicationError(error) }
     }
+
+    /// A server of pdiffcopy tells nothing of the kind.
+    private var isPdiffcopyTarget: Bool { targetEnd.device is PdiffcopyDevice }
 
     /// The target without the pool that it is to be made in.
     private var localTarget: String {

@@ -53,7 +53,8 @@ struct Conclusion {
                         ? "The source is in use; sync from a snapshot of it."
                         : "Run it again; if it repeats, the device does not keep what is written."))
         }
-        if report.wasInterrupted {
+        // Where the run was ended for another reason, that one is said.
+        if report.wasInterrupted, others.isEmpty {
             fail(
                 CommandFailure(
                     .interrupted, "\(target): \(kind.rawValue): interrupted, incomplete",

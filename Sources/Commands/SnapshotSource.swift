@@ -63,6 +63,9 @@ private final class SnapshotWatch: Sendable {
     private let control: RunControl
     private let console: Console
     private let problem = Mutex<IOError?>(nil)
+    /// Bytes that the store had when LVM did not make it larger any more, as it has all that it can
+    /// ever need.
+    private let fullSize = Mutex<Int?>(nil)
     private let ticker = Mutex<Ticker?>(nil)
 
     init(_ snapshot: VolumeSnapshot, _ control: RunControl, _ console: Console) {
@@ -85,10 +88,15 @@ private final class SnapshotWatch: Sendable {
 
     private func look() {
         check { now throws(IOError) in
-            guard now.snapshotPercent ?? 100 >= Self.limit else { return }
+            let size = now.storeSize ?? now.size
+            guard now.snapshotPercent ?? 100 >= Self.limit, fullSize.withLock({ $0 }) != size
+            else { return }
             do throws(IOError) {
-                try snapshot.extend(by: (now.storeSize ?? now.size) / 2)
-                console.note("\(now.fullName): extended by half")
+                // Where there is not so much room, what there is.
+                try snapshot.extend(by: min(size / 2, max(now.groupFree, now.extentSize)))
+                let after = try snapshot.status().storeSize ?? size
+                if after == size { fullSize.withLock { $0 = size } }
+                console.note("\(now.fullName): extended to \(after) bytes")
             } catch {
                 throw IOError(
                     now.fullName, "snapshot",

@@ -74,9 +74,7 @@ struct VolumeRun {
         defer { withExtendedLifetime(lock) {} }
         var snapshot: SnapshotSource?
         do throws(IOError) {
-            for name in try VolumeSnapshot.removeLeftovers(of: volume, lvm) {
-                console.note("\(name): removed: a run that was killed has left it")
-            }
+            try removeLeftovers(of: volume, lvm)
             if plan.takesSnapshot {
                 snapshot = try SnapshotSource(
                     of: volume, size: plan.snapshotSize, lvm, control, console)
@@ -101,6 +99,18 @@ struct VolumeRun {
         result.failures += snapshot?.finish(keptAs: kept) ?? []
         if result.failures.isEmpty { result.failures += session.settle(result) }
         return RunPrinter.Outcome(report: result.report, failures: result.failures)
+    }
+
+    /// Removes what killed runs have left; what somebody has open stays for the next run.
+    private func removeLeftovers(of volume: LogicalVolume, _ lvm: LVM) throws(IOError) {
+        let (removed, failures) = try VolumeSnapshot.removeLeftovers(of: volume, lvm)
+        for name in removed { console.note("\(name): removed: a run that was killed has left it") }
+        for failure in failures { console.warning("\(failure)") }
+        guard let pool = volume.pool, volume.isThin else { return }
+        // Where it cannot be told whose it is, whoever needs one says so.
+        if (try? ThinPool(group: volume.group, pool: pool).releaseLeftover()) == true {
+            console.note("\(pool): released: a run that was killed has left its metadata snapshot")
+        }
     }
 
     /// Finds the source by what the user calls it: its name, a selector, or a path.

@@ -56,6 +56,7 @@ struct VolumeSession {
         let identity: String
         let changes: ChangeMap?
         let number: Int
+        let traffic: Int?
         let stamp = replication.sourceStamp()
         do throws(ReplicationError) {
             identity = try replication.targetIdentity()
@@ -64,6 +65,8 @@ struct VolumeSession {
             }
             number = (base?.replica(on: identity)?.number ?? 0) + 1
             changes = trusted(base, replication, identity)
+            // Where there is a map the target has been flushed: what comes now is written meanwhile.
+            traffic = try kind.isSync && changes != nil ? replication.targetTraffic() : nil
             if kind.isSync {
                 try asReplicationError { () throws(IOError) in
                     for volume in families {
@@ -85,6 +88,10 @@ struct VolumeSession {
             else { return }
             do throws(CommandFailure) {
                 try verifySample(replication)
+                guard
+                    try isOwnTraffic(
+                        replication, since: traffic, result.tally, isMapped: changes != nil)
+                else { return }
                 record = try makeRecord(replication, identity, number: number)
             } catch {
                 failures.append(error)
@@ -130,6 +137,9 @@ struct VolumeSession {
                 changes = try read.changes(since: base) { control.isCancelled }
             } catch {
                 throw Doubt("\(error)", advice: error.advice)
+            }
+            guard changes.size == replication.sourceFacts.size else {
+                throw Doubt("\(read.fullName): its size has changed meanwhile")
             }
             try compare(replication, with: record, base, outside: changes)
             console.note(
@@ -232,6 +242,44 @@ struct VolumeSession {
             advice: "Run it again: everything is compared then.")
     }
 
+    /// Whether nobody else has written to the target meanwhile, as far as the kernel's counts tell;
+    /// that may have changed what was compared before, or is said to be as it was.
+    ///
+    /// - Parameters:
+    ///   - replication: the run, both sides open.
+    ///   - before: the bytes that had been written to the target when the run began; `nil` where
+    ///     that is not known, or all of it is compared.
+    ///   - tally: what the run has written.
+    ///   - isMapped: parts of the target were not looked at.
+    /// - Returns: `false` where it cannot be told, which was said: then there is no record.
+    /// - Throws: where the replica is in doubt.
+    private func isOwnTraffic(
+        _ replication: Replication, since before: Int?, _ tally: Tally, isMapped: Bool
+    ) throws(CommandFailure) -> Bool {
+        let doubt: String
+        if replication.hasLostTarget {
+            doubt = "the server has ended meanwhile, and others may have written to it"
+        } else {
+            let after: Int?
+            do throws(ReplicationError) { after = try replication.targetTraffic() } catch {
+                throw CommandFailure(error)
+            }
+            // Zeroing may take several tries, each of which is counted.
+            guard let before, let after, tally.zeroed == 0 else { return true }
+            let foreign = after - before - tally.written
+            // The end of a volume's last extent is made zeros beside that.
+            guard foreign < 0 || foreign > max(0, replication.sizeBeyondSource) else { return true }
+            doubt = "somebody else has written to it meanwhile"
+        }
+        // Over the network a write may have been sent twice.
+        guard isMapped && (replication.hasLostTarget || !replication.isTargetRemote) else {
+            console.warning("\(target): \(doubt): the next run compares everything")
+            return false
+        }
+        throw CommandFailure(
+            .different, "\(target): \(doubt)", advice: "Run it again: everything is compared then.")
+    }
+
     private func makeRecord(
         _ replication: Replication, _ identity: String, number: Int
     ) throws(CommandFailure) -> ReplicaRecord? {
@@ -242,7 +290,9 @@ struct VolumeSession {
             let seed: UInt64 = generator.next()
             let root = try replication.root(of: .source, seed: seed, size: read.size)
             guard let mark = try replication.targetMark() else {
-                console.note("\(target): nothing tells later whether somebody has written to it")
+                console.warning(
+                    "\(target): nothing tells later whether somebody has written to it: the next run "
+                        + "compares everything")
                 return nil
             }
             return ReplicaRecord(
@@ -255,6 +305,8 @@ struct VolumeSession {
     /// When the snapshot that was read is closed: leaves the records, and removes the bases that are
     /// none any more.
     ///
+    /// One that somebody has open stays until the next run.
+    ///
     /// - Returns: what was in the way.
     func settle(_ result: Ending) -> [CommandFailure] {
         guard kind.isSync, result.report.isDone, let identity = result.identity else { return [] }
@@ -265,9 +317,10 @@ struct VolumeSession {
                 try VolumeSnapshot.add(record, to: read, lvm)
             }
             guard plan.leavesBase else { return [] }
-            for base in try VolumeSnapshot.bases(of: origin, for: identity, lvm)
-            where base.uuid != read.uuid {
-                try VolumeSnapshot.removeBase(base, lvm)
+            for failure in try VolumeSnapshot.removeBases(
+                of: origin, for: identity, besides: read.uuid, lvm)
+            {
+                console.warning("\(failure)")
             }
             return []
         } catch {

@@ -52,6 +52,25 @@ package final class MetadataSnapshots: Sendable {
         return MetadataSnapshot(number, of: pool.name, in: self)
     }
 
+    /// Releases what one that was killed has left, unless another blkferry is at work in the pool.
+    ///
+    /// - Parameter pool: the pool.
+    /// - Returns: whether there was something.
+    /// - Throws: where that cannot be told, or it cannot be released.
+    func releaseLeftover(of pool: ThinPool) throws(ChangeMapError) -> Bool {
+        var tries = 0
+        let lock = try PoolLock(in: pool.lockDirectory, pool: pool.name) {
+            tries += 1
+            return tries > 1
+        }
+        guard let root = lock.recordedRoot else { return false }
+        return try state.withLock { state throws(ChangeMapError) in
+            guard !state.isClosed, try pool.heldRoot() == root else { return false }
+            try pool.releaseSnapshot(lock)
+            return true
+        }
+    }
+
     private static func reserve(
         _ pool: ThinPool, _ lock: PoolLock, unless isOver: () -> Bool
     ) throws(ChangeMapError) -> Int {

@@ -77,6 +77,18 @@ package struct ThinPool: Sendable {
         return try ThinDelta(xml: xml, from: old, to: new)
     }
 
+    /// Releases the metadata snapshot that a blkferry has left which was killed; it would be in the way
+    /// of others until the next change map.
+    ///
+    /// - Parameter snapshots: who releases what this process has reserved.
+    /// - Returns: whether there was one.
+    /// - Throws: where that cannot be told, such as while another blkferry is at work in the pool.
+    package func releaseLeftover(
+        snapshots: MetadataSnapshots = .shared
+    ) throws(ChangeMapError) -> Bool {
+        try snapshots.releaseLeftover(of: self)
+    }
+
     // MARK: For `MetadataSnapshots`
 
     /// What the kernel tells of the pool.

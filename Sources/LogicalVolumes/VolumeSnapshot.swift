@@ -135,7 +135,7 @@ package final class VolumeSnapshot: Sendable {
         } catch {
             throw IOError(
                 volume.fullName, "remove the snapshot", reason: error.reason,
-                advice: "Remove it by hand: lvremove \(volume.fullName)")
+                advice: "Remove it when nobody has it open: lvremove \(volume.fullName)")
         }
     }
 
@@ -153,14 +153,28 @@ package final class VolumeSnapshot: Sendable {
     /// - Parameters:
     ///   - origin: of what.
     ///   - lvm: does it.
-    /// - Returns: the names of those that were removed.
+    /// - Returns: the names of those that were removed, and why others were not, such as one that
+    ///   somebody has open.
     /// - Throws: what LVM says.
     package static func removeLeftovers(
         of origin: LogicalVolume, _ lvm: LVM
-    ) throws(IOError) -> [String] {
-        let dead = try all(of: origin, lvm).filter { isLeftover($0) }
-        for volume in dead { try remove(volume, lvm) }
-        return dead.map(\.fullName)
+    ) throws(IOError) -> (removed: [String], failures: [IOError]) {
+        try removeEach(of: all(of: origin, lvm).filter { isLeftover($0) }, lvm)
+    }
+
+    private static func removeEach(
+        of volumes: [LogicalVolume], _ lvm: LVM
+    ) -> (removed: [String], failures: [IOError]) {
+        var result: (removed: [String], failures: [IOError]) = ([], [])
+        for volume in volumes {
+            do throws(IOError) {
+                try remove(volume, lvm)
+                result.removed.append(volume.fullName)
+            } catch {
+                result.failures.append(error)
+            }
+        }
+        return result
     }
 
     /// Every snapshot of a volume, whoever made it.
@@ -227,8 +241,18 @@ extension VolumeSnapshot {
     /// Whether a run has taken it of its source, and it still has the name that it got: tags may come
     /// to others, above all to the source, when a snapshot is merged or cloned.
     static func isOwn(_ volume: LogicalVolume) -> Bool {
-        volume.tags.contains(tag) && volume.name.contains(namePart)
+        volume.tags.contains(tag) && isOwnName(volume.name)
             && !volume.tags.contains { $0.hasPrefix(targetTag) }
+    }
+
+    /// Whether a name ends as those do that `name(for:)` makes.
+    static func isOwnName(_ name: String) -> Bool {
+        let parts = name.split(separator: ".", omittingEmptySubsequences: false).suffix(4)
+        guard parts.count == 4, parts[parts.endIndex - 3] == "blkferry" else { return false }
+        let form = parts.suffix(2).map { part in
+            String(part.map { $0.isASCII && $0.isNumber ? "0" : $0 })
+        }
+        return form[0] == "00000000T000000" && !form[1].isEmpty && form[1].allSatisfy { $0 == "0" }
     }
 
     /// Takes back what snapshots say of a target, which is about to be written to.
@@ -263,12 +287,20 @@ extension VolumeSnapshot {
         try retag(volume, adding: [record.tag], removing: [], lvm)
     }
 
-    /// Removes a snapshot that a run before has left as a base.
+    /// Removes the snapshots that runs before have left as bases for a target.
     ///
-    /// - Throws: what LVM says.
-    package static func removeBase(_ volume: LogicalVolume, _ lvm: LVM) throws(IOError) {
-        precondition(isOwn(volume), "not ours")
-        try remove(volume, lvm)
+    /// - Parameters:
+    ///   - origin: of what.
+    ///   - target: as in the records.
+    ///   - kept: the UUID of one that stays.
+    ///   - lvm: does it.
+    /// - Returns: why some are still there, such as that somebody has them open.
+    /// - Throws: what LVM says, where it cannot be told which there are.
+    package static func removeBases(
+        of origin: LogicalVolume, for target: String, besides kept: String, _ lvm: LVM
+    ) throws(IOError) -> [IOError] {
+        try removeEach(of: bases(of: origin, for: target, lvm).filter { $0.uuid != kept }, lvm)
+            .failures
     }
 
     /// Changes the tags of a volume in one transaction of its group's metadata.

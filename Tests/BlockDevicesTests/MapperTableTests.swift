@@ -67,6 +67,7 @@ import Testing
 
     @Test(arguments: [
         ("nbd0", true), ("nbd15p1", true), ("drbd1", true), ("rbd0p2", true), ("sda", false),
+        ("zd16", true), ("zd0p1", true), ("zram0", false),
         ("nbd", false), ("nvme0n1", false), ("dm-0", false), ("loop0", false), ("", false),
     ])
     func `disks that other machines write to are known by their names`(

@@ -101,6 +101,34 @@ import Testing
         }
     }
 
+    @Test func `a server of pdiffcopy has a name, and nothing to go by`() throws {
+        let server = try Pdiffcopy.Server()
+        let url = "http://127.0.0.1:\(server.port)\(target)"
+        let replication = try open(url)
+        #expect(try replication.targetIdentity() != open(target).targetIdentity())
+        #expect(try replication.targetIdentity() == open(url).targetIdentity())
+        #expect(try replication.targetMark() == nil && replication.targetTraffic() == nil)
+        #expect(replication.run(changes: nil) { _ in }.isDone)
+    }
+
+    @Test(.enabled(if: isRoot, "loop devices need root"))
+    func `what is written to a device is counted, of an image nothing is`() throws {
+        let loop = try LoopDevice(size: size)
+        let replication = try open(loop.path)
+        let before = try #require(try replication.targetTraffic())
+        var own: Int?
+        let report = replication.run(changes: nil) { _ in
+            own = (try? replication.targetTraffic()).flatMap { $0.map { $0 - before } }
+        }
+        #expect(report.isDone && report.zeroed == 0 && own == report.written && own == size)
+        let after = try #require(try replication.targetTraffic())
+        let handle = try FileHandle(forUpdating: URL(fileURLWithPath: loop.path))
+        try handle.write(contentsOf: Data(repeating: 1, count: 8192))
+        try handle.synchronize()
+        #expect(try replication.targetTraffic() == after + 8192)
+        #expect(try open(target).targetTraffic() == nil)
+    }
+
     @Test(.enabled(if: isRoot, "loop devices need root"))
     func `what is written to a loop device's file changes the mark`() throws {
         let file = try scratch.sparseFile("backing", size: size)

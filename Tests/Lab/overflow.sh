@@ -53,12 +53,14 @@ ends 0 'extended'
 lvremove -qq -f vg0/between
 [ "$(digest /tmp/replica.img)" = "$before" ] || fail 'the replica is not what the volume was'
 
-step 'no room: the run ends in time'
+step 'not room enough: what there is is used, then the run ends in time, and says why'
 free=$(vgs --noheadings -o vg_free_count vg0)
-lvcreate -qq -y -l $((free - 3)) -n rest vg0
+lvcreate -qq -y -l $((free - 4)) -n rest vg0
 start --snapshot-size 12M
 write_slowly 14
 ends 3 'about to overflow'
+grep -q 'extended to 16777216 bytes' /tmp/out || fail 'it was not extended by one extent'
+! grep -q interrupted /tmp/out || fail 'nobody has interrupted it'
 
 step 'an overflow at once: never 0'
 start --snapshot-size 4M

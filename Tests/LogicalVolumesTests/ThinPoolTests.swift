@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
+import Foundation
 import Glibc
 import LinuxIO
 import LogicalVolumes
@@ -34,6 +35,33 @@ import Testing
             tools.text("asked-for")
                 == "-m --thin1 1 --thin2 2 \(tools.scratch.path)/vg--0-pool_tmeta")
         #expect(tools.text(ScriptedTools.lock) == "")
+    }
+
+    @Test func `what a killed one has left is released by whoever comes first`() throws {
+        #expect(try !tools.pool.releaseLeftover(snapshots: snapshots))
+        tools.put("held", "77")
+        // Somebody else's.
+        #expect(try !tools.pool.releaseLeftover(snapshots: snapshots))
+        tools.put(ScriptedTools.lock, ScriptedTools.record("76"))
+        #expect(try !tools.pool.releaseLeftover(snapshots: snapshots))
+        #expect(tools.messages == [])
+        tools.put(ScriptedTools.lock, ScriptedTools.record("77"))
+        #expect(try tools.pool.releaseLeftover(snapshots: snapshots))
+        #expect(tools.messages == ["release_metadata_snap"] && tools.text("held") == "-")
+        #expect(tools.text(ScriptedTools.lock) == "")
+    }
+
+    @Test func `where another one is at work nobody waits to look for leftovers`() throws {
+        tools.put("held", "77")
+        tools.put(ScriptedTools.lock, ScriptedTools.record("77"))
+        let file = try FileHandle(
+            forUpdating: URL(fileURLWithPath: tools.scratch.file(ScriptedTools.lock)))
+        #expect(flock(file.fileDescriptor, LOCK_EX) == 0)
+        #expect(throws: ChangeMapError.self) {
+            try tools.pool.releaseLeftover(snapshots: snapshots)
+        }
+        #expect(tools.messages == [] && tools.text("held") == "77")
+        try file.close()
     }
 
     @Test func `names are what LVM makes of them`() {

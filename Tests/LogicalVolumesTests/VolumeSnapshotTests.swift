@@ -29,58 +29,87 @@ import Testing
         let other = "00000000-0000-0000-0000-000000000000"
         func own(_ name: String, _ owner: String) -> String {
             ScriptedLVM.json(
-                "root.blkferry.\(name)", tags: ["blkferry", "blkferry.owner=\(owner)"])
+                named(name), tags: ["blkferry", "blkferry.owner=\(owner)"])
         }
         let dead = ["blkferry", "blkferry.owner=\(other).1.1"]
         let lvm = try ScriptedLVM([
             own("mine", me), own("another-boot", "\(other).1.1"), own("ended", "\(boot).4194304.7"),
             // The number of a process that lives was another one's before.
             own("number-again", "\(boot).1.999999999999"), own("odd", "x"),
-            ScriptedLVM.json("users.blkferry.1", tags: ["blkferry.owner=\(other).1.1"]),
+            ScriptedLVM.json(named("users"), tags: ["blkferry.owner=\(other).1.1"]),
             ScriptedLVM.json(
-                "root.blkferry.base",
-                tags: ["blkferry", try tag("root.blkferry.base", number: 1)]),
-            ScriptedLVM.json("home.blkferry.1", tags: dead, origin: "home"),
+                named("base"),
+                tags: ["blkferry", try tag(named("base"), number: 1)]),
+            ScriptedLVM.json(named("home"), tags: dead, origin: "home"),
             // LVM does not know any more whose snapshot it is.
             ScriptedLVM.json(
-                "root.blkferry.orphan", tags: dead + ["blkferry.source=U-root"], origin: nil),
+                named("orphan"), tags: dead + ["blkferry.source=U-root"], origin: nil),
             ScriptedLVM.json(
-                "home.blkferry.orphan", tags: dead + ["blkferry.source=U-home"], origin: nil),
+                named("homeless"), tags: dead + ["blkferry.source=U-home"], origin: nil),
             // What has got the tags, and is somebody else's.
             ScriptedLVM.json("root", tags: dead + ["blkferry.source=U-root"], origin: nil),
             ScriptedLVM.json("renamed", tags: dead + ["blkferry.source=U-root"]),
+            ScriptedLVM.json("root.blkferry.mine", tags: dead),
+            ScriptedLVM.json("root.blkferry.20261123T031500.7-old", tags: dead),
         ])
-        let removed = try VolumeSnapshot.removeLeftovers(of: origin, lvm.lvm())
+        let (removed, failures) = try VolumeSnapshot.removeLeftovers(of: origin, lvm.lvm())
+        #expect(failures.isEmpty)
         #expect(
             removed
                 == ["another-boot", "ended", "number-again", "odd", "orphan"].map {
-                    "vg0/root.blkferry.\($0)"
+                    "vg0/" + named($0)
                 })
         #expect(lvm.changes == removed.map { "lvremove --force \($0)" })
+    }
+
+    @Test func `one that cannot be removed is in nobody's way`() throws {
+        let tags = ["blkferry", "blkferry.owner=other.1.1"]
+        let lvm = try ScriptedLVM(
+            ["first", "second"].map { ScriptedLVM.json(named($0), tags: tags) })
+        lvm.put("fails-lvremove", "  Logical volume is in use.\n")
+        let (removed, failures) = try VolumeSnapshot.removeLeftovers(of: origin, lvm.lvm())
+        #expect(
+            removed.isEmpty
+                && failures.map(\.object) == ["first", "second"].map { "vg0/" + named($0) })
+        #expect(failures.allSatisfy { $0.reason.contains("in use") && $0.advice != nil })
+    }
+
+    @Test func `bases go but for the one that is kept`() throws {
+        let former = ["blkferry", "blkferry.former=aa11"]
+        let lvm = try ScriptedLVM([
+            ScriptedLVM.json(named("former"), tags: former),
+            ScriptedLVM.json(named("kept"), tags: former),
+            ScriptedLVM.json(named("elsewhere"), tags: ["blkferry", "blkferry.former=bb"]),
+            ScriptedLVM.json("root.blkferry.mine", tags: former),
+        ])
+        #expect(
+            try VolumeSnapshot.removeBases(
+                of: origin, for: target, besides: "U-" + named("kept"), lvm.lvm()) == [])
+        #expect(lvm.changes == ["lvremove --force vg0/" + named("former")])
     }
 
     @Test func `the newest base that is sound comes first, those of others do not`() throws {
         let lvm = try ScriptedLVM([
             // What has got the tags of a base, and is none that was made for one.
             ScriptedLVM.json("renamed", tags: ["blkferry", try tag("renamed", number: 16)]),
-            ScriptedLVM.json("r.blkferry.former", tags: ["blkferry", "blkferry.former=aa11"]),
+            ScriptedLVM.json(named("former"), tags: ["blkferry", "blkferry.former=aa11"]),
             ScriptedLVM.json(
-                "r.blkferry.first", tags: ["blkferry", try tag("r.blkferry.first", number: 1)]),
+                named("first"), tags: ["blkferry", try tag(named("first"), number: 1)]),
             ScriptedLVM.json(
-                "r.blkferry.newer", tags: ["blkferry", try tag("r.blkferry.newer", number: 12)]),
+                named("newer"), tags: ["blkferry", try tag(named("newer"), number: 12)]),
             ScriptedLVM.json(
-                "r.blkferry.elsewhere",
-                tags: ["blkferry", try tag("r.blkferry.elsewhere", number: 13, target: "bb")]),
+                named("elsewhere"),
+                tags: ["blkferry", try tag(named("elsewhere"), number: 13, target: "bb")]),
             ScriptedLVM.json("users", tags: [try tag("users", number: 14)]),
             // A clone that has the tag of what it was made of.
             ScriptedLVM.json(
-                "r.blkferry.cloned", tags: ["blkferry", try tag("r.blkferry.newer", number: 15)]),
+                named("cloned"), tags: ["blkferry", try tag(named("newer"), number: 15)]),
         ])
         let bases = try VolumeSnapshot.bases(of: origin, for: target, lvm.lvm())
-        #expect(bases.prefix(2).map(\.name) == ["r.blkferry.newer", "r.blkferry.first"])
+        #expect(bases.prefix(2).map(\.name) == [named("newer"), named("first")])
         #expect(
             Set(bases.map(\.name)) == [
-                "r.blkferry.newer", "r.blkferry.first", "r.blkferry.former", "r.blkferry.cloned",
+                named("newer"), named("first"), named("former"), named("cloned"),
             ])
         #expect(bases.dropFirst(2).allSatisfy { $0.replica(on: target) == nil })
     }
@@ -88,22 +117,22 @@ import Testing
     @Test func `before a target is written, no snapshot says any more that it is its replica`()
         throws
     {
-        let (first, users) = (try tag("r.blkferry.first", number: 1), try tag("users", number: 2))
-        let other = try tag("r.blkferry.first", number: 1, target: "bb")
+        let (first, users) = (try tag(named("first"), number: 1), try tag("users", number: 2))
+        let other = try tag(named("first"), number: 1, target: "bb")
         let history = try tag("history", number: 3)
         let lvm = try ScriptedLVM([
-            ScriptedLVM.json("r.blkferry.first", tags: ["blkferry", first, other]),
+            ScriptedLVM.json(named("first"), tags: ["blkferry", first, other]),
             ScriptedLVM.json("users", tags: ["nightly", users]),
-            ScriptedLVM.json("r.blkferry.none", tags: ["blkferry"]),
+            ScriptedLVM.json(named("none"), tags: ["blkferry"]),
             // Of a replica that is a source itself: kept for its user.
             ScriptedLVM.json("history", tags: ["blkferry", "blkferry.of=U-root", history]),
         ])
         let bases = try VolumeSnapshot.bases(of: origin, for: target, lvm.lvm())
-        #expect(bases.map(\.name) == ["r.blkferry.first"])
+        #expect(bases.map(\.name) == [named("first")])
         try VolumeSnapshot.invalidateRecords(of: origin, for: target, lvm.lvm())
         #expect(
             lvm.changes == [
-                "lvchange --deltag \(first) --addtag blkferry.former=aa11 vg0/r.blkferry.first",
+                "lvchange --deltag \(first) --addtag blkferry.former=aa11 vg0/\(named("first"))",
                 "lvchange --deltag \(users) vg0/users",
                 "lvchange --deltag \(history) vg0/history",
             ])
@@ -153,6 +182,9 @@ import Testing
         #expect(size.bytes(of: origin) == bytes)
     }
 }
+
+/// As blkferry names its snapshots of a volume.
+private func named(_ volume: String) -> String { "\(volume).blkferry.20261123T031500.7" }
 
 @Suite struct RunLockTests {
     @Test func `one of two has it, until it is gone`() throws {

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+# shellcheck shell=dash
+# shows: refresh notices who writes to its target meanwhile; what killed runs have left, or somebody has open, is in nobody's way
+# seconds: 60
+# disks: 200M 200M
+volume_group vg0 ${disk}a
+volume_group vg1 ${disk}b
+lvcreate -qq -y --type thin-pool -L 120M -n pool vg0
+lvcreate -qq -y -V 32M --thinpool pool -n thin vg0
+lvcreate -qq -y -L 32M -n replica vg1
+fill /dev/vg0/thin 0 32
+
+refresh='blkferry refresh vg0/thin'
+# names: the snapshots of ours.
+names() { lvs --noheadings -o lv_name vg0 | tr -d ' ' | grep blkferry || true; }
+# held: the root of the metadata snapshot of the pool.
+held() { dmsetup status vg0-pool-tpool | cut -d ' ' -f 7; }
+written() { awk '{print $7}' "$(described "$1")/stat"; }
+# begun LOG TARGET COMMAND...: a run in the background, in $run, that has begun to write.
+begun() {
+    local log=$1 target=$2 before
+    shift 2
+    before=$(written "$target")
+    "$@" >"$log" 2>&1 &
+    run=$!
+    while [ "$(written "$target")" = "$before" ]; do
+        kill -0 $run 2>/dev/null || fail "it was over before it had written: $(cat "$log")"
+    done
+}
+# ends STATUS LOG: it ends so; its output is in $output.
+ends() {
+    status=0
+    wait $run || status=$?
+    output=$(cat "$2")
+    echo "$output"
+    [ $status = "$1" ] || fail "status $status, expected $1"
+}
+# scribble: somebody writes to what has not changed.
+scribble() {
+    dd if=/dev/urandom of=/dev/vg1/replica bs=4k seek=1000 count=3 oflag=direct conv=notrunc 2>/dev/null
+}
+
+step 'somebody writes to the target while it is refreshed'
+expect 0 $refresh vg1/replica
+fill /dev/vg0/thin 8 20
+begun /tmp/log /dev/vg1/replica $refresh -c 1 vg1/replica
+kill -STOP $run
+scribble
+kill -CONT $run
+ends 1 /tmp/log
+says 'somebody else has written to it meanwhile'
+expect 0 $refresh vg1/replica
+says 'comparing everything'
+same /dev/vg0/thin /dev/vg1/replica
+expect 0 $refresh vg1/replica
+says unchanged
+
+step 'and while the server is started anew'
+serve --export vg1:rw
+url=http://127.0.0.1:8080/dev/vg1/replica
+expect 0 $refresh $url
+fill /dev/vg0/thin 8 16
+begun /tmp/log /dev/vg1/replica $refresh -v -c 1 --bwlimit 2M $url
+kill $server
+wait $server || true
+scribble
+serve --export vg1:rw
+ends 1 /tmp/log
+says 'the server has ended meanwhile'
+expect 0 $refresh $url
+says 'comparing everything'
+same /dev/vg0/thin /dev/vg1/replica
+kill $server
+wait $server || fail "the server ended with $?"
+
+step 'a device of the mapper gets other blocks'
+lvcreate -qq -y -L 32M -n one vg1
+lvcreate -qq -y -L 32M -n two vg1
+echo 0 65536 linear /dev/vg1/one 0 | mapped other
+expect 0 $refresh /dev/mapper/other
+fill /dev/vg1/two 0 32
+echo 0 65536 linear /dev/vg1/two 0 | dmsetup load other
+dmsetup suspend other
+dmsetup resume --noudevrules --noudevsync other
+expect 0 $refresh /dev/mapper/other
+says 'comparing everything'
+same /dev/vg0/thin /dev/mapper/other
+
+step 'what is renamed is nobody else'"'"'s'
+for name in $(names); do lvremove -qq -f "vg0/$name"; done
+expect 0 $refresh vg1/replica
+base=$(names)
+lvrename -qq vg0 "$base" thin.blkferry.mine
+expect 0 $refresh vg1/replica
+lvs vg0/thin.blkferry.mine || fail 'it was removed'
+lvremove -qq -f vg0/thin.blkferry.mine
+
+step 'an old base that somebody has open stays for a while'
+base=$(names)
+exec 9<"/dev/vg0/$base"
+fill /dev/vg0/thin 3 1
+expect 0 $refresh vg1/replica
+says "$base: remove the snapshot"
+same /dev/vg0/thin /dev/vg1/replica
+[ "$(names | wc -l)" = 2 ] || fail "not two: $(names)"
+exec 9<&-
+expect 0 $refresh -v vg1/replica
+says 'have changed since'
+[ "$(names | wc -l)" = 1 ] || fail "not one: $(names)"
+
+step 'so does what a killed run has left'
+base=$(names)
+fill /dev/vg0/thin 8 20
+begun /tmp/log /dev/vg1/replica $refresh -c 1 vg1/replica
+kill -STOP $run
+left=$(names | grep -v "$base")
+exec 9<"/dev/vg0/$left"
+kill -KILL $run
+wait $run || true
+expect 0 blkferry sync -q --snapshot vg0/thin vg1/replica
+says "$left: remove the snapshot"
+exec 9<&-
+expect 0 $refresh vg1/replica
+same /dev/vg0/thin /dev/vg1/replica
+[ "$(names | wc -l)" = 1 ] || fail "not one: $(names)"
+
+step 'the metadata snapshot of a killed run goes with the next run of any kind'
+mkdir /tmp/slow
+printf '#!/bin/dash\necho $$ >/tmp/started\nexec sleep 60\n' >/tmp/slow/thin_delta
+chmod +x /tmp/slow/thin_delta
+PATH=/tmp/slow:$PATH $refresh vg1/replica >/dev/null 2>&1 &
+run=$!
+while [ ! -s /tmp/started ]; do kill -0 $run || fail 'it was over before the map'; done
+kill -KILL $run $(cat /tmp/started)
+wait $run || true
+[ "$(held)" != - ] || fail 'no metadata snapshot was left'
+expect 0 blkferry sync -v --snapshot vg0/thin vg1/replica
+says 'has left its metadata snapshot'
+[ "$(held)" = - ] || fail 'it is still held'
