@@ -267,9 +267,12 @@ struct VolumeSession {
             // Zeroing may take several tries, each of which is counted.
             guard let before, let after, tally.zeroed == 0 else { return true }
             let foreign = after - before - tally.written
-            // The end of a volume's last extent is made zeros beside that.
-            guard foreign < 0 || foreign > max(0, replication.sizeBeyondSource) else { return true }
-            doubt = "somebody else has written to it meanwhile"
+            // The end of a volume's last extent is made zeros beside that, and the last page of a device
+            // may be written for a part of it.
+            let size = replication.sourceFacts.size
+            let own = max(0, replication.sizeBeyondSource) + (size % 4096 == 0 ? 0 : 4096)
+            guard foreign < 0 || foreign > own else { return true }
+            doubt = "somebody else may have written to it meanwhile"
         }
         // Over the network a write may have been sent twice.
         guard isMapped && (replication.hasLostTarget || !replication.isTargetRemote) else {
