@@ -10,15 +10,18 @@ internal import SystemPackage
 package struct LVM: Sendable {
     private let program: String
     private(set) var isCancelled: @Sendable () -> Bool
+    private let patience: Duration?
 
     /// Finds LVM.
     ///
     /// - Parameters:
     ///   - program: what to start.
     ///   - isCancelled: asked now and then while a program runs that may be ended.
+    ///   - patience: how long each report may take; `nil` for as long as it takes.
     /// - Throws: where LVM is not installed.
     package init(
-        program: String = "lvm", isCancelled: @escaping @Sendable () -> Bool = { false }
+        program: String = "lvm", isCancelled: @escaping @Sendable () -> Bool = { false },
+        patience: Duration? = nil
     ) throws(IOError) {
         // A PATH without the directories of the system's programs is common, as in cron.
         let places =
@@ -31,6 +34,7 @@ package struct LVM: Sendable {
         }
         self.program = found
         self.isCancelled = isCancelled
+        self.patience = patience
     }
 
     /// The same, for what has to be known also when the run is over.
@@ -47,9 +51,8 @@ package struct LVM: Sendable {
     /// - Throws: what LVM says.
     package func volumes(_ name: String? = nil) throws(IOError) -> [LogicalVolume] {
         let fields = LogicalVolume.fields.joined(separator: ",")
-        let run = try run(
-            ["lvs", "--all"] + Self.reporting + [fields] + (name.map { [$0] } ?? []),
-            isOver: isCancelled)
+        let run = try report(
+            ["lvs", "--all"] + Self.reporting + [fields] + (name.map { [$0] } ?? []))
         guard let report = try? JSONDecoder().decode(Report.self, from: Data(run.bytes)) else {
             throw IOError("lvs", "report", reason: "what it prints cannot be understood")
         }
@@ -134,10 +137,21 @@ package struct LVM: Sendable {
         _ = try run([command, "--quiet", "--quiet", "--yes"] + arguments, isOver: { false })
     }
 
+    /// Runs a command that changes nothing, as long as it is wanted.
+    ///
+    /// - Throws: what LVM says.
+    func report(_ arguments: [String]) throws(IOError) -> ProgramRun {
+        // Counted from here: a volume is asked about again when a long run has ended.
+        let end = patience.map { ContinuousClock.now + $0 }
+        return try run(arguments) {
+            isCancelled() || end.map { ContinuousClock.now > $0 } ?? false
+        }
+    }
+
     /// Runs a command to its end, unless it is over before.
     ///
     /// - Throws: what LVM says.
-    func run(
+    private func run(
         _ arguments: [String], isOver: () -> Bool
     ) throws(IOError) -> ProgramRun {
         let command = arguments[0]

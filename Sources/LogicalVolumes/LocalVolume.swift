@@ -138,7 +138,8 @@ extension LocalVolume {
     func removeOlder(than snapshot: String, of wish: TargetSnapshot) -> [String] {
         guard let count = wish.keeps else { return [] }
         let all: [LogicalVolume]
-        do throws(IOError) { all = try lvm.volumes(volume.group) } catch {
+        // The run is done: a signal that comes now comes too late.
+        do throws(IOError) { all = try lvm.uninterrupted.volumes(volume.group) } catch {
             return ["\(name): older snapshots stay: \(error.reason)"]
         }
         let older = dated(wish, in: all).filter { $0 != snapshot }

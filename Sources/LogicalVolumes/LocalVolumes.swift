@@ -10,27 +10,23 @@ package import LinuxIO
 package struct LocalVolumes: TargetVolumes {
     private let program: String
     private let isCancelled: @Sendable () -> Bool
+    private let patience: Duration?
 
     /// - Parameters:
     ///   - program: LVM's, as `LVM` finds it.
     ///   - isCancelled: asked now and then while LVM only reports, which it may wait for others with.
+    ///   - patience: how long each of its reports may take; `nil` for as long as it takes.
     package init(
-        program: String = "lvm", isCancelled: @escaping @Sendable () -> Bool = { false }
+        program: String = "lvm", isCancelled: @escaping @Sendable () -> Bool = { false },
+        patience: Duration? = nil
     ) {
         self.program = program
         self.isCancelled = isCancelled
-    }
-
-    /// For whoever may not wait longer.
-    ///
-    /// - Parameter patience: how long LVM may take to report.
-    package init(patience: Duration) {
-        let end = ContinuousClock.now + patience
-        self.init { ContinuousClock.now > end }
+        self.patience = patience
     }
 
     package func volume(at path: String) throws(IOError) -> any TargetVolume {
-        let lvm = try LVM(program: program, isCancelled: isCancelled)
+        let lvm = try lvm()
         return LocalVolume(try lvm.volume(path), lvm)
     }
 
@@ -65,6 +61,10 @@ package struct LocalVolumes: TargetVolumes {
         }
     }
 
+    private func lvm() throws(IOError) -> LVM {
+        try LVM(program: program, isCancelled: isCancelled, patience: patience)
+    }
+
     /// How large a new volume would be, if nothing speaks against it.
     private func plan(
         _ place: VolumePlace, _ wanted: Int, _ name: String
@@ -73,7 +73,7 @@ package struct LocalVolumes: TargetVolumes {
         let group: VolumeGroup
         let others: [LogicalVolume]
         do throws(IOError) {
-            lvm = try LVM(program: program, isCancelled: isCancelled)
+            lvm = try self.lvm()
             group = try lvm.group(place.group)
             others = try lvm.volumes(place.group)
         } catch {

@@ -19,9 +19,8 @@ extension LVM {
     /// - Returns: the group, as it is now.
     /// - Throws: where there is none.
     package func group(_ name: String) throws(IOError) -> VolumeGroup {
-        let run = try run(
-            ["vgs"] + Self.reporting + ["vg_name,vg_extent_size,vg_free", name],
-            isOver: isCancelled)
+        let run = try report(
+            ["vgs"] + Self.reporting + ["vg_name,vg_extent_size,vg_free", name])
         guard let report = try? JSONDecoder().decode(GroupReport.self, from: Data(run.bytes)),
             let row = report.report.flatMap(\.vg).first,
             let extentSize = Int(row.vg_extent_size), let free = Int(row.vg_free), extentSize > 0

@@ -5,6 +5,7 @@ import DeviceProbe
 import Foundation
 import LinuxIO
 import LogicalVolumes
+import Synchronization
 import TestSupport
 import Testing
 
@@ -73,6 +74,11 @@ private final class ScriptedGroup {
     }
 
     var all: LocalVolumes { LocalVolumes(program: scratch.file("lvm")) }
+
+    /// The same, where a report may take so long.
+    func all(within patience: Duration) -> LocalVolumes {
+        LocalVolumes(program: scratch.file("lvm"), patience: patience)
+    }
 
     /// The only volume there is.
     func volume() throws -> any TargetVolume { try all.volume(at: "/dev/mapper/vg0-root") }
@@ -192,13 +198,33 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
         try must(
             "sh", "-c", "cat >\"$0\" && chmod +x \"$0\"", scratch.file("lvm"),
             input: "#!/bin/sh\nexec sleep 600\n")
-        let end = ContinuousClock.now + .milliseconds(200)
-        let volumes = LocalVolumes(program: scratch.file("lvm")) { ContinuousClock.now > end }
+        let volumes = LocalVolumes(program: scratch.file("lvm"), patience: .milliseconds(200))
         let error = #expect(throws: IOError.self) { try volumes.volume(at: "vg0/root") }
         #expect(error?.reason == "it was not waited for any longer")
         #expect(throws: ProbeError.self) {
             try volumes.create(try place("vg0/new"), size: 1, as: "T")
         }
+    }
+
+    @Test func `a history is rotated however long the run was, also after a late signal`() throws {
+        let old = [
+            "lv_name": "day-20260101T000000Z", "lv_tags": "blkferry,blkferry.history=day",
+            "origin": "root", "origin_uuid": "root",
+        ]
+        let wish = TargetSnapshot(name: "day", keeps: 1)
+        let lvm = try ScriptedGroup(volumes: [thin, old])
+        let volume = try lvm.all(within: .seconds(2)).volume(at: "vg0/root")
+        Thread.sleep(forTimeInterval: 2.1)
+        #expect(volume.removeOlder(than: "vg0/day-20260102T000000Z", of: wish) == [])
+        #expect(lvm.calls == ["lvremove --force vg0/day-20260101T000000Z"])
+        let isCancelled = Atomic(false)
+        let cancelled = LocalVolumes(program: lvm.scratch.file("lvm")) {
+            isCancelled.load(ordering: .relaxed)
+        }
+        let target = try cancelled.volume(at: "vg0/root")
+        isCancelled.store(true, ordering: .relaxed)
+        #expect(target.removeOlder(than: "vg0/day-20260102T000000Z", of: wish) == [])
+        #expect(lvm.calls.count == 2)
     }
 
     @Test func `what keeps a volume from being resized is known before`() throws {
