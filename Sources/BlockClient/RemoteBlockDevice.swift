@@ -167,17 +167,14 @@ package final class RemoteBlockDevice: RemoteDevice {
         return record
     }
 
-    /// Bytes; beyond all devices, and so far from `Int.max` that no rounding up overflows.
-    private static let maximumSize = 1 << 60
-
     /// What a lying server could make us divide by, or allocate.
     private static func isSane(_ record: SessionRecord, _ request: SessionRequest) -> Bool {
-        guard (0...maximumSize).contains(record.size), record.alignment > 0,
+        let sizes = 0...Geometry.maximumSize
+        guard sizes.contains(record.size), record.alignment > 0,
             record.alignment <= 1 << 20, record.alignment.nonzeroBitCount == 1,
             record.block >= request.block, record.block % request.block == 0,
             record.block % record.alignment == 0,
-            (0...maximumSize).contains(record.sizeBefore ?? 0),
-            (0...maximumSize).contains(record.resizeTo ?? 0),
+            sizes.contains(record.sizeBefore ?? 0), sizes.contains(record.resizeTo ?? 0),
             record.logicalSector.map({ $0 >= 512 && $0.nonzeroBitCount == 1 }) ?? true,
             (try? record.content.content()) != nil,
             record.digest == nil || record.digest == request.digest

@@ -21,6 +21,23 @@ package struct Geometry: Hashable, Sendable {
         self.logicalSector = logicalSector
         self.alignment = alignment
     }
+
+    /// Bytes: beyond all devices, and so far from `Int.max` that no rounding up overflows.
+    ///
+    /// What another machine says of its devices is held to it, and what a file system says of an
+    /// image.
+    package static let maximumSize = 1 << 60
+}
+
+extension Int {
+    /// The smallest multiple of a unit that is not less; where an `Int` holds none, the largest that
+    /// it holds.
+    package func roundedUp(to unit: Int) -> Int {
+        let over = self % unit
+        guard over > 0 else { return self }
+        let (sum, isTooFar) = addingReportingOverflow(unit - over)
+        return isTooFar ? self - over : sum
+    }
 }
 
 /// What changes when somebody writes to a device, and only then: two that differ, taken at two

@@ -174,7 +174,9 @@ extension PdiffcopyService {
     }
 
     private func resize(_ question: Question, _ call: PdiffcopyCall) throws(Problem) -> Response {
-        let size = try parsed { () throws(WireError) in try call.number("size", in: 0...1 << 60) }
+        let size = try parsed { () throws(WireError) in
+            try call.number("size", in: 0...Geometry.maximumSize)
+        }
         change(question.key) { $0.order = PdiffcopyOrder() }
         guard size > 0 else {
             throw Session.refusal(

@@ -156,12 +156,26 @@ extension BlockDevice {
     /// Makes sure that there is something to copy from or to: a source that is empty by mistake
     /// would empty the target.
     ///
-    /// - Throws: when the size is 0.
+    /// - Throws: when the size is 0, or more than any device has.
     func requireContent() throws(IOError) {
+        try requireSaneSize()
         guard geometry.size > 0 else {
             throw IOError(
                 name, "open", reason: "its size is 0: it is empty, has no medium or is not attached"
             )
+        }
+    }
+
+    /// Makes sure that no offset within it, rounded up, is more than an `Int` holds: some file
+    /// systems let a sparse image have any size.
+    ///
+    /// - Throws: when the size is more than any device has.
+    func requireSaneSize() throws(IOError) {
+        guard geometry.size <= Geometry.maximumSize else {
+            throw IOError(
+                name, "open",
+                reason: "it has \(geometry.size) bytes, and \(Geometry.maximumSize) are the most "
+                    + "that blkferry copies")
         }
     }
 }

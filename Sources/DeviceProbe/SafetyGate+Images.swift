@@ -10,6 +10,7 @@ internal import SystemPackage
 extension Entrance {
     func admitImage() throws(ProbeError) -> AdmittedTarget {
         let (image, file) = try openImage()
+        try asProbeError { () throws(IOError) in try image.requireSaneSize() }
         if let status = try? FileStatus(path: path), isAmongDeviceFiles(status) {
             throw refusal(.wrongKind, "it is a file of the kernel's, not an image")
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockDevices
 package import LinuxIO
 
 /// The logical volumes of this machine, as far as the safety gate has something done to them.
@@ -92,7 +93,7 @@ package protocol TargetVolume: Sendable {
 
 extension TargetVolume {
     /// The smallest size that a volume can have which holds so many bytes.
-    func rounded(_ size: Int) -> Int { (size + sizeUnit - 1) / sizeUnit * sizeUnit }
+    func rounded(_ size: Int) -> Int { size.roundedUp(to: sizeUnit) }
 }
 
 /// The snapshot that is wanted of a target before it is written.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockDevices
 internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
@@ -168,10 +169,10 @@ extension LocalVolume {
     ///
     /// Source: drivers/md/dm-snap-persistent.c.
     private var storeSize: Int {
-        let chunks = (volume.size + Self.chunk - 1) / Self.chunk
+        let chunks = volume.size.roundedUp(to: Self.chunk) / Self.chunk
         let entries = Self.chunk / 16
         let total = chunks + (chunks + entries) / entries + 1
-        return (total * Self.chunk + volume.extentSize - 1) / volume.extentSize * volume.extentSize
+        return (total * Self.chunk).roundedUp(to: volume.extentSize)
     }
 
     /// The time, as in `20261123T124500Z`.

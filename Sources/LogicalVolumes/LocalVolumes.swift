@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockDevices
 package import DeviceProbe
 package import LinuxIO
 
@@ -85,8 +86,7 @@ package struct LocalVolumes: TargetVolumes {
                     .nameTaken, name, "\(other.fullName) is there, but not active",
                     advice: "Activate it first: lvchange --activate y \(other.fullName)"))
         }
-        let extent = group.extentSize
-        let size = (wanted + extent - 1) / extent * extent
+        let size = wanted.roundedUp(to: group.extentSize)
         if let pool = place.pool {
             guard others.contains(where: { $0.name == pool && $0.isThinPool }) else {
                 throw .failed(

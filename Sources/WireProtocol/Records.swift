@@ -203,7 +203,9 @@ package struct SourceRecord: Codable, Sendable {
     /// - Returns: what is known of the source.
     /// - Throws: when they cannot be true.
     package func facts(boot: String?) throws(WireError) -> SourceFacts {
-        guard size > 0 else { throw WireError("the source's size is \(size)") }
+        guard (1...Geometry.maximumSize).contains(size) else {
+            throw WireError("the source's size is \(size)")
+        }
         guard logicalSector.map({ $0 >= 512 && $0.nonzeroBitCount == 1 }) ?? true else {
             throw WireError("the source's logical sector is \(logicalSector ?? 0)")
         }

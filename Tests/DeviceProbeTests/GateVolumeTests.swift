@@ -173,6 +173,16 @@ struct GateVolumeTests {
         #expect(target.device.geometry.size == 8 * MiB)
     }
 
+    @Test func `a size beyond all numbers is no reason to crash`() throws {
+        let volume = try LoopVolume(size: 4 * MiB, obstacle: "there is no room")
+        do throws(ProbeError) {
+            _ = try volume.admit(.max, policy())
+            Issue.record("admitted")
+        } catch {
+            #expect(error.description == "TARGET: refused: there is no room")
+        }
+    }
+
     @Test func `without the policy nothing is resized, whatever --shrink says`() throws {
         let volume = try LoopVolume(size: 4 * MiB)
         #expect(throws: ProbeError.self) {

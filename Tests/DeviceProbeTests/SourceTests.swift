@@ -22,6 +22,23 @@ struct SourceTests {
         }
     }
 
+    @Test func `an image larger than any device is neither source nor target`() throws {
+        let scratch = try ScratchDirectory()
+        // A file system that lets it have that size.
+        let directory = scratch.file("large")
+        try must("mkdir", directory)
+        try must("mount", "-t", "tmpfs", "none", directory)
+        defer { _ = try? run("umount", directory) }
+        let image = "\(directory)/image"
+        try must("truncate", "-s", "\(Int.max)", image)
+        let error = #expect(throws: ProbeError.self) { try openSource(image) }
+        #expect(error?.description.contains("are the most that blkferry copies") == true)
+        #expect(throws: ProbeError.self) {
+            try SafetyGate.admit(
+                image, source: facts(size: MiB), policy: GatePolicy(sizePolicy: .prefix))
+        }
+    }
+
     @Test func anImageLockedByAWriterIsOpenedWithAWarning() throws {
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: MiB)

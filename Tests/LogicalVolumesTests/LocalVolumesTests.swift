@@ -138,6 +138,10 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
         }
         #expect(full?.cause == .noSpace)
         #expect(full?.reason == "vg0 has 4194304 bytes that are free, and 8388608 are needed")
+        let endless = refusal { () throws(ProbeError) in
+            _ = try lvm.all.create(new, size: .max, as: "T")
+        }
+        #expect(endless?.cause == .noSpace)
         let taken = refusal { () throws(ProbeError) in
             _ = try lvm.all.create(root, size: 1, as: "T")
         }
