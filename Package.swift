@@ -200,7 +200,7 @@ let package = Package(
             name: "BlockServerTests",
             dependencies: [
                 "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol", "SyncEngine",
-                "BlockClient", "BlockServer", "TestSupport",
+                "BlockClient", "BlockServer", "BlockReplication", "TestSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],

@@ -157,10 +157,11 @@ public final class Replication: Sendable {
     ///     everywhere. All else is neither read nor written.
     ///   - stamp: of the source, from before `changes` were asked for: what is written after that
     ///     may not be among them.
-    ///   - end: called when the target is flushed, and is still open.
+    ///   - end: called when the target is flushed, and is still open; returns whether the run counts,
+    ///     which one that is not done never does: else older snapshots of the target stay.
     /// - Returns: what was done.
     package func run(
-        changes: [ByteRange]?, since stamp: ContentStamp? = nil, end: (SyncReport) -> Void
+        changes: [ByteRange]?, since stamp: ContentStamp? = nil, end: (SyncReport) -> Bool
     ) -> Report {
         precondition(!hasBegun.exchange(true, ordering: .relaxed), "a replication runs once")
         return perform(changes, since: stamp, end)
@@ -171,7 +172,7 @@ public final class Replication: Sendable {
 
     private func perform(
         _ changes: [ByteRange]? = nil, since stamp: ContentStamp? = nil,
-        _ end: (SyncReport) -> Void = { _ in }
+        _ end: (SyncReport) -> Bool = { _ in true }
     ) -> Report {
         let (source, target) = (sourceEnd.device, targetEnd.device)
         var engineOptions = engineOptions
@@ -183,11 +184,11 @@ public final class Replication: Sendable {
                 source: source, target: target, options: engineOptions, control: control)
             : SyncEngine.synchronize(
                 source: source, target: target, options: engineOptions, control: control)
-        end(result)
+        let counts = end(result)
         var report = Report(
             result, action, sourceEnd, targetEnd, sizePolicy: options.sizePolicy,
             openSeconds: openSeconds)
-        report.closingWarnings = release(isDone: report.isDone)
+        report.closingWarnings = release(isDone: report.isDone && counts)
         if action == .synchronize { refreshCaches(result) }
         return report
     }

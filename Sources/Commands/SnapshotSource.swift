@@ -32,6 +32,10 @@ struct SnapshotSource {
         watch = SnapshotWatch(snapshot, control, console)
     }
 
+    /// Looks whether all that was read of it so far was as it was when it was made; what is wrong is
+    /// said by `finish`.
+    func isSound() -> Bool { watch.isSound() }
+
     /// Ends the use of the snapshot, which nobody has open any more: removes it, or leaves it as a
     /// base.
     ///
@@ -81,9 +85,15 @@ private final class SnapshotWatch: Sendable {
     /// - Returns: why the run ended early, or must not count.
     func stop() -> IOError? {
         ticker.withLock { $0.take() }?.stop()
+        _ = isSound()
+        return problem.withLock { $0 }
+    }
+
+    /// Looks once more.
+    func isSound() -> Bool {
         // One that has overflowed since the last look was not read to the end as it was.
         if snapshot.volume.isClassicSnapshot { check { _ in } }
-        return problem.withLock { $0 }
+        return problem.withLock { $0 == nil }
     }
 
     private func look() {

@@ -87,7 +87,8 @@ struct VolumeRun {
             plan: plan, control: control, console: console)
         var result: VolumeSession.Ending
         do throws(CommandFailure) {
-            result = try session.run(options, events)
+            result = try session.run(
+                options, whereSourceIs: { snapshot?.isSound() ?? true }, events)
         } catch {
             for failure in snapshot?.finish() ?? [] {
                 hasFailed = true

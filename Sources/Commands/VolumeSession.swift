@@ -38,9 +38,15 @@ struct VolumeSession {
 
     /// Opens both devices, does the work, and closes them.
     ///
+    /// - Parameters:
+    ///   - options: how.
+    ///   - isSound: whether what was read was the source to the end; asked once, at the end.
+    ///   - events: told what the user should know.
+    /// - Returns: what it came to.
     /// - Throws: why nothing was done.
     func run(
-        _ options: Replication.Options, _ events: @escaping @Sendable (Replication.Event) -> Void
+        _ options: Replication.Options, whereSourceIs isSound: () -> Bool,
+        _ events: @escaping @Sendable (Replication.Event) -> Void
     ) throws(CommandFailure) -> Ending {
         let replication: Replication
         do throws(ReplicationError) {
@@ -51,7 +57,7 @@ struct VolumeSession {
             throw CommandFailure(error)
         }
         guard let wanted = plan.base else {
-            return Ending(report: replication.run(changes: nil) { _ in })
+            return Ending(report: replication.run(changes: nil) { _ in isSound() })
         }
         let identity: String
         let changes: ChangeMap?
@@ -85,7 +91,7 @@ struct VolumeSession {
             guard kind.isSync, result.failure == nil, result.flushError == nil,
                 !result.wasInterrupted, result.tally.writeErrorCount == 0,
                 result.tally.unreadable == 0
-            else { return }
+            else { return isSound() }
             do throws(CommandFailure) {
                 try verifySample(replication)
                 guard
@@ -96,6 +102,7 @@ struct VolumeSession {
             } catch {
                 failures.append(error)
             }
+            return isSound() && failures.isEmpty
         }
         if !report.isDone || report.sourceChanged { record = nil }
         return Ending(report: report, record: record, failures: failures, identity: identity)

@@ -39,6 +39,7 @@ import Testing
             {
                 result = (identity, mark, root)
             }
+            return true
         }
         #expect(report.isDone)
         return try #require(result)
@@ -91,6 +92,7 @@ import Testing
                 // Within a tick of the kernel's clock, mostly.
                 _ = try? must(
                     "dd", "if=/dev/zero", "of=\(target)", "bs=1", "count=1", "conv=notrunc")
+                return true
             }
             #expect(report.isDone && before != nil)
             return before
@@ -133,7 +135,7 @@ import Testing
     func `what is written to a loop device's file changes the mark`() throws {
         let file = try scratch.sparseFile("backing", size: size)
         let loop = try LoopDevice(backingFile: file)
-        #expect(try open(loop.path).run(changes: nil) { _ in }.isDone)
+        #expect(try open(loop.path).run(changes: nil) { _ in true }.isDone)
         let mark = try open(loop.path).targetMark()
         #expect(try mark != nil && open(loop.path).targetMark() == mark)
         try must("dd", "if=/dev/zero", "of=\(file)", "bs=1", "count=1", "conv=notrunc")
@@ -153,7 +155,7 @@ import Testing
             let stamp = isAskedBefore ? replication.sourceStamp() : nil
             #expect(isAskedBefore == (stamp != nil))
             try must("dd", "if=/dev/urandom", "of=\(source)", "bs=4k", "count=1", "conv=notrunc")
-            let report = replication.run(changes: [], since: stamp) { _ in }
+            let report = replication.run(changes: [], since: stamp) { _ in true }
             #expect(report.sourceChanged == isChanged && report.isDone)
         }
     }
@@ -171,7 +173,7 @@ import Testing
         #expect(try again.sampleDifferences(size: size, oneIn: 512) == [0..<4096])
         #expect(
             try again.sampleDifferences(size: size, oneIn: 1) { $0.lowerBound > 0 }.isEmpty)
-        let report = again.run(changes: [ByteRange(offset: 1 << 20, length: 4096)]) { _ in }
+        let report = again.run(changes: [ByteRange(offset: 1 << 20, length: 4096)]) { _ in true }
         #expect(report.isDone && report.different == 0)
         #expect(report.unchanged == size - (64 << 10))
     }
