@@ -83,33 +83,84 @@ extension LocalVolume {
     func take(
         _ snapshot: TargetSnapshot, as name: String
     ) throws(ProbeError) -> String {
-        let isDated = snapshot.keeps != nil
-        let newName = isDated ? "\(snapshot.name)-\(Self.now())" : snapshot.name
-        let fullName = "\(volume.group)/\(newName)"
-        let tags = ["blkferry", ownTag] + (isDated ? [Self.tag(of: snapshot)] : [])
-        var arguments = ["--snapshot", "--name", newName] + tags.flatMap { ["--addtag", $0] }
+        let tags = ["blkferry", ownTag] + (snapshot.keeps == nil ? [] : [Self.tag(of: snapshot)])
+        var arguments = tags.flatMap { ["--addtag", $0] }
         let others = try others()
-        if others.contains(where: { $0.name == newName }) {
-            throw .refused(
-                Refusal(
-                    .nameTaken, name, "\(fullName), which is to be its snapshot, is there already",
-                    advice: "Remove it, lvremove \(fullName), or choose another name."))
+        let names = Self.names(for: snapshot).filter { name in
+            !others.contains { $0.name == name }
         }
+        guard !names.isEmpty else { throw Self.nameTaken(snapshot, in: volume.group, name) }
+        let spare = dated(snapshot, in: others).first
         if !volume.isThin {
             guard storeSize <= volume.groupFree else {
                 throw .refused(
                     Refusal(
                         noRoomFor: storeSize, in: volume.group, free: volume.groupFree, name,
-                        spare: dated(snapshot, in: others).first))
+                        spare: spare))
             }
             arguments += ["--chunksize", "\(Self.chunk)b", "--size", "\(storeSize)b"]
         }
-        do throws(IOError) {
-            try lvm.change("lvcreate", arguments + [volume.fullName])
-        } catch {
-            throw .failed(IOError(name, "take a snapshot", reason: error.reason))
+        for newName in names {
+            do throws(IOError) {
+                try lvm.change(
+                    "lvcreate",
+                    ["--snapshot", "--name", newName] + arguments + [volume.fullName])
+                return "\(volume.group)/\(newName)"
+            } catch {
+                // Somebody else has just made it.
+                if Self.isNameTaken(error) { continue }
+                throw explanation(of: error, name, spare: spare)
+            }
         }
-        return fullName
+        throw Self.nameTaken(snapshot, in: volume.group, name)
+    }
+
+    /// What a snapshot may be called: of dated ones the later come where the first is taken, since
+    /// several targets of a group may be written at once.
+    private static func names(for snapshot: TargetSnapshot) -> [String] {
+        guard snapshot.keeps != nil else { return [snapshot.name] }
+        let now = time(nil)
+        return (0..<60).map { "\(snapshot.name)-\(text(of: now + $0))" }
+    }
+
+    private static func nameTaken(
+        _ snapshot: TargetSnapshot, in group: String, _ name: String
+    ) -> ProbeError {
+        let fullName = "\(group)/\(snapshot.name)"
+        guard snapshot.keeps == nil else {
+            return .refused(
+                Refusal(
+                    .nameTaken, name, "all names like \(fullName) of this minute are taken",
+                    advice: "Run it again later, or choose another name."))
+        }
+        return .refused(
+            Refusal(
+                .nameTaken, name, "\(fullName), which is to be its snapshot, is there already",
+                advice: "Remove it, lvremove \(fullName), or choose another name."))
+    }
+
+    private static func isNameTaken(_ error: IOError) -> Bool {
+        let reason = error.reason.lowercased()
+        return ["already exists in volume group", "name already in use"].contains {
+            reason.contains($0)
+        }
+    }
+
+    /// Why no snapshot was taken: a pool that has no room is a refusal, as a group is.
+    ///
+    /// Its room is not known before: LVM holds it against thresholds of lvm.conf(5).
+    private func explanation(
+        of error: IOError, _ name: String, spare: String?
+    ) -> ProbeError {
+        guard volume.isThin, error.reason.contains("reached threshold") else {
+            return .failed(IOError(name, "take a snapshot", reason: error.reason))
+        }
+        let pool = volume.pool.map { "\(volume.group)/\($0)" } ?? "POOL"
+        let room = spare.map { "Remove what is not needed, such as \($0), or make" } ?? "Make"
+        return .refused(
+            Refusal(
+                .noSpace, name, error.reason,
+                advice: "\(room) the pool larger: lvextend --size SIZE \(pool)"))
     }
 
     /// All volumes of the group.
@@ -175,9 +226,9 @@ extension LocalVolume {
         return (total * Self.chunk).roundedUp(to: volume.extentSize)
     }
 
-    /// The time, as in `20261123T124500Z`.
-    private static func now() -> String {
-        var seconds = time(nil)
+    /// A time, as in `20261123T124500Z`.
+    private static func text(of seconds: time_t) -> String {
+        var seconds = seconds
         var parts = tm()
         gmtime_r(&seconds, &parts)
         func digits(_ number: Int32, _ count: Int = 2) -> String {

@@ -49,6 +49,18 @@ snapshots daily
 snapshots daily | grep -q '^daily-20200101T000000Z$' || fail 'a snapshot that is not ours is gone'
 [ "$(snapshots weekly | wc -l)" = 1 ] || fail 'not one weekly'
 
+step 'two targets of a group at once: both have their snapshot'
+lvcreate -qq -y -V 32M --thinpool pool -n other vg0 2>/dev/null
+expect 0 blkferry /dev/vg0/source /dev/vg0/other
+pids=
+for target in thin other; do
+    blkferry --snapshot-target both --keep 2 /dev/vg0/source /dev/vg0/$target &
+    pids="$pids $!"
+done
+for pid in $pids; do wait "$pid" || fail "it ended with $?"; done
+[ "$(snapshots both | wc -l)" = 2 ] || fail "not two: $(lvs vg0)"
+lvremove -qq -y vg0/other
+
 step 'no room, no volume, no name, in use, and a failure before anything is written'
 lvcreate -qq -y -l 100%FREE -n rest vg0
 lvreduce -qq -f -L -16M vg0/rest

@@ -33,6 +33,12 @@ private final class ScriptedGroup {
                         command=$1
                         shift 4
                         echo "$command $*" >>calls
+                        for once in once*; do
+                            [ -f "$once" ] || break
+                            rm "$once"
+                            cat message >&2
+                            exit 5
+                        done
                         [ ! -f fails ] || case "$command $*" in
                             *"$(cat fails)"*) echo '  It does not go.' >&2; exit 5 ;;
                         esac
@@ -65,6 +71,14 @@ private final class ScriptedGroup {
     /// Has every change fail with this in its arguments.
     func refuse(_ words: String) throws {
         try words.write(toFile: scratch.file("fails"), atomically: true, encoding: .utf8)
+    }
+
+    /// Has the next changes fail with a message.
+    func refuse(count: Int, _ message: String) throws {
+        try message.write(toFile: scratch.file("message"), atomically: true, encoding: .utf8)
+        for number in 0..<count {
+            try "".write(toFile: scratch.file("once\(number)"), atomically: true, encoding: .utf8)
+        }
     }
 
     /// What it was to change, one command each.
@@ -195,6 +209,49 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
         }
         #expect(no?.cause == .noSpace && lvm.calls == [])
         #expect(no?.advice?.contains("such as vg0/day-20260101T000000Z") == true)
+    }
+
+    @Test func `of two targets at once one takes the next second, and what is not dated is refused`()
+        throws
+    {
+        let lvm = try ScriptedGroup(volumes: [thin])
+        let volume = try lvm.volume()
+        let wish = TargetSnapshot(name: "day", keeps: 7)
+        // What another one has made is seen before, or by LVM alone.
+        try lvm.refuse(count: 2, "Logical Volume \"day\" already exists in volume group \"vg0\"")
+        let name = try volume.take(wish, as: "T")
+        let tried = lvm.calls.compactMap { $0.firstMatch(of: /day-[0-9TZ]+/)?.output }
+        #expect(tried.count == 3 && tried == tried.sorted() && Set(tried).count == 3)
+        #expect(name == "vg0/\(tried.last ?? "")")
+        try lvm.refuse(count: 1, "Logical Volume \"day\" already exists in volume group \"vg0\"")
+        let no = refusal { () throws(ProbeError) in
+            _ = try volume.take(TargetSnapshot(name: "day"), as: "T")
+        }
+        #expect(no?.cause == .nameTaken && no?.advice?.contains("lvremove vg0/day") == true)
+        let all = try ScriptedGroup(
+            volumes: [thin] + tried.map { ["lv_name": String($0), "origin": "other"] })
+        let next = try all.volume().take(wish, as: "T")
+        #expect(!tried.contains { next.hasSuffix($0) })
+    }
+
+    @Test func `a pool that has no room is a refusal, as a group is, and names an old snapshot`()
+        throws
+    {
+        let old = [
+            "lv_name": "day-20260101T000000Z", "lv_tags": "blkferry,blkferry.history=day",
+            "origin": "root", "origin_uuid": "root",
+        ]
+        let lvm = try ScriptedGroup(volumes: [thin, old])
+        try lvm.refuse(
+            count: 1,
+            "Cannot create new thin volume, free space in thin pool vg0/pool reached threshold.")
+        let volume = try lvm.all.volume(at: "vg0/root")
+        let no = refusal { () throws(ProbeError) in
+            _ = try volume.take(TargetSnapshot(name: "day", keeps: 1), as: "T")
+        }
+        #expect(no?.cause == .noSpace && no?.reason.contains("reached threshold") == true)
+        #expect(no?.advice?.contains("such as vg0/day-20260101T000000Z") == true)
+        #expect(no?.advice?.hasSuffix("lvextend --size SIZE vg0/pool") == true)
     }
 
     @Test func `whoever holds LVM's lock is not waited for longer than wanted`() throws {
