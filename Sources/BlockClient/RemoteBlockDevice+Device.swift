@@ -104,7 +104,7 @@ extension RemoteBlockDevice {
 
     package func flush() throws(IOError) {
         let size = state.withLock { $0.pendingSize }
-        try within { session throws(ProbeError) in
+        _ = try within { session throws(ProbeError) in
             try commit(session, release: false, size: size)
         }
         state.withLock { $0.pendingSize = nil }

@@ -310,7 +310,8 @@ extension RemoteBlockDevice {
     /// Ends the session.
     ///
     /// - Parameter isComplete: the run has done all that it should.
-    package func release(isComplete: Bool) {
+    /// - Returns: what the user should know of it, one line each.
+    @discardableResult package func release(isComplete: Bool) -> [String] {
         keeper.stop()
         guard
             let session = state.withLock({ state -> String? in
@@ -318,30 +319,37 @@ extension RemoteBlockDevice {
                 state.isReleased = true
                 return state.session
             })
-        else { return }
-        let body = ResponseBody(limit: Limits.json)
-        if isComplete {
-            try? commit(session, release: true, size: nil)
-        } else {
+        else { return [] }
+        guard isComplete else {
+            let body = ResponseBody(limit: Limits.json)
             _ = try? server.send(
                 HTTPRequest(.delete, Route.session(session).path, silence: Self.flushSilence),
                 "release", into: body)
+            return []
         }
+        return (try? commit(session, release: true, size: nil)) ?? []
     }
 
     /// Seconds that a disk may take to write what its cache holds.
     private static let flushSilence = 600.0
 
-    func commit(_ session: String, release: Bool, size: Int?) throws(ProbeError) {
+    /// - Returns: what the server has to say of it, one line each.
+    @discardableResult
+    func commit(_ session: String, release: Bool, size: Int?) throws(ProbeError) -> [String] {
         let bytes = WireJSON.encode(CommitRequest(size: size, release: release))
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
         defer { memory.deallocate() }
         memory.copyBytes(from: bytes)
         let body = ResponseBody(limit: Limits.json)
-        _ = try server.send(
+        let response = try server.send(
             HTTPRequest(
                 .post, Route.commit(session: session).path, contentType: MediaType.json,
                 body: UnsafeRawBufferPointer(memory), silence: Self.flushSilence),
             "flush", into: body)
+        // Nothing, where there is nothing to say.
+        guard response.contentType.hasPrefix(MediaType.json),
+            let record = try? WireJSON.decode(CommitRecord.self, from: body.bytes)
+        else { return [] }
+        return record.warnings ?? []
     }
 }

@@ -196,7 +196,9 @@ public final class Replication: Sendable {
     /// - Returns: what is to be said about it.
     @discardableResult private func release(isDone: Bool) -> [String] {
         sourceEnd.remote?.release(isComplete: isDone)
-        targetEnd.remote?.release(isComplete: isDone)
+        if let remote = targetEnd.remote {
+            return remote.release(isComplete: isDone).map { "\(remote.name): \($0)" }
+        }
         guard isDone, let volume = targetEnd.device as? VolumeTarget else { return [] }
         return volume.finish()
     }

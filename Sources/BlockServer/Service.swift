@@ -100,11 +100,11 @@ final class Service: Sendable {
             return try within(id, request) { session throws(Problem) in
                 session.waitForOthers()
                 try session.commit(size: asked.size)
-                if asked.release {
-                    sessions.finish(session)
-                    sessions.end(session, how: "committed")
-                }
-                return Response(.noContent)
+                guard asked.release else { return Response(.noContent) }
+                let warnings = sessions.finish(session)
+                sessions.end(session, how: "committed")
+                return warnings.isEmpty
+                    ? Response(.noContent) : Response(.ok, json: CommitRecord(warnings: warnings))
             }
         case .pdiffcopy(let call):
             return try pdiffcopy.answer(call, request, memory)

@@ -255,10 +255,14 @@ final class SessionTable: Sendable {
     }
 
     /// All of what a session was for is written.
-    func finish(_ session: Session) {
-        for warning in session.finishTarget() {
+    ///
+    /// - Returns: what the client should know, one line each.
+    func finish(_ session: Session) -> [String] {
+        let warnings = session.finishTarget()
+        for warning in warnings {
             logger.warning("\(warning)", metadata: ["session": "\(session.id)"])
         }
+        return warnings
     }
 
     /// Ends a session, once what it had in work is done.

@@ -318,3 +318,11 @@ package struct CommitRequest: Codable, Hashable, Sendable {
         self.release = release
     }
 }
+
+/// What a commit is answered with where there is something to say; else with nothing.
+package struct CommitRecord: Codable, Hashable, Sendable {
+    /// For the user, one line each.
+    package var warnings: [String]?
+
+    package init(warnings: [String]? = nil) { self.warnings = warnings }
+}

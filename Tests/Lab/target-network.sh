@@ -86,6 +86,15 @@ for round in 1 2 3; do
     sleep 1.1
 done
 [ "$(snapshots day- | wc -l)" = 2 ] || fail 'not two are kept'
+oldest=$(snapshots day- | head -n 1)
+lvchange -qq -ay -K "vg1/$oldest"
+exec 4<"/dev/vg1/$oldest"
+expect 0 blkferry --snapshot-target day --keep 2 /dev/vg0/source $here/thin
+says "$oldest: it is not to be kept, but stays"
+exec 4<&-
+sleep 1.1
+expect 0 blkferry --snapshot-target day --keep 2 /dev/vg0/source $here/thin
+[ "$(snapshots day- | wc -l)" = 2 ] || fail 'what stayed has not gone now'
 expect 0 blkferry --dry-run --create /dev/vg0/source $here/new
 missing vg1/new
 status=0

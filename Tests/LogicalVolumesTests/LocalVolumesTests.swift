@@ -211,7 +211,7 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
         #expect(no?.advice?.contains("such as vg0/day-20260101T000000Z") == true)
     }
 
-    @Test func `of two targets at once one takes the next second, and what is not dated is refused`()
+    @Test func `of two targets at once one takes the next second, what has no date is refused`()
         throws
     {
         let lvm = try ScriptedGroup(volumes: [thin])

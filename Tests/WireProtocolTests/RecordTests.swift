@@ -118,7 +118,9 @@ import WireProtocol
         }
         #expect(reason(size: 1, sector: nil) == nil)
         #expect(reason(size: 1 << 60, sector: 4096) == nil)
-        for size in [0, -1, .min, 1 << 60 + 1, .max] { #expect(reason(size: size, sector: nil) != nil) }
+        for size in [0, -1, .min, 1 << 60 + 1, .max] {
+            #expect(reason(size: size, sector: nil) != nil)
+        }
         for sector in [0, -512, 1, 256, 513, .min, .max] {
             #expect(reason(size: 1, sector: sector) != nil)
         }

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import BlockClient
+import DeviceProbe
+import Synchronization
+import TestSupport
+import Testing
+import WireProtocol
+
+/// A server whose sessions are made up, and what it was asked.
+private final class MadeUpSessions: Sendable {
+    /// How requests are answered, by their lines: the status, and JSON.
+    typealias Answers = @Sendable (_ line: String, _ count: Int) -> (Int, String)
+
+    let lines = Mutex<[String]>([])
+    /// The requests for sessions, with the device that was asked for.
+    let opened = Mutex<[(device: String, request: SessionRequest)]>([])
+    private let answers: Answers
+
+    init(_ answers: @escaping Answers) { self.answers = answers }
+
+    func serve(_ connection: Connection) {
+        while let request = connection.readRequest() {
+            let line = request.head.split(separator: "\r\n").first.map(String.init) ?? ""
+            if line.hasPrefix("GET /v1 ") {
+                let info = ServerRecord(
+                    version: "1", features: [SessionRequest.volumes], digests: ["sha256"])
+                connection.answer(type: MediaType.json, WireJSON.encode(info))
+                continue
+            }
+            let asked = try? request.body.withUnsafeBytes {
+                try WireJSON.decode(SessionRequest.self, from: $0)
+            }
+            if let asked, line.contains("/sessions ") {
+                let name = String(line.dropFirst("POST /v1/devices/".count).prefix { $0 != "/" })
+                opened.withLock { $0.append((name, asked)) }
+            }
+            let count = lines.withLock { lines in
+                lines.append(line)
+                return lines.count { $0 == line } - 1
+            }
+            let (status, text) = answers(line, count)
+            let type = status < 300 ? MediaType.json : MediaType.problem
+            connection.answer(status, type: type, [UInt8](text.utf8))
+        }
+    }
+
+    /// What a session is told to be.
+    static func session(
+        _ id: String, device: String = "LVUUID=a", number: Int = 1, created: Bool = false,
+        snapshot: String? = nil
+    ) -> (Int, String) {
+        let snapshot = snapshot.map { ",\"snapshot\":\"\($0)\"" } ?? ""
+        return (
+            201,
+            """
+            {"session":"\(id)","device":"\(device)","size":4096,"logicalSector":512,
+            "alignment":512,"block":4096,"region":65536,"content":{"state":"empty"},
+            "kind":"block-device","rotational":false,"warnings":[],"created":\(created),
+            "host":{"boot":"b","device":\(number)}\(snapshot)}
+            """
+        )
+    }
+
+    static let lost = (
+        404, #"{"type":"urn:blkferry:problem:no-session","title":"t","status":404,"detail":"gone"}"#
+    )
+    static let missing = (
+        404, #"{"type":"urn:blkferry:problem:not-found","title":"t","status":404,"detail":"none"}"#
+    )
+}
+
+/// How a target's session ends, and goes on where the server has lost it.
+@Suite(.blocking, .timeLimit(.minutes(30))) struct SessionEndTests {
+    private func open(
+        _ sessions: MadeUpSessions, _ change: (inout GatePolicy) -> Void = { _ in },
+        _ body: (RemoteBlockDevice) throws -> Void
+    ) throws {
+        let server = ScriptedServer { connection, _ in sessions.serve(connection) }
+        defer { server.stop() }
+        guard case .remote(let location) = try Location(server.base + "/dev/vg1/root") else {
+            throw CancellationError()
+        }
+        var policy = GatePolicy(sizePolicy: .resize)
+        change(&policy)
+        let source = SourceFacts(
+            name: "S", size: 4096, content: .empty, logicalSector: 512, identity: nil)
+        try body(
+            try RemoteBlockDevice(
+                try RemoteServer(location, RemoteServer.Options()),
+                for: .init(mode: .write, block: 4096, source: source, policy: policy),
+                digest: nil))
+    }
+
+    @Test(arguments: [
+        (200, #"{"warnings":["an older one stays"],"new":1}"#, ["an older one stays"]),
+        (200, "{}", []), (204, "", []), (200, #"{"warnings":"x"}"#, []),
+    ])
+    func `what the server says at the end is for the user, and need not be`(
+        status: Int, body: String, warnings: [String]
+    ) throws {
+        let sessions = MadeUpSessions { line, _ in
+            line.contains("/commit ") ? (status, body) : MadeUpSessions.session("1")
+        }
+        try open(sessions) { #expect($0.release(isComplete: true) == warnings) }
+    }
+}
