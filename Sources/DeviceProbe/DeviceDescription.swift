@@ -41,24 +41,8 @@ package struct DeviceDescription: Sendable {
     }
 
     /// Of a logical volume: its group and its name.
-    ///
-    /// Source: `dm_build_dm_name` of libdevmapper: hyphens within names are doubled, one is between
-    /// them.
     package var volume: (group: String, name: String)? {
-        guard entry.lvUUID != nil, let name = entry.mapperName else { return nil }
-        var parts = [""]
-        var rest = name[...]
-        while let character = rest.popFirst() {
-            if character != "-" {
-                parts[parts.count - 1].append(character)
-            } else if rest.first == "-" {
-                rest.removeFirst()
-                parts[parts.count - 1].append("-")
-            } else {
-                parts.append("")
-            }
-        }
-        return parts.count == 2 ? (parts[0], parts[1]) : nil
+        entry.volumeName.map { ($0.group, $0.volume) }
     }
 
     /// What of it stays when its content changes, such as `LVUUID=…`; `nil` where all of it is

@@ -25,6 +25,10 @@ package struct InventoryEntry: Hashable, Sendable {
     package var volumeIdentity: VolumeIdentity?
     /// For a device-mapper device: the name in /dev/mapper.
     package var mapperName: String?
+    /// Of a logical volume.
+    package var volumeName: VolumeName?
+    /// Whether LVM has it below a volume.
+    package var isPartOfVolume = false
     /// In words: `mounted on /mnt`, `partition sda1 mounted on /`.
     package var inUseBy: [String]
     /// Why the content is not known.
@@ -34,6 +38,9 @@ package struct InventoryEntry: Hashable, Sendable {
 
     /// In the form that lvs(8) prints.
     package var lvUUID: String? { volumeIdentity?.uuid }
+
+    /// Whether it is a snapshot that blkferry has taken of a source.
+    package var isOwnSnapshot: Bool { volumeName.map { isNameOfOwnSnapshot($0.volume) } ?? false }
 
     /// The number as the kernel writes it.
     package var majorMinor: String { "\(clb_major(number)):\(clb_minor(number))" }
@@ -81,6 +88,8 @@ extension InventoryEntry {
         partLabel = device.partLabel
         volumeIdentity = device.volumeIdentity
         mapperName = device.mapperName
+        volumeName = device.volumeName
+        isPartOfVolume = host.isPartOfVolume(device)
         inUseBy = host.uses(of: device.number).map(\.note)
         let found = host.view.deviceNumber(at: device.path)
         hasNode = found == device.number

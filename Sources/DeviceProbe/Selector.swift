@@ -90,7 +90,10 @@ private func resolve(
                 advice: "Name the one that is meant by its path."))
     }
     guard let match = matches.first else {
-        throw .failed(noMatch(text, unreadable: all.filter { $0.unreadable != nil }))
+        throw .failed(
+            noMatch(
+                text, leftOut: all.first { !$0.isPartOfVolume && $0.has(tag, value) },
+                unreadable: all.filter { $0.unreadable != nil }))
     }
     guard match.hasNode else {
         throw .failed(
@@ -103,7 +106,15 @@ private func resolve(
 }
 
 /// Why nothing was found; what could not be read may have been it.
-private func noMatch(_ text: String, unreadable: [InventoryEntry]) -> IOError {
+private func noMatch(
+    _ text: String, leftOut: InventoryEntry?, unreadable: [InventoryEntry]
+) -> IOError {
+    if let leftOut {
+        return IOError(
+            text, "find device",
+            reason: "only a snapshot that blkferry has taken has it, \(leftOut.path)",
+            advice: "Name that by its path, if it is meant.")
+    }
     guard let first = unreadable.first else {
         return IOError(text, "find device", reason: "no device of this machine has it")
     }
@@ -115,7 +126,15 @@ private func noMatch(_ text: String, unreadable: [InventoryEntry]) -> IOError {
 
 extension InventoryEntry {
     /// Whether a selector's tag means it.
+    ///
+    /// Snapshots that blkferry has taken of a volume have what the volume has, but nobody means them;
+    /// and parts of volumes never are.
     func matches(_ tag: Selector.Tag, _ value: String) -> Bool {
+        !isPartOfVolume && (tag == .lvUUID || !isOwnSnapshot) && has(tag, value)
+    }
+
+    /// Whether it has what a tag says.
+    fileprivate func has(_ tag: Selector.Tag, _ value: String) -> Bool {
         func isSame(_ text: String?) -> Bool { text?.lowercased() == value.lowercased() }
         let superblocks = (content?.found ?? []).filter { $0.usage != .partitionTable }
         switch tag {

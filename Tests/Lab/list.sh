@@ -49,6 +49,15 @@ done
 expect 0 blkferry --overwrite vg0/thin-one /tmp/image
 same /dev/vg0/thin-one /tmp/image
 
+step 'a base that a refresh leaves does not make the UUID of its source ambiguous'
+lvremove -qq -f vg0/classic vg0/small
+for try in 1 2; do
+    expect 0 blkferry refresh --snapshot-size 8M vg0/linear /tmp/base-image
+    expect 0 blkferry --overwrite "UUID=$uuid" /tmp/image
+    same /dev/vg0/linear /tmp/image
+done
+[ "$(lvs --noheadings -o lv_name vg0 | grep -c blkferry)" = 1 ] || fail "$(lvs vg0)"
+
 step 'the names of what LVM itself uses lead to nothing that may be written'
 expect 3 blkferry --overwrite /tmp/image vg0/pool_tdata
 for part in pool_tdata linear-real; do

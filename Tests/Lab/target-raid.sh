@@ -36,6 +36,14 @@ for part in mirror_rimage_0 mirror_rmeta_0; do
     expect 2 blkferry --overwrite --size-policy prefix /tmp/image "/dev/mapper/vg0-$part"
     says 'it is held by device-mapper device vg0-mirror'
 done
+mkfs.ext4 -q -F /dev/vg0/mirror
+sync
+uuid=$(blkid -p -s UUID -o value /dev/vg0/mirror)
+expect 0 blkferry "UUID=$uuid" /tmp/copy
+same /dev/vg0/mirror /tmp/copy
+part=$(lvs --all --noheadings -o lv_uuid vg0/mirror_rimage_0 | tr -d ' ')
+expect 3 blkferry --overwrite "LVUUID=$part" /tmp/copy
+rm /tmp/copy
 serve --export vg0:rw,create
 here=http://127.0.0.1:8080/dev/vg0
 for name in mirror_rimage_0 mirror_rmeta_0 snapshot1 x_rimage_0; do

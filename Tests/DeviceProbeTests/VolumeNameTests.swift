@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+import DeviceProbe
+import LinuxIO
+import TestSupport
+import Testing
+
+struct OwnSnapshotNameTests {
+    @Test(arguments: [
+        "root.blkferry.20261123T031500.1234", "a.b-c.blkferry.20261123T031500.1",
+        "s.blkferry.1.blkferry.20261123T031500.77",
+    ])
+    func `a name with the time and a process is ours`(name: String) {
+        #expect(isNameOfOwnSnapshot(name))
+    }
+
+    @Test(arguments: [
+        "root", "", ".blkferry.20261123T031500.1234", "root.blkferry.20261123T031500",
+        "root.blkferry.20261123T031500.", "root.blkferry.20261123T031500.12a",
+        "root.blkferry.20261123T03150.1234", "root.blkferry.2026112T0315001.1234",
+        "root.blkferry.20261123-031500.1234", "root.blkferry.20261123T031500.1234.old",
+        "rootblkferry.20261123T031500.1234", "root.blkferry.notes",
+        "root.blkferry.٢٠٢٦١١٢٣T031500.1",
+    ])
+    func `any other is the user's`(name: String) {
+        #expect(!isNameOfOwnSnapshot(name))
+    }
+}
+
+/// Several devices with one file system, as an origin and its snapshots are.
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+struct SharedTagTests {
+    private static let group = String(repeating: "V", count: 32)
+
+    /// Adds a copy of a device as a logical volume.
+    private func add(
+        _ name: String, like device: LoopDevice, number: Int, to tree: MadeUpTree,
+        holders: [String] = []
+    ) throws {
+        let entry = "/sys/class/block/\(device.path.dropFirst("/dev/".count))"
+        let uuid = String("\(number)".first ?? "0")
+        try tree.add(
+            "dm-\(number)", number: readSmallFile("\(entry)/dev") ?? "", sectors: 16 * MiB / 512,
+            holders: holders,
+            attributes: [
+                "dm/name": name,
+                "dm/uuid": "LVM-" + Self.group + String(repeating: uuid, count: 32),
+            ])
+        try must("cp", "-a", device.path, tree.scratch.file("dev/mapper/\(name)"))
+    }
+
+    @Test func `neither a base that a refresh has left nor an image of a mirror is meant`() throws {
+        let one = try LoopDevice(size: 16 * MiB)
+        let uuid = freshUUID()
+        try makeExt4(one.path, uuid: uuid)
+        let base = try LoopDevice(size: 16 * MiB)
+        let image = try LoopDevice(size: 16 * MiB)
+        for copy in [base, image] {
+            try must("dd", "if=\(one.path)", "of=\(copy.path)", "bs=1M", "status=none")
+        }
+        let tree = try MadeUpTree()
+        try add("vg0-o", like: one, number: 1, to: tree)
+        let name = "vg0-o.blkferry.20261123T031500.1234"
+        try add(name, like: base, number: 2, to: tree)
+        try add("vg0-o_rimage_0", like: image, number: 3, to: tree, holders: ["dm-1"])
+        #expect(try resolve(Selector("UUID=\(uuid)"), view: tree.view) == "/dev/mapper/vg0-o")
+        // By its own names the base can be had.
+        let own = String(repeating: "2", count: 32)
+        let path = "/dev/mapper/\(name)"
+        #expect(try resolve(Selector("LVUUID=\(own)"), view: tree.view) == path)
+        #expect(
+            try resolve(Selector("vg0/o.blkferry.20261123T031500.1234"), view: tree.view) == path)
+        let part = String(repeating: "3", count: 32)
+        #expect(throws: ProbeError.self) {
+            try resolve(Selector("LVUUID=\(part)"), view: tree.view)
+        }
+    }
+
+    @Test func `where nothing else has it, the refusal says that only a snapshot of ours has`()
+        throws
+    {
+        let base = try LoopDevice(size: 16 * MiB)
+        let uuid = freshUUID()
+        try makeExt4(base.path, uuid: uuid)
+        let tree = try MadeUpTree()
+        try add("vg0-o.blkferry.20261123T031500.1234", like: base, number: 2, to: tree)
+        do throws(ProbeError) {
+            _ = try resolve(Selector("UUID=\(uuid)"), view: tree.view)
+            Issue.record("resolved")
+        } catch {
+            #expect(error.description.contains("only a snapshot that blkferry has taken has it"))
+        }
+    }
+}
