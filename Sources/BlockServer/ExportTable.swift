@@ -54,6 +54,9 @@ final class ExportTable: Sendable {
         var canCreateVolume = false
         /// Whether it is the place of a logical volume that is missing.
         var isMissingVolume = false
+        /// All devices that have the tag that it was exported by, where those are several: the user
+        /// has exported one of them, and nobody knows which.
+        var rivals: [InventoryEntry] = []
     }
 
     /// A descriptor that a path under /proc/self/fd leads through.
@@ -76,14 +79,22 @@ final class ExportTable: Sendable {
         _ name: String, canCreate: Bool = false, for grant: Grant
     ) throws(Problem) -> Found {
         if name.hasPrefix("/") {
-            if let found = try findPath(name, canCreate: canCreate, for: grant) { return found }
+            if let found = try findPath(name, canCreate: canCreate, for: grant) {
+                return try unambiguous(found, name)
+            }
             throw Self.notFound(name)
         }
         var matches: [Found] = []
         for found in try all().compactMap(grant.limit) {
             guard found.id == name || found.description?.hasTag(name) == true else { continue }
-            // The same device under two exports counts once, with what the one allows more.
+            // The same device under two exports counts once, with what the one allows more; by a tag
+            // that others have as well nothing is allowed.
             if let index = matches.firstIndex(where: { $0.identity == found.identity }) {
+                guard found.rivals.isEmpty else { continue }
+                guard matches[index].rivals.isEmpty else {
+                    matches[index] = found
+                    continue
+                }
                 let canCreate = found.canCreateVolume || matches[index].canCreateVolume
                 if found.access == .readWrite { matches[index] = found }
                 matches[index].canCreateVolume = canCreate
@@ -91,9 +102,11 @@ final class ExportTable: Sendable {
                 matches.append(found)
             }
         }
-        guard matches.count <= 1 else { throw Self.ambiguous(name, matches) }
+        guard matches.count <= 1 else {
+            throw ambiguous(name, matches.map { ($0.name, $0.description?.entry) })
+        }
         guard let match = matches.first else { throw Self.notFound(name) }
-        return match
+        return try unambiguous(match, name)
     }
 
     /// Everything that is offered and there, and for this client.
@@ -120,18 +133,6 @@ final class ExportTable: Sendable {
         problem.advice = "blkferry list URL shows what the server exports."
         return problem
     }
-
-    private static func ambiguous(_ name: String, _ matches: [Found]) -> Problem {
-        let names = matches.map(\.name)
-        var problem = Problem(
-            .ambiguous, status: 409, "The selector is ambiguous",
-            detail: "\(matches.count) exported devices have it: \(names.joined(separator: ", "))")
-        problem.object = name
-        problem.cause = Refusal.Cause.ambiguousSelector.rawValue
-        problem.advice = "Name the one that is meant by its path."
-        problem.candidates = names
-        return problem
-    }
 }
 
 extension FileIdentity {
@@ -143,7 +144,7 @@ extension ExportTable.Found {
 
     /// What clients are told of it.
     var record: ExportRecord? {
-        guard let description else { return nil }
+        guard let description, rivals.isEmpty else { return nil }
         let entry = description.entry
         return ExportRecord(
             id: id, tags: description.tags + [name], path: name,
@@ -161,8 +162,10 @@ extension ExportTable {
     ) throws(Problem) -> Found? {
         var best: Found?
         func consider(_ found: Found?) {
-            guard let found = found.flatMap(grant.limit), best == nil || found.access == .readWrite
-            else { return }
+            guard let found = found.flatMap(grant.limit) else { return }
+            if best?.rivals.isEmpty == true, found.access == .readOnly || !found.rivals.isEmpty {
+                return
+            }
             best = found
         }
         for export in exports {
@@ -200,10 +203,13 @@ extension ExportTable {
         for export in exports {
             switch export.selector {
             case .tag:
-                found += machine.filter { $0.hasTag(export.text) }.map {
+                let matches = machine.filter { $0.hasTag(export.text) }
+                let rivals = matches.count > 1 ? matches.map(\.entry) : []
+                found += matches.map {
                     Found(
                         id: $0.stableTag ?? export.text, name: $0.entry.path, path: $0.entry.path,
-                        access: export.access, description: $0, canCreateVolume: export.canCreate)
+                        access: export.access, description: $0, canCreateVolume: export.canCreate,
+                        rivals: rivals)
                 }
             case .path where export.group != nil:
                 found += machine.compactMap { Found($0, in: export) }
@@ -219,7 +225,9 @@ extension ExportTable {
         }
         guard offersAll else { return found }
         return found
-            + machine.filter { device in !found.contains { $0.identity == device.identity } }.map {
+            + machine.filter { device in
+                !found.contains { $0.identity == device.identity && $0.rivals.isEmpty }
+            }.map {
                 Found(
                     id: $0.stableTag ?? Self.nameBasedID($0.entry.path), name: $0.entry.path,
                     path: $0.entry.path, access: .readOnly, description: $0)

@@ -83,11 +83,14 @@ private func resolve(
     let all = inventory(HostState(view), probing: tag != .lvUUID)
     let matches = all.filter { $0.matches(tag, value) }
     if matches.count > 1 {
-        let list = matches.map(\.summary).joined(separator: "; ")
+        let names = KnownVolumes(view).names(of: matches)
+        let list = zip(names, matches).map { "\($0) (\($1.summary))" }.joined(separator: "; ")
         throw .refused(
             Refusal(
                 .ambiguousSelector, text, "\(matches.count) devices have it: \(list)",
-                advice: "Name the one that is meant by its path."))
+                advice: matches.contains { $0.volumeName != nil }
+                    ? "Name the one that is meant by its group and volume, or by its path."
+                    : "Name the one that is meant by its path."))
     }
     guard let match = matches.first else {
         throw .failed(
@@ -149,9 +152,8 @@ extension InventoryEntry {
         }
     }
 
-    /// For a list of candidates.
+    /// For a list of candidates: size and uses.
     fileprivate var summary: String {
-        let uses = inUseBy.isEmpty ? "" : ", " + inUseBy.joined(separator: ", ")
-        return "\(path) (\(size) bytes\(uses))"
+        (["\(size) bytes"] + inUseBy).joined(separator: ", ")
     }
 }

@@ -11,11 +11,16 @@ package struct SystemView: Sendable {
     package var sys: String
     package var proc: String
     package var dev: String
+    /// LVM's program.
+    package var lvm: String
 
-    package init(sys: String = "/sys", proc: String = "/proc", dev: String = "/dev") {
+    package init(
+        sys: String = "/sys", proc: String = "/proc", dev: String = "/dev", lvm: String = "lvm"
+    ) {
         self.sys = sys
         self.proc = proc
         self.dev = dev
+        self.lvm = lvm
     }
 
     /// A path that starts with `/dev/`, in this view's tree of device files.

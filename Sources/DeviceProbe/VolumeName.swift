@@ -9,6 +9,11 @@ package struct VolumeName: Hashable, Sendable {
     /// `group/volume`.
     package var text: String { "\(group)/\(volume)" }
 
+    init(group: String, volume: String) {
+        self.group = group
+        self.volume = volume
+    }
+
     /// Reads the name that the device has.
     ///
     /// Source: `dm_build_dm_name` of libdevmapper: hyphens within names are doubled, one is between

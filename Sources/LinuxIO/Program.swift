@@ -31,6 +31,15 @@ package enum Program {
             .first { access($0, X_OK) == 0 }
     }
 
+    /// Finds one of the system's programs, also where PATH lacks their directories, as in cron.
+    ///
+    /// - Parameter name: a name, or a path.
+    /// - Returns: its path; `nil` where there is none that may be started.
+    package static func findOfSystem(_ name: String) -> String? {
+        let places = name.contains("/") ? [name] : [name, "/usr/sbin/\(name)", "/sbin/\(name)"]
+        return places.lazy.compactMap { find($0) }.first
+    }
+
     /// Starts a program, with the signals that it expects.
     ///
     /// The corresponding C function is `posix_spawn`.

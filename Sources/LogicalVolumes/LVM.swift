@@ -23,11 +23,7 @@ package struct LVM: Sendable {
         program: String = "lvm", isCancelled: @escaping @Sendable () -> Bool = { false },
         patience: Duration? = nil
     ) throws(IOError) {
-        // A PATH without the directories of the system's programs is common, as in cron.
-        let places =
-            program.contains("/")
-            ? [program] : [program, "/usr/sbin/\(program)", "/sbin/\(program)"]
-        guard let found = places.lazy.compactMap({ Program.find($0) }).first else {
+        guard let found = Program.findOfSystem(program) else {
             throw IOError(
                 program, "start", reason: "it is not found on this machine",
                 advice: "Install lvm2.")

@@ -171,6 +171,29 @@ import WireProtocol
     }
 
     @Test(.enabled(if: isRoot, "loop devices need root"))
+    func `of two with the tag of an export neither is exported, by whatever name`() throws {
+        let uuid = UUID().uuidString.lowercased()
+        let first = try LoopDevice(size: 16 << 20)
+        try must("mkfs.ext4", "-q", "-U", uuid, first.path)
+        let server = try TestServer("UUID=\(uuid):rw")
+        #expect(try devices(server).devices.map(\.path) == [first.path])
+        let second = try LoopDevice(size: 16 << 20)
+        try must("dd", "if=\(first.path)", "of=\(second.path)", "bs=1M", "conv=fsync")
+        for name in [first.path, second.path, "UUID=\(uuid)"] {
+            let answer = try server.open(name, .write, size: 16 << 20)
+            #expect(answer.problem == .ambiguous)
+            let problem = try answer.decoded(as: Problem.self)
+            #expect(Set(problem.candidates ?? []) == [first.path, second.path])
+        }
+        #expect(try devices(server).devices.isEmpty)
+        // One that is exported by another name as well can be had, with what that allows.
+        let other = try TestServer("UUID=\(uuid):rw", second.path)
+        #expect(try status(other, second.path) == 200)
+        #expect(try other.open(second.path, .write, size: 16 << 20).problem != .ambiguous)
+        #expect(try other.open(first.path, .write, size: 16 << 20).problem == .ambiguous)
+    }
+
+    @Test(.enabled(if: isRoot, "loop devices need root"))
     func `the list tells no path outside the exports`() throws {
         let mount = try LoopMount(size: 32 << 20)
         let server = try TestServer(mount.loop.path)

@@ -77,6 +77,49 @@ struct SharedTagTests {
         }
     }
 
+    @Test func `several volumes are told apart by whose snapshots they are`() throws {
+        let one = try LoopDevice(size: 16 * MiB)
+        let uuid = freshUUID()
+        try makeExt4(one.path, uuid: uuid)
+        let two = try LoopDevice(size: 16 * MiB)
+        try must("dd", "if=\(one.path)", "of=\(two.path)", "bs=1M", "status=none")
+        let tree = try MadeUpTree()
+        try add("vg0-o", like: one, number: 1, to: tree)
+        try add("vg0-o--snap", like: two, number: 2, to: tree)
+        func reason(_ lvm: String) throws -> String {
+            var view = tree.view
+            view.lvm = lvm
+            do throws(ProbeError) {
+                _ = try resolve(Selector("UUID=\(uuid)"), view: view)
+            } catch .refused(let no) {
+                #expect(no.cause == .ambiguousSelector)
+                return no.reason
+            }
+            throw CancellationError()
+        }
+        func dashed(_ digit: String) -> String {
+            [6, 4, 4, 4, 4, 4, 6].map { String(repeating: digit, count: $0) }
+                .joined(separator: "-")
+        }
+        let lvm = tree.scratch.file("lvm")
+        try must(
+            "sh", "-c", "cat >\"$0\" && chmod +x \"$0\"", lvm,
+            input: """
+                #!/bin/sh
+                [ "$1" = lvs ] || exit 5
+                echo '  \(dashed("V"))/\(dashed("1"))/vg0/o/'
+                echo '  \(dashed("V"))/\(dashed("2"))/vg0/o-snap/o'
+
+                """)
+        #expect(
+            try reason(lvm)
+                == "2 devices have it: vg0/o (16777216 bytes); "
+                + "vg0/o-snap, a snapshot of vg0/o (16777216 bytes)")
+        #expect(
+            try reason("/none")
+                == "2 devices have it: vg0/o (16777216 bytes); vg0/o-snap (16777216 bytes)")
+    }
+
     @Test func `where nothing else has it, the refusal says that only a snapshot of ours has`()
         throws
     {

@@ -37,8 +37,15 @@ says '"volume":{"group":"vg0","invalid":true,"name":"small","origin":"linear","t
 step 'a UUID that is on an origin and its snapshot is refused with all of them; other names are not'
 uuid=$(blkid -p -s UUID -o value /dev/vg0/linear)
 expect 2 blkferry "UUID=$uuid" /tmp/image
-says /dev/mapper/vg0-linear
-says /dev/mapper/vg0-classic
+says ': vg0/linear ('
+says '; vg0/classic, a snapshot of vg0/linear ('
+serve --export "UUID=$uuid:rw"
+for name in "UUID=$uuid" dev/mapper/vg0-classic dev/mapper/vg0-linear; do
+    expect 2 blkferry --overwrite /dev/vg0/linear "http://127.0.0.1:8080/$name"
+    says '/dev/mapper/vg0-classic, a snapshot of /dev/mapper/vg0-linear'
+done
+kill $server
+wait $server || fail "the server ended with $?"
 truncate -s 64M /tmp/image
 expect 2 blkferry /tmp/image "UUID=$uuid"
 for name in vg0/linear vg0/classic; do

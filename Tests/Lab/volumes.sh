@@ -45,7 +45,7 @@ for group in vg0 vg9; do
     same /dev/$group/root /tmp/image
 done
 expect 2 blkferry "LVUUID=$uuid" /tmp/image
-says /dev/mapper/vg9-root
+says vg9/root
 expect 0 blkferry list
 row vg0-root vg0
 row vg9-root vg9
