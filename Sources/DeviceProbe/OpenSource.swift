@@ -49,8 +49,8 @@ package struct OpenedSource: Sendable {
 ///   - name: what to call it; by default as `text` says.
 ///   - view: where the machine tells about its devices.
 /// - Returns: the open device and what is known of it.
-/// - Throws: a refusal of what is neither block device nor regular file; the failure of a call,
-///   ENOENT for a path that leads nowhere.
+/// - Throws: a refusal of what is neither block device nor regular file, or of a file where a volume
+///   that is not active may be meant; the failure of a call, ENOENT for a path that leads nowhere.
 package func openSource(
     _ text: String, as name: String? = nil, view: SystemView = SystemView()
 ) throws(ProbeError) -> OpenedSource {
@@ -62,7 +62,9 @@ package func openSource(
     }
     switch status.kind {
     case .blockDevice: return try openDeviceAsSource(path, name: name, view)
-    case .regular: return try openImageAsSource(path, name: name, view)
+    case .regular:
+        if let no = DoubtfulName(text)?.refusalOfFile(as: name, view: view) { throw no }
+        return try openImageAsSource(path, name: name, view)
     case .directory, .other: throw .refused(.wrongKind(name, path))
     }
 }

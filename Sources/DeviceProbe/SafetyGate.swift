@@ -72,11 +72,13 @@ package enum SafetyGate {
         switch kind {
         case .blockDevice: return try entrance.admitDevice()
         case .regular:
+            try entrance.checkName(target, exists: true)
             if let no = entrance.refusalForSnapshot { throw no }
             return try entrance.admitImage()
         case .directory, .other: throw .refused(.wrongKind(name ?? target, path))
         case nil:
             if let place { return try entrance.admitNewVolume(place) }
+            try entrance.checkName(target, exists: false)
             if let no = entrance.refusalForSnapshot { throw no }
             return try entrance.admitNewImage()
         }

@@ -28,6 +28,78 @@ struct OwnSnapshotNameTests {
     }
 }
 
+/// Makes a script in place of lvm(8), which reports these groups and volumes.
+private func scriptedLVM(
+    in tree: MadeUpTree, groups: [String] = [], volumes: [String] = []
+) throws -> String {
+    let path = tree.scratch.file("lvm")
+    func lines(_ rows: [String]) -> String { rows.map { "echo '  \($0)'; " }.joined() }
+    try must(
+        "sh", "-c", "cat >\"$0\" && chmod +x \"$0\"", path,
+        input: """
+            #!/bin/sh
+            case "$1" in
+                vgs) \(lines(groups));;
+                lvs) \(lines(volumes));;
+                *) exit 5 ;;
+            esac
+
+            """)
+    return path
+}
+
+/// Relative paths that LVM's programs would take for volumes.
+@Suite(.enabled(if: isRoot, "LVM is asked by root"), .blocking) struct DoubtfulNameTests {
+    /// What the gate says of a target that is not there.
+    private func answer(
+        _ name: String, creates: Bool = false, asking: Bool = true
+    ) throws -> ProbeError? {
+        let tree = try MadeUpTree()
+        try tree.add("sdz", number: "65:0")
+        var view = tree.view
+        view.lvm =
+            try asking
+            ? scriptedLVM(
+                in: tree, groups: ["no-such-group", "no-other"],
+                volumes: ["G/U/no-such-group/idle/"])
+            : "/none"
+        var policy = GatePolicy()
+        policy.creates = creates
+        do throws(ProbeError) {
+            _ = try SafetyGate.admit(name, source: facts(size: MiB), policy: policy, view: view)
+            return nil
+        } catch { return error }
+    }
+
+    @Test(arguments: ["b", "idle", "b@pool", "-n"])
+    func `no file is created that may be meant as a volume`(name: String) throws {
+        let text = "no-such-group/\(name)"
+        guard case .refused(let no)? = try answer(text) else {
+            Issue.record("not refused")
+            return
+        }
+        #expect(no.cause == .ambiguousSelector && no.object == text)
+        #expect(no.reason == "it is no active logical volume")
+        #expect(no.advice?.hasSuffix("or the file write ./\(text).") == true)
+        #expect(no.advice?.contains("lvchange") == (name == "idle"))
+    }
+
+    @Test(arguments: ["no-group/b", "./no-such-group/b", "no-such-group/a/b", "/no-such-group/b"])
+    func `other paths are files, and so are all where LVM cannot be asked`(name: String) throws {
+        #expect(try answer(name)?.description.contains("parent directory") == true)
+        #expect(
+            try answer("no-such-group/b", asking: false)?.description.contains("parent directory")
+                == true)
+    }
+
+    @Test(arguments: ["no-such-group/-n", "no-such-group/b@-pool", "no-group/a b"])
+    func `what no volume can be called is not made a file`(name: String) throws {
+        #expect(
+            try answer(name, creates: true)?.description
+                == "\(name): create: no logical volume can have that name")
+    }
+}
+
 /// Several devices with one file system, as an origin and its snapshots are.
 @Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct SharedTagTests {
@@ -101,16 +173,12 @@ struct SharedTagTests {
             [6, 4, 4, 4, 4, 4, 6].map { String(repeating: digit, count: $0) }
                 .joined(separator: "-")
         }
-        let lvm = tree.scratch.file("lvm")
-        try must(
-            "sh", "-c", "cat >\"$0\" && chmod +x \"$0\"", lvm,
-            input: """
-                #!/bin/sh
-                [ "$1" = lvs ] || exit 5
-                echo '  \(dashed("V"))/\(dashed("1"))/vg0/o/'
-                echo '  \(dashed("V"))/\(dashed("2"))/vg0/o-snap/o'
-
-                """)
+        let lvm = try scriptedLVM(
+            in: tree,
+            volumes: [
+                "\(dashed("V"))/\(dashed("1"))/vg0/o/",
+                "\(dashed("V"))/\(dashed("2"))/vg0/o-snap/o",
+            ])
         #expect(
             try reason(lvm)
                 == "2 devices have it: vg0/o (16777216 bytes); "

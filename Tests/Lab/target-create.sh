@@ -11,11 +11,45 @@ size() { blockdev --getsize64 "$1"; }
 missing() { ! lvs "$1" >/dev/null 2>&1 || fail "$1 is there"; }
 
 step 'not without the option; a dry run makes nothing'
-expect 3 blkferry /dev/vg0/source vg1/backup
+expect 2 blkferry /dev/vg0/source vg1/backup
+says 'it is no active logical volume'
 expect 3 blkferry /dev/vg0/source /dev/vg1/backup
 expect 0 blkferry --dry-run --create /dev/vg0/source vg1/backup
 says 'would be created'
 missing vg1/backup
+
+step 'a directory that is called like the group gets no file instead of a volume'
+mkdir -p /tmp/w/vg1 /tmp/w/images
+cd /tmp/w
+lvcreate -qq -y -L 8M -n idle vg1
+lvchange -an vg1/idle
+for name in backup idle backup@pool -n; do
+    expect 2 blkferry /dev/vg0/source "vg1/$name"
+    says 'it is no active logical volume'
+    says "or the file write ./vg1/$name"
+done
+expect 2 blkferry --create /dev/vg0/source vg1/idle
+says 'not active'
+for name in -n x@-pool; do
+    expect 3 blkferry --create /dev/vg0/source "vg1/$name"
+    says 'no logical volume can have that name'
+done
+[ -z "$(ls vg1)" ] || fail "$(ls vg1)"
+expect 0 blkferry /dev/vg0/source ./vg1/backup
+expect 0 blkferry /dev/vg0/source vg1/backup
+same /dev/vg0/source vg1/backup
+expect 2 blkferry --create /dev/vg0/source vg1/backup
+says 'there is a file of that name'
+missing vg1/backup
+cp vg1/backup vg1/idle
+expect 2 blkferry /dev/vg0/source vg1/idle
+says 'a logical volume, which is not active'
+expect 2 blkferry vg1/idle /tmp/copy
+expect 0 blkferry ./vg1/idle /tmp/copy
+expect 0 blkferry /dev/vg0/source images/disk
+lvremove -qq -y vg1/idle
+cd /
+rm -r /tmp/w
 
 step 'linear, on what an ext4 was on'
 lvcreate -qq -y -L 60M -n old vg1
