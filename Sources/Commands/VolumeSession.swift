@@ -94,11 +94,11 @@ struct VolumeSession {
             else { return isSound() }
             do throws(CommandFailure) {
                 try verifySample(replication)
-                guard
-                    try isOwnTraffic(
-                        replication, since: traffic, result.tally, isMapped: changes != nil)
-                else { return }
-                record = try makeRecord(replication, identity, number: number)
+                if try isOwnTraffic(
+                    replication, since: traffic, result.tally, isMapped: changes != nil)
+                {
+                    record = try makeRecord(replication, identity, number: number)
+                }
             } catch {
                 failures.append(error)
             }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import DeviceProbe
 internal import Glibc
 package import LinuxIO
 
@@ -241,18 +242,8 @@ extension VolumeSnapshot {
     /// Whether a run has taken it of its source, and it still has the name that it got: tags may come
     /// to others, above all to the source, when a snapshot is merged or cloned.
     static func isOwn(_ volume: LogicalVolume) -> Bool {
-        volume.tags.contains(tag) && isOwnName(volume.name)
+        volume.tags.contains(tag) && isNameOfOwnSnapshot(volume.name)
             && !volume.tags.contains { $0.hasPrefix(targetTag) }
-    }
-
-    /// Whether a name ends as those do that `name(for:)` makes.
-    static func isOwnName(_ name: String) -> Bool {
-        let parts = name.split(separator: ".", omittingEmptySubsequences: false).suffix(4)
-        guard parts.count == 4, parts[parts.endIndex - 3] == "blkferry" else { return false }
-        let form = parts.suffix(2).map { part in
-            String(part.map { $0.isASCII && $0.isNumber ? "0" : $0 })
-        }
-        return form[0] == "00000000T000000" && !form[1].isEmpty && form[1].allSatisfy { $0 == "0" }
     }
 
     /// Takes back what snapshots say of a target, which is about to be written to.

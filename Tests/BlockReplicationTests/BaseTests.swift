@@ -110,7 +110,7 @@ import Testing
         #expect(try replication.targetIdentity() != open(target).targetIdentity())
         #expect(try replication.targetIdentity() == open(url).targetIdentity())
         #expect(try replication.targetMark() == nil && replication.targetTraffic() == nil)
-        #expect(replication.run(changes: nil) { _ in }.isDone)
+        #expect(replication.run(changes: nil) { _ in true }.isDone)
     }
 
     @Test(.enabled(if: isRoot, "loop devices need root"))
@@ -121,6 +121,7 @@ import Testing
         var own: Int?
         let report = replication.run(changes: nil) { _ in
             own = (try? replication.targetTraffic()).flatMap { $0.map { $0 - before } }
+            return true
         }
         #expect(report.isDone && report.zeroed == 0 && own == report.written && own == size)
         let after = try #require(try replication.targetTraffic())
