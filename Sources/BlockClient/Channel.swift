@@ -157,7 +157,11 @@ final class Channel: RemoteChannel, @unchecked Sendable {
                         .post, route(session).path, contentType: MediaType.frames)
                     if parts.count == 1 { request.body = parts[0] } else { request.parts = parts }
                     try device.server.send(request, operation, into: body)
-                    do throws(WireError) { return try understand(body.bytes) } catch {
+                    do throws(WireError) {
+                        let result = try understand(body.bytes)
+                        device.noteUse()
+                        return result
+                    } catch {
                         let isCorrupted = error.reason == Self.corruption
                         throw .failed(
                             .network(

@@ -88,6 +88,9 @@ extension RemoteBlockDevice {
         return nil
     }
 
+    /// Takes note that the device's content is known, or was written.
+    package func noteUse() { state.withLock { $0.isUsed = true } }
+
     /// Takes note of a write, of which the known map cannot know.
     func noteWrite(to end: Int) {
         map.withLock { known in

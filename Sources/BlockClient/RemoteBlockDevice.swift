@@ -38,14 +38,17 @@ package final class RemoteBlockDevice: RemoteDevice {
     package let name: String
     package let digestMethod: DigestMethod
     package let digestKey: DigestKey?
-    /// What the server told when the session began.
-    package let record: SessionRecord
     package let server: RemoteServer
-    private let request: SessionRequest
+    /// What the session is opened with where it is lost.
+    let request: SessionRequest
 
     struct State {
+        /// What the server told when the session began.
+        var record: SessionRecord
         var session: String
         var size: Int
+        /// Whether something is known of the device's content, or was written.
+        var isUsed = false
         var generation = 0
         var pendingSize: Int?
         var isReleased = false
@@ -61,10 +64,10 @@ package final class RemoteBlockDevice: RemoteDevice {
     }
     let state: Mutex<State>
     /// Held while the session is opened again.
-    private let reopening = Mutex(())
+    let reopening = Mutex(())
     let channels = Mutex<[Channel]>([])
     let map = Mutex<KnownMap?>(nil)
-    private let keeper: SessionKeeper
+    let keeper: SessionKeeper
 
     /// Opens a session on the device that the server's URL names.
     ///
@@ -105,19 +108,21 @@ package final class RemoteBlockDevice: RemoteDevice {
         // Who opens the session again needs the same, whatever that server would choose.
         request.digest = record.digest ?? request.digest
         request.fasterDigests = nil
-        // It is there now.
-        request.snapshot = nil
-        request.keep = nil
+        // It is there now: who opens the session again only names it, for older ones to go at the end.
+        request.taken = request.keep == nil ? nil : record.snapshot
+        if request.taken == nil {
+            request.snapshot = nil
+            request.keep = nil
+        }
         do throws(DigestError) { digestMethod = try DigestMethod(named: request.digest) } catch {
             throw .failed(IOError(name, error.operation, reason: error.reason))
         }
         self.name = name
         self.server = server
         self.request = request
-        self.record = record
         digestKey = key
         state = Mutex(
-            State(session: record.session, size: record.size, stamp: record.stamp))
+            State(record: record, session: record.session, size: record.size, stamp: record.stamp))
         keeper = SessionKeeper()
         keeper.start(every: min(20, max(0.2, (record.timeout ?? 60) / 3))) { [weak self] in
             self?.touch()
@@ -125,6 +130,9 @@ package final class RemoteBlockDevice: RemoteDevice {
     }
 
     deinit { keeper.stop() }
+
+    /// What the server told when the session began.
+    package var record: SessionRecord { state.withLock { $0.record } }
 
     /// What the server may choose from: nothing that this libcrypto does not have.
     ///
@@ -147,7 +155,7 @@ package final class RemoteBlockDevice: RemoteDevice {
         }
     }
 
-    private static func open(
+    static func open(
         _ server: RemoteServer, _ selector: String, _ request: SessionRequest
     ) throws(ProbeError) -> SessionRecord {
         let bytes = WireJSON.encode(request)
@@ -186,8 +194,9 @@ package final class RemoteBlockDevice: RemoteDevice {
     package var geometry: Geometry {
         // Blocks that the server has raised may be larger than what it tells of its transfers: they
         // are the chunks of a thin pool then.
-        Geometry(
-            size: state.withLock { $0.size }, logicalSector: record.logicalSector ?? 512,
+        let (record, size) = state.withLock { ($0.record, $0.size) }
+        return Geometry(
+            size: size, logicalSector: record.logicalSector ?? 512,
             alignment: record.block > request.block ? record.block : record.alignment)
     }
 
@@ -201,155 +210,5 @@ package final class RemoteBlockDevice: RemoteDevice {
             name: name, size: record.size, content: content, logicalSector: record.logicalSector,
             identity: record.host?.identity(boot: readSmallFile("/proc/sys/kernel/random/boot_id"))
         )
-    }
-}
-
-extension RemoteBlockDevice {
-    /// Does something within the session; opens it again where it is lost.
-    func within<Result>(
-        _ body: (_ session: String) throws(ProbeError) -> Result
-    ) throws(IOError) -> Result {
-        var attempts = 0
-        while true {
-            let (session, generation, isReleased) = state.withLock {
-                ($0.session, $0.generation, $0.isReleased)
-            }
-            do throws(ProbeError) {
-                return try body(session)
-            } catch {
-                let failure = asIOError(error)
-                attempts += 1
-                guard failure.isNetwork, failure.operation == RemoteServer.noSession,
-                    attempts < 4, !isReleased
-                else { throw failure }
-                try reopen(after: generation)
-            }
-        }
-    }
-
-    private func asIOError(_ error: ProbeError) -> IOError {
-        switch error {
-        case .failed(let error): return error
-        case .refused(let refusal):
-            return .network(name, "open again", reason: refusal.reason, advice: refusal.advice)
-        }
-    }
-
-    /// Opens the session again, unless another thread has just done so.
-    private func reopen(after generation: Int) throws(IOError) {
-        try reopening.withLock { _ throws(IOError) in
-            guard state.withLock({ $0.generation }) == generation else { return }
-            var again = request
-            // The same machine, not started anew: the half-written target is still ours.
-            if let host = record.host, host.device != nil, request.mode == .write,
-                isSameDevice(host)
-            {
-                again.overwrite = true
-            }
-            let new: SessionRecord
-            do throws(ProbeError) {
-                new = try Self.open(server, record.device, again)
-            } catch {
-                throw asIOError(error)
-            }
-            guard new.device == record.device, new.block == record.block,
-                // A cut that is asked for may have been made before the server ended, or not.
-                [record.size, state.withLock({ $0.size })].contains(new.size),
-                new.host == record.host
-            else {
-                let body = ResponseBody(limit: Limits.json)
-                _ = try? server.send(
-                    HTTPRequest(.delete, Route.session(new.session).path), "release", into: body)
-                throw .network(
-                    name, "open again", reason: "the server has another device under that name now")
-            }
-            state.withLock { state in
-                state.session = new.session
-                state.generation += 1
-            }
-        }
-    }
-
-    /// Whether the device of before is still what the server has under its name.
-    private func isSameDevice(_ host: HostRecord) -> Bool {
-        // The server compares nothing: a read session tells where the name leads now.
-        var probe = request
-        probe.mode = .read
-        probe.source = nil
-        probe.run = nil
-        guard let seen = try? Self.open(server, record.device, probe) else { return false }
-        let body = ResponseBody(limit: Limits.json)
-        _ = try? server.send(
-            HTTPRequest(.delete, Route.session(seen.session).path), "release", into: body)
-        return seen.host == host
-    }
-
-    /// A sign of life.
-    private func touch() {
-        let session = state.withLock { $0.isReleased ? nil : $0.session }
-        guard let session, server.canTouch else { return }
-        let body = ResponseBody(limit: Limits.json)
-        _ = try? server.send(
-            HTTPRequest(.get, Route.session(session).path, isRetried: false), "keep session",
-            into: body)
-    }
-
-    /// Asks what the device is like now.
-    func currentRecord() throws(IOError) -> SessionRecord {
-        let record = try within { session throws(ProbeError) in
-            try server.json(
-                HTTPRequest(.get, Route.session(session).path), "get status", SessionRecord.self)
-        }
-        state.withLock { state in
-            state.stamp = record.stamp
-            state.stampTime = ContinuousClock().now
-        }
-        return record
-    }
-
-    /// Ends the session.
-    ///
-    /// - Parameter isComplete: the run has done all that it should.
-    /// - Returns: what the user should know of it, one line each.
-    @discardableResult package func release(isComplete: Bool) -> [String] {
-        keeper.stop()
-        guard
-            let session = state.withLock({ state -> String? in
-                if state.isReleased { return nil }
-                state.isReleased = true
-                return state.session
-            })
-        else { return [] }
-        guard isComplete else {
-            let body = ResponseBody(limit: Limits.json)
-            _ = try? server.send(
-                HTTPRequest(.delete, Route.session(session).path, silence: Self.flushSilence),
-                "release", into: body)
-            return []
-        }
-        return (try? commit(session, release: true, size: nil)) ?? []
-    }
-
-    /// Seconds that a disk may take to write what its cache holds.
-    private static let flushSilence = 600.0
-
-    /// - Returns: what the server has to say of it, one line each.
-    @discardableResult
-    func commit(_ session: String, release: Bool, size: Int?) throws(ProbeError) -> [String] {
-        let bytes = WireJSON.encode(CommitRequest(size: size, release: release))
-        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
-        defer { memory.deallocate() }
-        memory.copyBytes(from: bytes)
-        let body = ResponseBody(limit: Limits.json)
-        let response = try server.send(
-            HTTPRequest(
-                .post, Route.commit(session: session).path, contentType: MediaType.json,
-                body: UnsafeRawBufferPointer(memory), silence: Self.flushSilence),
-            "flush", into: body)
-        // Nothing, where there is nothing to say.
-        guard response.contentType.hasPrefix(MediaType.json),
-            let record = try? WireJSON.decode(CommitRecord.self, from: body.bytes)
-        else { return [] }
-        return record.warnings ?? []
     }
 }

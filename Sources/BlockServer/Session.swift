@@ -166,8 +166,8 @@ final class Session: Sendable {
         return Array(digest)
     }
 
-    /// The snapshot that was made for the session stays when it ends.
-    func keepSnapshot() { (device as? VolumeTarget)?.keepSnapshot() }
+    /// What was made for the session stays as far as its client counts on it, who may come back.
+    func leaveTarget() { (device as? VolumeTarget)?.leave() }
 
     /// The session has come to its end, all of it being written.
     ///

@@ -235,6 +235,7 @@ final class SessionTable: Sendable {
         record.sizeBefore = opened.sizeBefore
         record.resizeTo = opened.resizeTo
         record.created = opened.wasCreated
+        record.snapshot = (opened.device as? VolumeTarget)?.snapshot
         return Session(
             id: id, run: request.run, peer: claim.peer, grant: claim.grant, mode: request.mode,
             name: found.name,
@@ -300,7 +301,7 @@ final class SessionTable: Sendable {
     }
 
     private func flushAndRelease(_ session: Session, how: String) {
-        session.keepSnapshot()
+        session.leaveTarget()
         do throws(IOError) { try session.flush() } catch {
             logger.error("flush failed: \(error)", metadata: ["session": "\(session.id)"])
         }

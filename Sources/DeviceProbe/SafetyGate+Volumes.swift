@@ -64,7 +64,13 @@ extension Entrance {
     ) throws(ProbeError) -> VolumeTarget {
         var made: VolumeTarget.Made? = newVolume == nil ? nil : .volume
         if let wish = policy.snapshot, newVolume == nil {
-            made = .snapshot(try volume.take(wish, as: name), wish)
+            let snapshot: String
+            if let taken = wish.taken {
+                snapshot = taken
+            } else {
+                snapshot = try volume.take(wish, as: name)
+            }
+            made = .snapshot(snapshot, wish)
         }
         return VolumeTarget(device, volume, replicaSize: verdict.zeroesTailFrom, made: made)
     }

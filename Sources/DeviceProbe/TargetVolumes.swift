@@ -101,10 +101,14 @@ package struct TargetSnapshot: Hashable, Sendable {
     package var name: String
     /// How many dated ones of this name are kept; `nil` for one that is not dated.
     package var keeps: Int?
+    /// The one that was taken before, as `take` has returned it, where the run goes on after an
+    /// interruption; `nil` to take one.
+    package var taken: String?
 
-    package init(name: String, keeps: Int? = nil) {
+    package init(name: String, keeps: Int? = nil, taken: String? = nil) {
         self.name = name
         self.keeps = keeps
+        self.taken = taken
     }
 }
 

@@ -23,6 +23,8 @@ package final class VolumeTarget: BlockDevice {
     private let replicaSize: Int?
     private let made: Made?
     private let isKept = Atomic(false)
+    private let wasRead = Atomic(false)
+    private let isLeft = Atomic(false)
     private let hasZeroTail = Mutex(false)
 
     /// Takes over an open volume.
@@ -40,11 +42,17 @@ package final class VolumeTarget: BlockDevice {
         self.volume = volume
         self.replicaSize = replicaSize
         self.made = made
+        // It is of before the run was interrupted.
+        if case .snapshot(_, let wish) = made, wish.taken != nil { keep() }
     }
 
     deinit {
         file.release()
         guard !isKept.load(ordering: .relaxed) else { return }
+        // Whoever comes back relies on what he has seen of it.
+        if made == .volume, isLeft.load(ordering: .relaxed), wasRead.load(ordering: .relaxed) {
+            return
+        }
         // Best effort: nobody is there any more who could be told.
         switch made {
         case .volume: try? volume.remove()
@@ -56,10 +64,16 @@ package final class VolumeTarget: BlockDevice {
     /// What was made for the run stays.
     private func keep() { isKept.store(true, ordering: .relaxed) }
 
-    /// The client has fallen silent, and may open the session again: it does not ask for its snapshot
-    /// then, but for a volume that is missing.
-    package func keepSnapshot() {
+    /// The session ends, but not because its client says so, who may open it again: he does not ask
+    /// for another snapshot then, but for a volume that is missing and of which he has seen nothing.
+    package func leave() {
+        isLeft.store(true, ordering: .relaxed)
         if case .snapshot = made { keep() }
+    }
+
+    /// The snapshot that was taken for the run, `group/volume`.
+    package var snapshot: String? {
+        if case .snapshot(let name, _) = made { name } else { nil }
     }
 
     /// The run has come to its end: what was made for it stays, and of older snapshots no more than
@@ -80,6 +94,7 @@ package final class VolumeTarget: BlockDevice {
     package var geometry: Geometry { device.geometry }
 
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
+        wasRead.store(true, ordering: .relaxed)
         try device.read(into: buffer, at: offset)
     }
 
@@ -90,6 +105,7 @@ package final class VolumeTarget: BlockDevice {
 
     package func attempt(_ transfers: [Transfer], _ direction: Transfer.Direction) -> [Bool] {
         if direction == .write && !transfers.isEmpty { keep() }
+        wasRead.store(true, ordering: .relaxed)
         return device.attempt(transfers, direction)
     }
 
@@ -99,7 +115,8 @@ package final class VolumeTarget: BlockDevice {
     }
 
     package func nextData(from offset: Int) throws(IOError) -> ByteRange? {
-        try device.nextData(from: offset)
+        wasRead.store(true, ordering: .relaxed)
+        return try device.nextData(from: offset)
     }
 
     /// Gives the volume another size; what of it lies beyond the replica is zeros after the next

@@ -126,6 +126,8 @@ package struct SessionRequest: Codable, Sendable {
     package var snapshot: String?
     /// How many snapshots of that name, with their dates, are kept.
     package var keep: Int?
+    /// The snapshot that a session which was lost has taken, as its record says: none is taken then.
+    package var taken: String?
     /// Drawn by the client: who asks again, because the answer was lost, gets the same session.
     package var run: String?
 
@@ -150,6 +152,7 @@ extension SessionRequest {
         create = policy.creates ? true : nil
         snapshot = policy.snapshot?.name
         keep = policy.snapshot?.keeps
+        taken = policy.snapshot?.taken
     }
 
     /// What the client allows.
@@ -167,14 +170,17 @@ extension SessionRequest {
         policy.shrinks = shrink ?? false
         policy.creates = create ?? false
         guard let snapshot else {
-            guard keep == nil else { throw WireError("keep is of no snapshot") }
+            guard keep == nil, taken == nil else { throw WireError("keep is of no snapshot") }
             return policy
         }
         guard VolumePlace.isName(snapshot), !VolumePlace.isReserved(snapshot) else {
             throw WireError("snapshot is no name that a logical volume can have")
         }
         guard keep ?? 1 > 0 else { throw WireError("keep is \(keep ?? 0)") }
-        policy.snapshot = TargetSnapshot(name: snapshot, keeps: keep)
+        guard taken.map({ keep != nil && VolumePlace($0) != nil }) ?? true else {
+            throw WireError("taken is no snapshot of those that are kept")
+        }
+        policy.snapshot = TargetSnapshot(name: snapshot, keeps: keep, taken: taken)
         return policy
     }
 }
@@ -286,6 +292,8 @@ package struct SessionRecord: Codable, Sendable {
     /// Of a target: the size that it is to have at the end, where that is another.
     package var resizeTo: Int?
     package var created: Bool?
+    /// Of a target: the snapshot that was taken of it, `group/volume`.
+    package var snapshot: String?
 
     package init(
         session: String, device: String, size: Int, logicalSector: Int?, alignment: Int,

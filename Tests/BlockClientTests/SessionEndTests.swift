@@ -66,6 +66,9 @@ private final class MadeUpSessions: Sendable {
     static let lost = (
         404, #"{"type":"urn:blkferry:problem:no-session","title":"t","status":404,"detail":"gone"}"#
     )
+    static let broken = (
+        500, #"{"type":"urn:blkferry:problem:digest","title":"t","status":500,"detail":"d"}"#
+    )
     static let missing = (
         404, #"{"type":"urn:blkferry:problem:not-found","title":"t","status":404,"detail":"none"}"#
     )
@@ -104,5 +107,79 @@ private final class MadeUpSessions: Sendable {
             line.contains("/commit ") ? (status, body) : MadeUpSessions.session("1")
         }
         try open(sessions) { #expect($0.release(isComplete: true) == warnings) }
+    }
+
+    @Test(arguments: [true, false])
+    func `a session that is opened again names its snapshot, so that older ones go`(
+        isLostAtEnd: Bool
+    ) throws {
+        let snapshot = "vg1/day-20260101T000000Z"
+        let sessions = MadeUpSessions { line, count in
+            switch line {
+            case _ where line.contains("/sessions/1/commit ") && (isLostAtEnd && count == 0):
+                (204, "")
+            case _ where line.contains("/sessions/1"): MadeUpSessions.lost
+            case _ where line.contains("/commit "): (200, #"{"warnings":["it goes on"]}"#)
+            default: MadeUpSessions.session(count == 0 ? "1" : "2", snapshot: snapshot)
+            }
+        }
+        try open(sessions, { $0.snapshot = TargetSnapshot(name: "day", keeps: 7) }) { device in
+            try device.flush()
+            #expect(device.release(isComplete: true) == ["it goes on"])
+        }
+        let opened = sessions.opened.withLock { $0 }.filter { $0.request.mode == .write }
+        #expect(opened.map(\.request.taken) == [nil, snapshot])
+        #expect(opened.allSatisfy { $0.request.snapshot == "day" && $0.request.keep == 7 })
+    }
+
+    @Test func `of a snapshot without a date nothing is said again, and its end is told`() throws {
+        let sessions = MadeUpSessions { line, count in
+            line.contains("/sessions/1/commit ")
+                ? MadeUpSessions.lost
+                : line.contains("/commit ")
+                    ? (204, "") : MadeUpSessions.session(count == 0 ? "1" : "2", snapshot: "vg1/x")
+        }
+        try open(sessions, { $0.snapshot = TargetSnapshot(name: "x") }) { try $0.flush() }
+        let last = try #require(sessions.opened.withLock { $0.last }).request
+        #expect(last.snapshot == nil && last.keep == nil && last.taken == nil)
+        let broken = MadeUpSessions { line, _ in
+            line.contains("/commit ")
+                ? MadeUpSessions.broken
+                : MadeUpSessions.session("1", snapshot: "vg1/day-20260101T000000Z")
+        }
+        try open(broken, { $0.snapshot = TargetSnapshot(name: "day", keeps: 7) }) { device in
+            #expect(device.release(isComplete: true) == ["older snapshots stay: d"])
+        }
+    }
+
+    @Test func `a volume that went with its session is made anew, while nothing is known of it`()
+        throws
+    {
+        for isUsed in [false, true] {
+            let sessions = MadeUpSessions { line, count in
+                switch line {
+                case _ where line.contains("/sessions/1"): MadeUpSessions.lost
+                case _ where line.contains("LVUUID"): MadeUpSessions.missing
+                case _ where line.contains("/commit "): (204, "")
+                case _ where count == 0: MadeUpSessions.session("1", created: true)
+                default:
+                    MadeUpSessions.session("2", device: "LVUUID=b", number: 2, created: true)
+                }
+            }
+            try open(sessions, { $0.creates = true }) { device in
+                if isUsed { device.noteUse() }
+                if isUsed {
+                    #expect(throws: (any Error).self) { try device.flush() }
+                    #expect(device.record.device == "LVUUID=a")
+                } else {
+                    try device.flush()
+                    #expect(device.record.device == "LVUUID=b")
+                }
+            }
+            let writes = sessions.opened.withLock { $0 }.filter { $0.request.mode == .write }
+            #expect(writes.allSatisfy { $0.request.create == true })
+            let names = ["%2Fdev%2Fvg1%2Froot", "LVUUID=a", "%2Fdev%2Fvg1%2Froot"]
+            #expect(writes.map(\.device) == Array(names.prefix(isUsed ? 2 : 3)))
+        }
     }
 }

@@ -175,12 +175,8 @@ struct GateVolumeTests {
 
     @Test func `a size beyond all numbers is no reason to crash`() throws {
         let volume = try LoopVolume(size: 4 * MiB, obstacle: "there is no room")
-        do throws(ProbeError) {
-            _ = try volume.admit(.max, policy())
-            Issue.record("admitted")
-        } catch {
-            #expect(error.description == "TARGET: refused: there is no room")
-        }
+        let error = #expect(throws: ProbeError.self) { try volume.admit(.max, policy()) }
+        #expect(error?.description == "TARGET: refused: there is no room")
     }
 
     @Test func `without the policy nothing is resized, whatever --shrink says`() throws {
@@ -234,6 +230,41 @@ struct GateVolumeTests {
             volume.done.dropFirst(3) == [
                 "find", "take written", "find", "take done", "rotate vg0/done", "find",
             ])
+    }
+
+    @Test func `a run that goes on takes no other snapshot, and rotates as if it had`() throws {
+        let volume = try LoopVolume(size: 4 * MiB)
+        var wish = policy()
+        wish.snapshot = TargetSnapshot(name: "day", keeps: 2, taken: "vg0/day-1")
+        do { _ = try volume.admit(4 * MiB, wish) }
+        #expect(volume.done == ["find"])
+        let target = try #require(try volume.admit(4 * MiB, wish).device as? VolumeTarget)
+        #expect(target.snapshot == "vg0/day-1" && target.finish() == ["an older one stays"])
+        #expect(volume.done == ["find", "find", "rotate vg0/day-1"])
+    }
+
+    @Test func `whoever may come back finds his snapshot, and a volume that he has seen`() throws {
+        let volume = try LoopVolume(size: 8 * MiB)
+        do {
+            let target = try volume.admit(8 * MiB, policy(snapshot: "before"))
+            (target.device as? VolumeTarget)?.leave()
+        }
+        #expect(volume.done == ["find", "take before"])
+        for (isRead, isLeft) in [(true, true), (false, true), (true, false)] {
+            let count = volume.done.count
+            do {
+                let target = try volume.admit(5 * MiB, policy(creates: true), target: "vg0/new")
+                // What a flush looks at is no client's business.
+                try target.device.flush()
+                if isRead {
+                    let buffer = AlignedBuffer(count: 4096)
+                    try target.device.read([Transfer(into: buffer.bytes, at: 0)])
+                }
+                if isLeft { (target.device as? VolumeTarget)?.leave() }
+            }
+            let expected = ["create vg0/new"] + (isRead && isLeft ? [] : ["remove"])
+            #expect(Array(volume.done[count...]) == expected)
+        }
     }
 
     @Test func `a volume that cannot be resized after all leaves no snapshot`() throws {

@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: volumes of an exported group are listed, resized, made and kept over the network where the export allows it
-# seconds: 70
+# seconds: 90
 volume_group vg0 ${disk}a
 volume_group vg1 ${disk}b
 lvcreate -qq -y -L 30M -n source vg0
@@ -95,6 +95,17 @@ exec 4<&-
 sleep 1.1
 expect 0 blkferry --snapshot-target day --keep 2 /dev/vg0/source $here/thin
 [ "$(snapshots day- | wc -l)" = 2 ] || fail 'what stayed has not gone now'
+newest=$(snapshots day- | tail -n 1)
+fill /dev/vg0/source 0 30
+blkferry --bwlimit 4M --snapshot-target day --keep 2 /dev/vg0/source $here/thin &
+client=$!
+sleep 3
+stop
+serve --export vg1:rw,create
+wait "$client" || fail "after the server was started anew: $?"
+same /dev/vg0/source /dev/vg1/thin
+[ "$(snapshots day- | wc -l)" = 2 ] || fail "not two are kept, or one was taken twice: $(lvs vg1)"
+[ "$(snapshots day- | head -n 1)" = "$newest" ] || fail 'the one before is gone'
 expect 0 blkferry --dry-run --create /dev/vg0/source $here/new
 missing vg1/new
 status=0

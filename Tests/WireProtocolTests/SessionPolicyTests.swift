@@ -16,6 +16,7 @@ import WireProtocol
             (false, false, nil), (true, false, nil), (false, true, nil),
             (true, true, TargetSnapshot(name: "before")),
             (false, false, TargetSnapshot(name: "a.b+c", keeps: 7)),
+            (false, true, TargetSnapshot(name: "day", keeps: 7, taken: "vg1/day-1")),
         ] as [(Bool, Bool, TargetSnapshot?)] {
             var policy = GatePolicy(
                 sizePolicy: sizePolicy, overwrite: shrinks, isDryRun: isDryRun)
@@ -32,7 +33,20 @@ import WireProtocol
         var plain = request()
         plain.set(GatePolicy(sizePolicy: .resize, overwrite: true))
         #expect(plain.shrink == nil && plain.create == nil)
-        #expect(plain.snapshot == nil && plain.keep == nil)
+        #expect(plain.snapshot == nil && plain.keep == nil && plain.taken == nil)
+    }
+
+    @Test func `a snapshot that was taken is one of those that are kept`() {
+        for (snapshot, keep, taken) in [
+            ("day", nil, "vg1/day-1"), (nil, nil, "vg1/day-1"), ("day", 7, "day-1"), ("day", 7, ""),
+            ("day", 7, "vg1/-f"), ("day", 7, "a/b/c"),
+        ] as [(String?, Int?, String)] {
+            var request = request()
+            request.snapshot = snapshot
+            request.keep = keep
+            request.taken = taken
+            #expect(rejection { try request.policy() } != nil)
+        }
     }
 
     @Test func `what cannot be meant is rejected`() {
