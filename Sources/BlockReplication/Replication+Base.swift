@@ -38,15 +38,20 @@ extension Replication {
     /// It is made of what the kernel counts on a block device, or of an image's time of change; so
     /// it also changes where that begins anew, with a boot or when the device is attached again.
     ///
+    /// - Parameter isFound: as the target was found, where a server has made it larger since.
     /// - Returns: the mark; `nil` where the target has nothing of the kind, such as with kernels
     ///   that do not number disks: a count of the same height may then be that of another life.
     /// - Throws: where it cannot be asked.
-    package func targetMark() throws(ReplicationError) -> String? {
+    package func targetMark(asFound isFound: Bool = false) throws(ReplicationError) -> String? {
         let host: HostRecord?
         let marks: [Int]?
         if let remote = targetEnd.remote {
-            do throws(IOError) { marks = try remote.currentMarks() } catch {
-                throw ReplicationError(error)
+            if isFound, let before = remote.record.stampBefore {
+                marks = before
+            } else {
+                do throws(IOError) { marks = try remote.currentMarks() } catch {
+                    throw ReplicationError(error)
+                }
             }
             host = remote.record.host
         } else if isPdiffcopyTarget {

@@ -21,6 +21,8 @@ struct Opened {
     var sizeBefore: Int?
     var resizeTo: Int?
     var wasCreated: Bool?
+    /// From before it grew.
+    var stampBefore: [Int]?
 
     init(
         _ found: ExportTable.Found, _ request: SessionRequest, boot: String?, view: SystemView
@@ -62,6 +64,8 @@ struct Opened {
             resizeTo = target.resizeTo
             // Grown before the first write; shrunk by the commit.
             if let size = target.resizeTo, request.mode == .write, size > device.geometry.size {
+                // What others have only put into the page cache is to be seen as well.
+                if (try? device.flush()) != nil { stampBefore = device.lastingStamp()?.marks }
                 do throws(IOError) { try device.resize(to: size) } catch { throw .failed(error) }
             }
         } catch {

@@ -235,6 +235,7 @@ final class SessionTable: Sendable {
         record.sizeBefore = opened.sizeBefore
         record.resizeTo = opened.resizeTo
         record.created = opened.wasCreated
+        record.stampBefore = opened.stampBefore
         record.snapshot = (opened.device as? VolumeTarget)?.snapshot
         return Session(
             id: id, run: request.run, peer: claim.peer, grant: claim.grant, mode: request.mode,

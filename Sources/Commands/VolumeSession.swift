@@ -189,7 +189,7 @@ struct VolumeSession {
         do throws(ReplicationError) {
             // What others have only put into the page cache is to be seen as well.
             if kind.isSync { try replication.flushTarget() }
-            guard let mark = try replication.targetMark() else {
+            guard let mark = try replication.targetMark(asFound: true) else {
                 throw ReplicationError(
                     .device, "\(target): nothing tells whether somebody has written to it")
             }

@@ -146,6 +146,8 @@ package final class VolumeTarget: BlockDevice {
     private func zeroTail(from start: Int) throws(IOError) {
         // What a volume that is to be cut has beyond that goes with the cut.
         let size = min(geometry.size, volume.rounded(start))
+        // It is yet to grow.
+        guard size > start else { return }
         let unit = max(geometry.alignment, Self.piece)
         let memory = AlignedBuffer(count: unit)
         var offset = start / unit * unit

@@ -284,6 +284,8 @@ package struct SessionRecord: Codable, Sendable {
     /// It also changes when the device is given other content from below. Not told when the session
     /// is opened, since it may take a while.
     package var lastingStamp: [Int]?
+    /// The same as it was before the target was given its size, which is a change of it.
+    package var stampBefore: [Int]?
     /// The method that is used, where the client has let the server choose.
     package var digest: String?
 

@@ -25,4 +25,33 @@ import Testing
         #expect(try [UInt8](contentsOf: scratch.file("target")) == source.bytes)
         #expect(server.log.all(with: counts ? "end=committed" : "end=abandoned").count == 1)
     }
+
+    @Test func `a target that the server has made larger is known as what it was found`() throws {
+        let scratch = try ScratchDirectory()
+        let source = try SeededImage(scratch, size: 1 << 20)
+        let server = try TestServer(scratch.path + "/:rw")
+        func open() throws -> Replication {
+            try Replication(
+                .synchronize, from: source.path,
+                to: "http://127.0.0.1:\(server.port)\(scratch.file("target"))",
+                options: .init(), control: RunControl()
+            ) { _ in }
+        }
+        let first = try open()
+        var left: String?
+        _ = first.run(changes: nil) { _ in
+            left = try? first.targetMark()
+            return true
+        }
+        try must("truncate", "-s", "2M", source.path)
+        let second = try open()
+        #expect(try left != nil && second.targetMark(asFound: true) == left)
+        #expect(try second.targetMark() != left)
+        #expect(second.run(changes: nil) { _ in true }.isDone)
+        // Somebody else has written to it meanwhile.
+        let target = "of=\(scratch.file("target"))"
+        try must("dd", "if=/dev/zero", target, "bs=1", "count=1", "conv=notrunc")
+        try must("truncate", "-s", "3M", source.path)
+        #expect(try open().targetMark(asFound: true) != left)
+    }
 }

@@ -146,6 +146,13 @@ struct GateVolumeTests {
         #expect(volume.done == ["find", "resize 8 MiB"])
     }
 
+    @Test func `what is yet to grow is flushed as it is`() throws {
+        let volume = try LoopVolume(size: 4 * MiB + 4096)
+        let target = try volume.admit(4 * MiB + 8192, policy())
+        try target.device.flush()
+        #expect(try target.device.content().allSatisfy { $0 == 0xEE })
+    }
+
     @Test func `one that fits is not resized, and its tail is zeros`() throws {
         let volume = try LoopVolume(size: 8 * MiB)
         let target = try volume.admit(5 * MiB, policy())
