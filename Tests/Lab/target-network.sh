@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: volumes of an exported group are listed, resized, made and kept over the network where the export allows it
-# seconds: 90
+# seconds: 105
 volume_group vg0 ${disk}a
 volume_group vg1 ${disk}b
 lvcreate -qq -y -L 30M -n source vg0
@@ -96,8 +96,8 @@ sleep 1.1
 expect 0 blkferry --snapshot-target day --keep 2 /dev/vg0/source $here/thin
 [ "$(snapshots day- | wc -l)" = 2 ] || fail 'what stayed has not gone now'
 newest=$(snapshots day- | tail -n 1)
-fill /dev/vg0/source 0 30
-blkferry --bwlimit 4M --snapshot-target day --keep 2 /dev/vg0/source $here/thin &
+fill /dev/vg0/source 0 12
+blkferry --bwlimit 2M --snapshot-target day --keep 2 /dev/vg0/source $here/thin &
 client=$!
 sleep 3
 stop
@@ -106,6 +106,18 @@ wait "$client" || fail "after the server was started anew: $?"
 same /dev/vg0/source /dev/vg1/thin
 [ "$(snapshots day- | wc -l)" = 2 ] || fail "not two are kept, or one was taken twice: $(lvs vg1)"
 [ "$(snapshots day- | head -n 1)" = "$newest" ] || fail 'the one before is gone'
+for snapshot in before $(snapshots day-); do lvremove -qq -f "vg1/$snapshot"; done
+expect 0 blkferry refresh --snapshot-size 100% vg0/source $here/thin
+# LVM resizes an origin only while it is inactive.
+lvchange -qq -an vg0/source
+lvextend -qq -L 40M vg0/source
+lvchange -qq -ay vg0/source
+expect 0 blkferry refresh -v --snapshot-size 100% --size-policy resize vg0/source $here/thin
+says 'have changed since'
+case $output in *'somebody may'*) fail 'it is told of somebody who has written' ;; esac
+[ "$(size /dev/vg1/thin)" = "$(size /dev/vg0/source)" ] || fail 'it has another size'
+same /dev/vg0/source /dev/vg1/thin
+for snapshot in $(lvs --noheadings -o lv_name vg0 | grep -o 'source.blkferry.*'); do lvremove -qq -f "vg0/$snapshot"; done
 expect 0 blkferry --dry-run --create /dev/vg0/source $here/new
 missing vg1/new
 status=0
