@@ -13,6 +13,9 @@ expect 3 blkferry /tmp/source.img /dev/vg0/thin
 says 'write at'
 expect 3 blkferry --verify /tmp/source.img /dev/vg0/thin
 differ /tmp/source.img /dev/vg0/thin
+expect 2 blkferry --snapshot-target day --keep 1 /tmp/source.img /dev/vg0/thin
+says 'reached threshold'
+says 'lvextend --size SIZE vg0/pool'
 
 step 'there is room'
 lvextend -qq -L 80M vg0/pool

@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: volumes of an exported group are listed, resized, made and kept over the network where the export allows it
-# seconds: 105
+# seconds: 115
 volume_group vg0 ${disk}a
 volume_group vg1 ${disk}b
 lvcreate -qq -y -L 30M -n source vg0
@@ -131,6 +131,20 @@ expect 0 blkferry --create /dev/vg0/source $here/new@pool
 same /dev/vg0/source /dev/vg1/new
 expect 0 blkferry --create /dev/vg0/source $here/plain
 same /dev/vg0/source /dev/vg1/plain
+step 'made, and then the server is started anew'
+fill /dev/vg0/small 0 8
+blkferry --bwlimit 1M --create /dev/vg0/small $here/again &
+client=$!
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    ! lvs vg1/again >/dev/null 2>&1 || break
+    sleep 0.2
+done
+stop
+serve --export vg1:rw,create
+wait "$client" || fail "after the server was started anew: $?"
+same /dev/vg0/small /dev/vg1/again
+
+step 'what cannot be made'
 expect 3 blkferry --create /dev/vg0/small $here/other@nopool
 missing vg1/other
 size=$(blockdev --getsz /dev/vg0/small)
