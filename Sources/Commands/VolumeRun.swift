@@ -134,16 +134,15 @@ struct VolumeRun {
         }
     }
 
-    /// The gate sees a snapshot as source, which is another device.
+    /// The gate sees a snapshot as source, which is another device than the volume and those that
+    /// stand on it.
     private func refuseItself(_ volume: LogicalVolume) throws(CommandFailure) {
-        // What cannot be found is said when it is opened.
-        guard case .local(let text)? = try? Location(target),
-            let path = try? resolve(Selector(text)), volumeIdentity(at: path) == volume.identity
-        else { return }
-        var failure = CommandFailure(
-            .refused, "\(target): refused: it is the source, \(source)")
-        failure.cause = Refusal.Cause.overlap.rawValue
-        throw failure
+        guard case .local(let text)? = try? Location(target) else { return }
+        do throws(ProbeError) {
+            try SafetyGate.refuse(text, on: volume.identity, called: source)
+        } catch {
+            throw CommandFailure(error)
+        }
     }
 
     /// Keeps another run of the same job out, for as long as what it returns lives.

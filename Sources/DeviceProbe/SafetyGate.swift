@@ -125,7 +125,7 @@ struct Entrance: Sendable {
     func refusalForOverlap(_ identity: DeviceIdentity, _ host: HostState) -> ProbeError? {
         guard let theirs = source.identity else { return nil }
         let overlap = Footprint(identity, on: host).overlap(with: Footprint(theirs, on: host))
-        guard let overlap else { return nil }
+        guard let overlap else { return refusalForOrigin(identity, host) }
         switch (identity, theirs) {
         case (.device(let mine), .device(let other)) where mine == other:
             return refusal(.overlap, "it is the source, \(source.name)")

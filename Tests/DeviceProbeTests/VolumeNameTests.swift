@@ -100,6 +100,61 @@ private func scriptedLVM(
     }
 }
 
+/// A source that is read through a snapshot, and its origin.
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+struct OriginOfSourceTests {
+    private static func uuid(_ digit: String) -> String {
+        [6, 4, 4, 4, 4, 4, 6].map { String(repeating: digit, count: $0) }.joined(separator: "-")
+    }
+
+    @Test func `an image in the file system of the origin is refused, there or not`() throws {
+        let loop = try LoopDevice(size: 32 * MiB)
+        try makeExt4(loop.path, uuid: freshUUID())
+        let mounted = try Mounted(loop.path)
+        let elsewhere = try ScratchDirectory()
+        let tree = try MadeUpTree(mounts: readSmallFile("/proc/self/mountinfo") ?? "")
+        let number = try FileStatus(path: loop.path).device
+        func add(_ entry: String, _ number: String, _ name: String, _ digit: String) throws {
+            let uuid = String(repeating: "V", count: 32) + String(repeating: digit, count: 32)
+            try tree.add(
+                entry, number: number, attributes: ["dm/name": name, "dm/uuid": "LVM-\(uuid)"])
+        }
+        try add("dm-1", "\(number >> 8 & 0xFFF):\(number & 0xFF)", "vg0-o", "1")
+        try add("dm-2", "252:2", "vg0-o.blkferry.20261123T031500.1234", "2")
+        try add("dm-3", "252:3", "vg0-o.mine", "3")
+        let origin = VolumeIdentity(groupUUID: Self.uuid("V"), uuid: Self.uuid("1"))
+        func refusal(_ target: String) -> String? {
+            do throws(ProbeError) {
+                try SafetyGate.refuse(target, on: origin, called: "vg0/o", view: tree.view)
+                return nil
+            } catch { return error.description }
+        }
+        func gateSays(_ target: String, minor: UInt64) -> String? {
+            do throws(ProbeError) {
+                _ = try SafetyGate.admit(
+                    target,
+                    source: facts(size: MiB, identity: .device(UInt64(252) << 8 | minor)),
+                    policy: GatePolicy(isDryRun: true), view: tree.view)
+                return nil
+            } catch { return error.description }
+        }
+        let image = "\(mounted.point)/image"
+        for exists in [false, true] {
+            if exists { try must("truncate", "-s", "1M", image) }
+            #expect(refusal(image) == "\(image): refused: it lies on the source, vg0/o")
+            #expect(
+                gateSays(image, minor: 2)
+                    == "\(image): refused: it lies on vg0/o, of which the source, SOURCE, is a snapshot"
+            )
+            #expect(gateSays(image, minor: 3) == nil)
+        }
+        #expect(refusal(loop.path) == "\(loop.path): refused: it is the source, vg0/o")
+        #expect(refusal(elsewhere.file("image")) == nil)
+        #expect(gateSays(elsewhere.file("image"), minor: 2) == nil)
+        #expect(refusal("/no/such/place") == nil)
+    }
+}
+
 /// Several devices with one file system, as an origin and its snapshots are.
 @Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
 struct SharedTagTests {

@@ -36,6 +36,26 @@ for volume in linear thin; do
     says source
     snapshots 0
 done
+mkdir -p /tmp/mounted
+for volume in linear thin; do
+    mkfs.ext4 -q -F /dev/vg0/$volume
+    mount /dev/vg0/$volume /tmp/mounted
+    for command in 'sync --snapshot' 'refresh' 'sync --create --dry-run --snapshot'; do
+        # shellcheck disable=SC2086 # words
+        expect 2 blkferry $command vg0/$volume /tmp/mounted/image
+        says "it lies on the source, vg0/$volume"
+    done
+    # As the server sees it, which knows the snapshot only.
+    serve --export /tmp/mounted/:rw
+    expect 2 blkferry sync --snapshot vg0/$volume http://127.0.0.1:8080/tmp/mounted/image
+    says "it lies on vg0/$volume, of which the source"
+    kill $server
+    wait $server || fail "the server ended with $?"
+    [ ! -e /tmp/mounted/image ] || fail 'there is an image'
+    umount /tmp/mounted
+    snapshots 0
+done
+fill /dev/vg0/thin 0 32
 expect 3 blkferry sync --snapshot vg0/thin /tmp/no/such/place.img
 snapshots 0
 expect 3 blkferry sync --snapshot vg0/none /tmp/thin.img
