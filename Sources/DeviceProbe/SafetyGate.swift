@@ -221,7 +221,8 @@ extension Entrance {
         }
         return AdmittedTarget(
             device: target, kind: .blockDevice, sizeBefore: size, resizeTo: verdict.resizeTo,
-            relatives: relatives, wasCreated: false, warnings: verdict.warnings,
+            relatives: relatives, wasCreated: false,
+            warnings: verdict.warnings + warningsOfOverflow(device.number, host),
             isRotational: host.isRotational(Footprint(identity, on: host)))
     }
 

@@ -329,6 +329,32 @@ struct GateVolumeTests {
         }
     }
 
+    @Test(arguments: [(2, true), (5, false)])
+    func `a classic snapshot that may overflow is told`(mebibytes: Int, isTold: Bool) throws {
+        let volume = try LoopVolume(size: 4 * MiB)
+        func add(
+            _ entry: String, _ name: String, _ suffix: String, sectors: Int = 8192,
+            slaves: [String] = [], holders: [String] = []
+        ) throws {
+            let letter = name.contains("mine") ? "m" : "v"
+            try volume.tree.add(
+                entry, number: "252:\(entry.dropFirst(3))", sectors: sectors, holders: holders,
+                slaves: slaves,
+                attributes: [
+                    "dm/name": name,
+                    "dm/uuid": "LVM-" + String(repeating: letter, count: 64) + suffix,
+                ])
+        }
+        try add("dm-5", "vg0-mine", "", slaves: ["dm-6", "dm-8"])
+        try add("dm-6", "vg0-mine-cow", "-cow", sectors: mebibytes * 2048, holders: ["dm-5"])
+        try add("dm-8", "vg0-root-real", "-real", holders: ["dm-5", "dm-9"])
+        try volume.describe(on: ["dm-8"])
+        let target = try volume.admit(4 * MiB, policy(resizes: false, isDryRun: true))
+        let warning =
+            "TARGET: its snapshot vg0/mine is lost if more than its \(mebibytes * MiB) bytes change"
+        #expect(target.warnings == (isTold ? [warning] : []))
+    }
+
     @Test func `a snapshot is of logical volumes only`() throws {
         let loop = try LoopDevice(size: MiB)
         let no = try refusal(

@@ -21,6 +21,8 @@ for target in linear thin; do
     expect 0 blkferry --snapshot-target before /dev/vg0/source /dev/vg0/$target
     same /dev/vg0/source /dev/vg0/$target
     differ /tmp/before /dev/vg0/$target
+    expect 0 blkferry /dev/vg0/source /dev/vg0/$target
+    case $output in *'is lost'*) fail 'a snapshot with room for everything is no reason to warn' ;; esac
     expect 2 blkferry --snapshot-target before /dev/vg0/source /dev/vg0/$target
     says 'is there already'
     lvchange -an vg0/$target
@@ -34,6 +36,15 @@ for target in linear thin; do
     [ -z "$(snapshots before)" ] || fail 'the snapshot is not merged'
     cmp /tmp/before /dev/vg0/$target || fail 'it is not what it was'
 done
+
+step 'a smaller snapshot of the user'"'"'s own that a sync may make overflow is told'
+lvcreate -qq -y -s -L 4M -n mine vg0/linear
+fill /dev/vg0/source 0 32
+expect 0 blkferry --dry-run /dev/vg0/source vg0/linear
+says 'vg0/linear: its snapshot vg0/mine is lost if more than its 4194304 bytes change'
+expect 0 blkferry /dev/vg0/source vg0/linear
+says 'vg0/linear: its snapshot vg0/mine is lost if more than its 4194304 bytes change'
+lvremove -qq -f vg0/mine
 
 step 'dated: the newest two of a name are kept, and what others have made'
 lvcreate -qq -y -s -n daily-20200101T000000Z vg0/thin
