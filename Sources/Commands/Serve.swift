@@ -4,6 +4,7 @@
 internal import ArgumentParser
 internal import BlockServer
 internal import CLinuxBlock
+internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
 internal import Logging
@@ -39,8 +40,10 @@ struct Serve: ParsableCommand {
     @Option(
         name: .customLong("export"),
         help: ArgumentHelp(
-            "Offer a device, an image or, with a slash at its end, a directory of images; "
-                + "SELECTOR[:ro|:rw] (repeatable).", valueName: "selector"))
+            "Offer a device, an image or, with a slash at its end, a directory of images; the "
+                + "logical volumes of a group (GROUP or 'GROUP/*'), or GROUP/VOLUME, with "
+                + ":rw,create also to be made; SELECTOR[:ro|:rw|:rw,create] (repeatable).",
+            valueName: "selector"))
     var selectors: [String] = []
 
     @Option(
@@ -174,12 +177,34 @@ struct Serve: ParsableCommand {
         if let identity = offer.identity, identity.end < time(nil) {
             logger.warning("the certificate has expired")
         }
+        warn(ofMissing: offer.exports, logger)
         guard !address.isLocal else { return }
         let reason: String? =
             !isGuarded
             ? "listening without any protection"
             : tls.isOn ? nil : "what crosses the network can be read on the way, tokens included"
         if let reason { logger.warning("\(reason)", metadata: ["address": "\(listen ?? "")"]) }
+    }
+
+    /// Names without a slash at their start may be mistyped paths; the groups and volumes that are
+    /// meant may also come later.
+    private func warn(ofMissing exports: [ExportSelector], _ logger: Logger) {
+        guard exports.contains(where: { $0.group != nil || $0.isVolumeName }) else { return }
+        let groups = KnownVolumes().groups()
+        for export in exports {
+            let file = try? FileStatus(path: export.text)
+            if let group = export.group {
+                // Where LVM cannot be asked: it has a directory for a group with active volumes.
+                if groups?.contains(group) ?? (file?.kind == .directory) { continue }
+                logger.warning(
+                    "there is no such volume group now; a device is exported by its path",
+                    metadata: ["export": "\(group)"])
+            } else if export.isVolumeName, !export.canCreate, file == nil {
+                logger.warning(
+                    "there is no such logical volume now; an image is exported by its whole path",
+                    metadata: ["export": "\(export.text)"])
+            }
+        }
     }
 
     /// What is offered, and to whom.
@@ -225,6 +250,7 @@ struct Serve: ParsableCommand {
             } catch {
                 throw CommandFailure(error)
             }
+            warn(ofMissing: offer.exports, logger)
             logger.info("reloaded", metadata: ["exports": "\(offer.exports.count)"])
         } catch {
             logger.error("not reloaded: \(error.message)")

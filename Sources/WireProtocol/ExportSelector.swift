@@ -16,6 +16,8 @@ package struct ExportSelector: Hashable, Sendable {
     package var group: String?
     /// Whether a logical volume that is missing, and snapshots of one, may be made.
     package var canCreate = false
+    /// Whether it was written `group/volume`; `text` is `/dev/group/volume`.
+    package var isVolumeName: Bool
     /// Whether an access was written.
     package var hasAccess: Bool
 
@@ -42,13 +44,16 @@ package struct ExportSelector: Hashable, Sendable {
         guard !rest.isEmpty else { throw WireError("\(text): it names nothing") }
         self.text = String(rest)
         group = Self.group(in: self.text)
+        isVolumeName = group == nil && Self.isVolumeName(self.text)
         if let group { self.text = "/dev/\(group)/" }
+        if isVolumeName { self.text = "/dev/\(self.text)" }
         selector = Selector(self.text)
         switch selector {
         case .path(let path):
             guard path.hasPrefix("/") else {
                 throw WireError(
-                    "\(text): not an absolute path, nor UUID= or another tag, nor a volume group")
+                    "\(text): not an absolute path, nor UUID= or another tag, nor a volume group"
+                        + " or volume")
             }
             isDirectory = group == nil && path.hasSuffix("/")
         case .tag(_, let value):
@@ -81,6 +86,14 @@ package struct ExportSelector: Hashable, Sendable {
     private static func group(in text: String) -> String? {
         let name = text.hasSuffix("/*") ? text.dropLast(2) : text[...]
         return VolumePlace.isName(name) ? String(name) : nil
+    }
+
+    /// Whether text names a volume as LVM's programs do: `group/volume`, with a pool or without.
+    ///
+    /// As everywhere else what begins with a point is a path; and in `dev/sda` only a slash is
+    /// missing.
+    private static func isVolumeName(_ text: String) -> Bool {
+        !["/", ".", "dev/"].contains { text.hasPrefix($0) } && VolumePlace("/dev/\(text)") != nil
     }
 
     /// Whether text starts with a tag's name and `=`.

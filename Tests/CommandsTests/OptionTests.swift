@@ -93,6 +93,18 @@ import Testing
         #expect(result.status == 64 && result.errors.contains("nothing is exported"))
     }
 
+    @Test func `a server says which group or volume is not there`() throws {
+        let scratch = try ScratchDirectory()
+        let image = try scratch.sparseFile("image", size: 1 << 20)
+        let server = try ServeProcess(
+            image, "no-such-sda1:rw", "no-such-group/root", "no-such-group/new:rw,create")
+        let lines = try server.log().split(separator: "\n").filter { $0.contains("there is no") }
+        #expect(lines.count == 2, "\(lines)")
+        #expect(lines.first?.contains("export=no-such-sda1 ") == true)
+        #expect(lines.first?.hasSuffix("exported by its path") == true)
+        #expect(lines.last?.contains("export=/dev/no-such-group/root ") == true)
+    }
+
     @Test func `a server logs every request where that is wanted`() throws {
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: 1 << 20)

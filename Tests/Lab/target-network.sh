@@ -29,6 +29,19 @@ same /dev/vg1/linear /tmp/copy
 expect 3 blkferry --create /dev/vg0/source http://127.0.0.1:8080/dev/vg0/new
 stop
 
+step 'one volume by its name'
+serve --export vg1/linear:rw
+expect 0 blkferry list http://127.0.0.1:8080
+says /dev/vg1/linear
+expect 0 blkferry --overwrite /tmp/copy $here/linear
+expect 3 blkferry /tmp/copy $here/thin
+stop
+serve --export vg1/by-name@pool:rw,create
+expect 0 blkferry --create /tmp/copy $here/by-name
+same /dev/vg1/by-name /tmp/copy
+stop
+lvremove -qq -f vg1/by-name
+
 step 'writable: resized, kept, but nothing is made'
 serve --export vg1:rw
 expect 2 blkferry --overwrite /dev/vg0/source $here/linear

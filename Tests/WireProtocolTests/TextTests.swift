@@ -204,7 +204,8 @@ import WireProtocol
 
     @Test(
         arguments: [
-            "", ":ro", ":rw", "x/y", "./x", "x y", "uuid=1", "UUID=", "LABEL=:rw", " /x", "..",
+            "", ":ro", ":rw", "x/y/z", "dev/sda", "mapper/x", "./x", ".x/y", "x/", "x/ y", "x/-y",
+            "x y", "uuid=1", "UUID=", "LABEL=:rw", " /x", "..",
             "-x", "*", "x/**", ":rw,create", "/srv/x:rw,create", "/srv/:rw,create",
             "/dev/x/:rw,create", "/dev/vg0:rw,create", "UUID=1:rw,create",
         ])
@@ -234,6 +235,21 @@ import WireProtocol
         #expect(try ExportSelector("/dev/vg0/").isDirectory)
     }
 
+    @Test func `a volume by its group and name`() throws {
+        for (text, name, access, canCreate) in [
+            ("vg0/root", "/dev/vg0/root", .readOnly, false),
+            ("vg0/root:rw", "/dev/vg0/root", .readWrite, false),
+            ("vg1/x@pool:rw,create", "/dev/vg1/x@pool", .readWrite, true),
+        ] as [(String, String, ExportAccess, Bool)] {
+            let export = try ExportSelector(text)
+            #expect(export.text == name && export.access == access, "\(text)")
+            #expect(export.isVolumeName && export.canCreate == canCreate && export.group == nil)
+        }
+        for text in ["vg0", "/dev/vg0/root", "UUID=a"] {
+            #expect(try !ExportSelector(text).isVolumeName)
+        }
+    }
+
     @Test func `comments, white space and ends of lines`() throws {
         let text = "# all\n\n /dev/a:rw\t# x\r\n\t/b#c:ro \r\n/d #\n  # e\n#/f\nLABEL=g h\r/i"
         let found = try file(text)
@@ -243,7 +259,7 @@ import WireProtocol
     }
 
     @Test func `an error tells file and line`() {
-        #expect(rejection { try file("/a\n\n b/c\n") }?.hasPrefix("/etc/exports:3: b/c: ") == true)
+        #expect(rejection { try file("/a\n\n ./c\n") }?.hasPrefix("/etc/exports:3: ./c: ") == true)
         #expect(rejection { try file("/a\r\n/b\r\nUUID=") }?.hasPrefix("/etc/exports:3: ") == true)
         #expect(rejection { try file(":rw # x") }?.hasPrefix("/etc/exports:1: :rw: ") == true)
     }

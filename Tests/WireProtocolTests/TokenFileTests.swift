@@ -49,8 +49,9 @@ import WireProtocol
         ("a \(good)\nb \(good)", "t:2: b has the same token as a"),
         ("a \(good)\na \(good)x", "t:2: a has a line already"),
         (
-            "a \(good) not/absolute",
-            "t:1: not/absolute: not an absolute path, nor UUID= or another tag, nor a volume group"
+            "a \(good) not/absolute/x",
+            "t:1: not/absolute/x: not an absolute path, nor UUID= or another tag, nor a volume group"
+                + " or volume"
         ),
         ("a \(good) /dev/sda:rw", "t:1: /dev/sda:rw: a selector is without :ro and :rw here"),
     ])
