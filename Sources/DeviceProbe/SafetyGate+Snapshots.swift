@@ -12,24 +12,11 @@ extension Entrance {
     /// - Returns: none where there is none, or all have room for every block of the target.
     func warningsOfOverflow(_ number: UInt64, _ host: HostState) -> [String] {
         host.classicSnapshots(of: number).compactMap { snapshot, store in
-            guard store.size < snapshot.fullStoreSize else { return nil }
+            guard store.size < SnapshotStore.fullSize(of: snapshot.size) else { return nil }
             let what = snapshot.volumeName?.text ?? snapshot.displayName
             return
                 "\(name): its snapshot \(what) is lost if more than its \(store.size) bytes change"
         }
-    }
-}
-
-extension KernelDevice {
-    /// Bytes that the store of a classic snapshot needs at most, with LVM's default of 4096 bytes a
-    /// chunk: every chunk, 16 bytes for each, and the header.
-    ///
-    /// Source: drivers/md/dm-snap-persistent.c.
-    fileprivate var fullStoreSize: Int {
-        let chunk = 4096
-        let chunks = (size + chunk - 1) / chunk
-        let entries = chunk / 16
-        return (chunks + (chunks + entries) / entries + 1) * chunk
     }
 }
 

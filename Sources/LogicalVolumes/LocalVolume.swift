@@ -98,7 +98,7 @@ extension LocalVolume {
                         noRoomFor: storeSize, in: volume.group, free: volume.groupFree, name,
                         spare: spare))
             }
-            arguments += ["--chunksize", "\(Self.chunk)b", "--size", "\(storeSize)b"]
+            arguments += ["--chunksize", "\(SnapshotStore.chunk)b", "--size", "\(storeSize)b"]
         }
         for newName in names {
             do throws(IOError) {
@@ -212,18 +212,9 @@ extension LocalVolume {
     /// Tells whose snapshots they are.
     private var ownTag: String { VolumeSnapshot.targetTag + volume.uuid }
 
-    /// Bytes of a classic snapshot's chunk: LVM's default.
-    private static let chunk = 4096
-
-    /// Bytes that the store of a classic snapshot needs at most, in whole extents: every chunk of
-    /// the volume, 16 bytes for each, and the header.
-    ///
-    /// Source: drivers/md/dm-snap-persistent.c.
+    /// Bytes that the store of a classic snapshot needs at most, in whole extents.
     private var storeSize: Int {
-        let chunks = volume.size.roundedUp(to: Self.chunk) / Self.chunk
-        let entries = Self.chunk / 16
-        let total = chunks + (chunks + entries) / entries + 1
-        return (total * Self.chunk).roundedUp(to: volume.extentSize)
+        SnapshotStore.fullSize(of: volume.size).roundedUp(to: volume.extentSize)
     }
 
     /// A time, as in `20261123T124500Z`.

@@ -49,8 +49,7 @@ package final class VolumeSnapshot: Sendable {
     /// What the tag of a snapshot of a target starts with; those are the user's.
     static let targetTag = "blkferry.of="
 
-    /// Takes a snapshot: a thin one of a thin volume, else a classic
-    /// one.
+    /// Takes a snapshot: a thin one of a thin volume, else a classic one.
     ///
     /// What is mounted is frozen for the moment, so that it is consistent.
     ///

@@ -113,8 +113,10 @@ for volume in thin linear; do
         while [ ! -e /tmp/stop ]; do
             random 300000 >"/mnt/file$((number % 20))"
             number=$((number + 1))
-            # In this order: of a moment the second one is not the newer.
-            echo $number >/mnt/first && sync && echo $number >/mnt/second && sync
+            # In this order: of a moment the second one is not the newer. And none is ever half written.
+            for name in first second; do
+                echo $number >/mnt/new && sync && mv /mnt/new /mnt/$name && sync
+            done
         done
     ) &
     writer=$!
