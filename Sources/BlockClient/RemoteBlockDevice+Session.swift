@@ -145,8 +145,11 @@ extension RemoteBlockDevice {
             return []
         }
         do throws(ProbeError) { return try commit(session, release: true, size: nil) } catch {
-            // What was written is on the medium. But it is now that older snapshots go.
-            guard request.mode == .write, request.taken != nil else { return [] }
+            // What was written is on the medium. But it is now that older snapshots go, and that a volume
+            // that was made stays though nothing had to be written to it.
+            guard request.mode == .write, request.taken != nil || record.created == true else {
+                return []
+            }
             return commitAgain(after: asIOError(error), generation)
         }
     }
@@ -164,7 +167,11 @@ extension RemoteBlockDevice {
                 throw asIOError(error)
             }
         } catch {
-            return ["older snapshots stay: \(error.reason)"]
+            return [
+                request.taken == nil
+                    ? "it may be gone: \(error.reason)"
+                    : "older snapshots may stay: \(error.reason)"
+            ]
         }
     }
 

@@ -65,36 +65,14 @@ extension Replication {
         return try name(of: [host.boot] + numbers + marks.map { "\($0)" })
     }
 
-    /// How many bytes anybody has written to the target, or discarded on it, since the kernel counts.
-    ///
-    /// - Returns: that; `nil` for an image and wherever nothing is counted.
-    /// - Throws: where it cannot be asked.
-    package func targetTraffic() throws(ReplicationError) -> Int? {
-        let marks: [Int]?
-        if let remote = targetEnd.remote {
-            guard remote.record.host?.device != nil else { return nil }
-            do throws(IOError) { marks = try remote.currentMarks() } catch {
-                throw ReplicationError(error)
-            }
-        } else {
-            guard !isPdiffcopyTarget, try hostRecord()?.device != nil else { return nil }
-            marks = targetEnd.device.contentStamp()?.marks
-        }
-        // Sectors of 512 bytes come first, whatever else there is.
-        guard let marks, marks.count > 1 else { return nil }
-        return (marks[0] &+ marks[1]) &* 512
-    }
-
-    /// Whether nobody kept others from writing to the target for a while, as the server has ended.
+    /// Whether nobody kept others from writing to the target for a while: a server has ended, or has
+    /// heard nothing for too long.
     package var hasLostTarget: Bool { targetEnd.remote?.wasReopened ?? false }
 
-    /// Bytes that the target is larger than the source.
-    package var sizeBeyondSource: Int {
-        targetEnd.device.geometry.size - sourceEnd.device.geometry.size
+    /// Whether the target has, or gets, another size than it was found with.
+    package var isTargetResized: Bool {
+        targetEnd.resizedTo != nil || targetEnd.device.geometry.size != targetEnd.sizeBefore
     }
-
-    /// Whether the target is reached over the network.
-    package var isTargetRemote: Bool { targetEnd.remote != nil }
 
     /// Puts on the medium what anybody has written to the target.
     ///

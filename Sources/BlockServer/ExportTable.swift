@@ -80,7 +80,7 @@ final class ExportTable: Sendable {
     ) throws(Problem) -> Found {
         if name.hasPrefix("/") {
             if let found = try findPath(name, canCreate: canCreate, for: grant) {
-                return try unambiguous(found, name)
+                return try unambiguous(found, name, for: grant)
             }
             throw Self.notFound(name)
         }
@@ -106,7 +106,7 @@ final class ExportTable: Sendable {
             throw ambiguous(name, matches.map { ($0.name, $0.description?.entry) })
         }
         guard let match = matches.first else { throw Self.notFound(name) }
-        return try unambiguous(match, name)
+        return try unambiguous(match, name, for: grant)
     }
 
     /// Everything that is offered and there, and for this client.

@@ -60,9 +60,8 @@ struct VolumeSession {
             return Ending(report: replication.run(changes: nil) { _ in isSound() })
         }
         let identity: String
-        let changes: ChangeMap?
+        let trust: Trust?
         let number: Int
-        let traffic: Int?
         let stamp = replication.sourceStamp()
         do throws(ReplicationError) {
             identity = try replication.targetIdentity()
@@ -70,9 +69,7 @@ struct VolumeSession {
                 try findBase(wanted, for: identity)
             }
             number = (base?.replica(on: identity)?.number ?? 0) + 1
-            changes = trusted(base, replication, identity)
-            // Where there is a map the target has been flushed: what comes now is written meanwhile.
-            traffic = try kind.isSync && changes != nil ? replication.targetTraffic() : nil
+            trust = trusted(base, replication, identity)
             if kind.isSync {
                 try asReplicationError { () throws(IOError) in
                     for volume in families {
@@ -86,18 +83,17 @@ struct VolumeSession {
         var record: ReplicaRecord?
         var failures: [CommandFailure] = []
         let report = replication.run(
-            changes: changes?.ranges, since: changes == nil ? nil : stamp
+            changes: trust?.changes.ranges, since: trust == nil ? nil : stamp
         ) { result in
             guard kind.isSync, result.failure == nil, result.flushError == nil,
                 !result.wasInterrupted, result.tally.writeErrorCount == 0,
                 result.tally.unreadable == 0
             else { return isSound() }
             do throws(CommandFailure) {
+                let mark = try self.mark(of: replication)
                 try verifySample(replication)
-                if try isOwnTraffic(
-                    replication, since: traffic, result.tally, isMapped: changes != nil)
-                {
-                    record = try makeRecord(replication, identity, number: number)
+                if try isAlone(replication, since: trust, result.tally, mark) {
+                    record = try makeRecord(replication, identity, mark, number: number)
                 }
             } catch {
                 failures.append(error)
@@ -129,10 +125,18 @@ struct VolumeSession {
 
     // MARK: Before
 
+    /// What is beyond doubt when the run begins.
+    private struct Trust {
+        /// Where the target may differ.
+        var changes: ChangeMap
+        /// The target's.
+        var mark: String
+    }
+
     /// Where the target may differ, if that is beyond doubt; what is in doubt is said.
     private func trusted(
         _ base: LogicalVolume?, _ replication: Replication, _ identity: String
-    ) -> ChangeMap? {
+    ) -> Trust? {
         guard let base else {
             console.note("\(origin.fullName): no earlier run for \(target): comparing everything")
             return nil
@@ -149,10 +153,14 @@ struct VolumeSession {
                 throw Doubt("\(read.fullName): its size has changed meanwhile")
             }
             try compare(replication, with: record, base, outside: changes)
+            // All that took its time.
+            try requireMark(of: record, replication) {
+                "\(target): somebody may have written to it meanwhile"
+            }
             console.note(
                 "\(base.fullName): \(changes.byteCount) of \(changes.size) bytes have changed since"
             )
-            return changes
+            return Trust(changes: changes, mark: record.mark)
         } catch {
             // Nothing more is compared then.
             if control.isCancelled { return nil }
@@ -186,23 +194,31 @@ struct VolumeSession {
                     ? "--snapshot reads a snapshot of it."
                     : "lvchange --permission r \(read.fullName) sees to it that it does not.")
         }
-        do throws(ReplicationError) {
-            // What others have only put into the page cache is to be seen as well.
-            if kind.isSync { try replication.flushTarget() }
-            guard let mark = try replication.targetMark(asFound: true) else {
-                throw ReplicationError(
-                    .device, "\(target): nothing tells whether somebody has written to it")
+        // What others have only put into the page cache is to be seen as well.
+        if kind.isSync {
+            do throws(ReplicationError) { try replication.flushTarget() } catch {
+                throw Doubt(error.message)
             }
-            guard mark == record.mark else {
-                throw ReplicationError(
-                    .device,
-                    "\(target): somebody may have written to it since it became the replica of "
-                        + base.fullName)
-            }
-        } catch {
-            throw Doubt(error.message)
+        }
+        try requireMark(of: record, replication) {
+            "\(target): somebody may have written to it since it became the replica of "
+                + base.fullName
         }
         return record
+    }
+
+    /// Makes sure that nobody has written to the target since a record was made.
+    private func requireMark(
+        of record: ReplicaRecord, _ replication: Replication, orElse reason: () -> String
+    ) throws(Doubt) {
+        let mark: String?
+        do throws(ReplicationError) { mark = try replication.targetMark(asFound: true) } catch {
+            throw Doubt(error.message)
+        }
+        guard let mark else {
+            throw Doubt("\(target): nothing tells whether somebody has written to it")
+        }
+        guard mark == record.mark else { throw Doubt(reason()) }
     }
 
     /// Compares samples: that the target still is what it was, and that what is said not to have
@@ -249,67 +265,69 @@ struct VolumeSession {
             advice: "Run it again: everything is compared then.")
     }
 
-    /// Whether nobody else has written to the target meanwhile, as far as the kernel's counts tell;
-    /// that may have changed what was compared before, or is said to be as it was.
+    private func mark(of replication: Replication) throws(CommandFailure) -> String? {
+        do throws(ReplicationError) { return try replication.targetMark() } catch {
+            throw CommandFailure(error)
+        }
+    }
+
+    /// Whether nobody else has written to the target while it was not looked at.
+    ///
+    /// While the run itself writes that cannot be told: the kernel may count one write twice, such as
+    /// one that the device mapper had to begin again.
     ///
     /// - Parameters:
     ///   - replication: the run, both sides open.
-    ///   - before: the bytes that had been written to the target when the run began; `nil` where
-    ///     that is not known, or all of it is compared.
+    ///   - trust: what was not compared, since it was known to be equal; `nil` where all was.
     ///   - tally: what the run has written.
-    ///   - isMapped: parts of the target were not looked at.
+    ///   - mark: the target's, at the end.
     /// - Returns: `false` where it cannot be told, which was said: then there is no record.
     /// - Throws: where the replica is in doubt.
-    private func isOwnTraffic(
-        _ replication: Replication, since before: Int?, _ tally: Tally, isMapped: Bool
+    private func isAlone(
+        _ replication: Replication, since trust: Trust?, _ tally: Tally, _ mark: String?
     ) throws(CommandFailure) -> Bool {
-        let doubt: String
         if replication.hasLostTarget {
-            doubt = "the server has ended meanwhile, and others may have written to it"
-        } else {
-            let after: Int?
-            do throws(ReplicationError) { after = try replication.targetTraffic() } catch {
-                throw CommandFailure(error)
-            }
-            // Zeroing may take several tries, each of which is counted.
-            guard let before, let after, tally.zeroed == 0 else { return true }
-            let foreign = after - before - tally.written
-            // The end of a volume's last extent is made zeros beside that, and the last page of a device
-            // may be written for a part of it.
-            let size = replication.sourceFacts.size
-            let own = max(0, replication.sizeBeyondSource) + (size % 4096 == 0 ? 0 : 4096)
-            guard foreign < 0 || foreign > own else { return true }
-            doubt = "somebody else may have written to it meanwhile"
-        }
-        // Over the network a write may have been sent twice.
-        guard isMapped && (replication.hasLostTarget || !replication.isTargetRemote) else {
-            console.warning("\(target): \(doubt): the next run compares everything")
+            let reason =
+                "\(target): the session was lost meanwhile, and others may have written to it"
+            guard trust == nil else { throw doubtful(reason) }
+            console.warning("\(reason): the next run compares everything")
             return false
         }
-        throw CommandFailure(
-            .different, "\(target): \(doubt)", advice: "Run it again: everything is compared then.")
+        guard let trust, tally.written == 0, tally.zeroed == 0, !replication.isTargetResized,
+            mark != trust.mark
+        else { return true }
+        throw doubtful("\(target): somebody has written to it meanwhile")
+    }
+
+    private func doubtful(_ reason: String) -> CommandFailure {
+        CommandFailure(.different, reason, advice: "Run it again: everything is compared then.")
     }
 
     private func makeRecord(
-        _ replication: Replication, _ identity: String, number: Int
+        _ replication: Replication, _ identity: String, _ mark: String?, number: Int
     ) throws(CommandFailure) -> ReplicaRecord? {
         // What is no snapshot goes on to change.
         guard read.origin != nil else { return nil }
+        guard let mark else {
+            console.warning(
+                "\(target): nothing tells later whether somebody has written to it: the next run "
+                    + "compares everything")
+            return nil
+        }
+        var generator = SystemRandomNumberGenerator()
+        let seed: UInt64 = generator.next()
+        let root: String
         do throws(ReplicationError) {
-            var generator = SystemRandomNumberGenerator()
-            let seed: UInt64 = generator.next()
-            let root = try replication.root(of: .source, seed: seed, size: read.size)
-            guard let mark = try replication.targetMark() else {
-                console.warning(
-                    "\(target): nothing tells later whether somebody has written to it: the next run "
-                        + "compares everything")
-                return nil
-            }
-            return ReplicaRecord(
-                of: read, target: identity, mark: mark, seed: seed, root: root, number: number)
+            root = try replication.root(of: .source, seed: seed, size: read.size)
         } catch {
             throw CommandFailure(error)
         }
+        // The samples took their time.
+        guard try self.mark(of: replication) == mark else {
+            throw doubtful("\(target): somebody has written to it meanwhile")
+        }
+        return ReplicaRecord(
+            of: read, target: identity, mark: mark, seed: seed, root: root, number: number)
     }
 
     /// When the snapshot that was read is closed: leaves the records, and removes the bases that are

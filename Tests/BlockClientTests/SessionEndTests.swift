@@ -148,7 +148,29 @@ private final class MadeUpSessions: Sendable {
                 : MadeUpSessions.session("1", snapshot: "vg1/day-20260101T000000Z")
         }
         try open(broken, { $0.snapshot = TargetSnapshot(name: "day", keeps: 7) }) { device in
-            #expect(device.release(isComplete: true) == ["older snapshots stay: d"])
+            #expect(device.release(isComplete: true) == ["older snapshots may stay: d"])
+        }
+    }
+
+    @Test func `a volume that was made and never written to is there at the end, or that is told`()
+        throws
+    {
+        for isThere in [true, false] {
+            let sessions = MadeUpSessions { line, count in
+                switch line {
+                case _ where line.contains("/sessions/1/commit ") && count == 0: (204, "")
+                case _ where line.contains("/sessions/1"): MadeUpSessions.lost
+                case _ where line.contains("/commit "):
+                    isThere ? (204, "") : MadeUpSessions.broken
+                default: MadeUpSessions.session(count == 0 ? "1" : "2", created: true)
+                }
+            }
+            try open(sessions, { $0.creates = true }) { device in
+                try device.flush()
+                #expect(
+                    device.release(isComplete: true) == (isThere ? [] : ["it may be gone: d"]))
+            }
+            #expect(sessions.opened.withLock { $0.count { $0.request.mode == .write } } == 2)
         }
     }
 

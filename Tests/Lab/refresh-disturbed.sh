@@ -43,17 +43,28 @@ scribble() {
     dd if=/dev/urandom of="$1" bs=4k seek=1000 count=3 oflag=direct conv=notrunc 2>/dev/null
 }
 
+# A thin_delta that takes its time, of which it tells in /tmp/started.
+mkdir /tmp/slow
+printf '#!/bin/dash\necho $$ >/tmp/started\nsleep ${SLOW:-60}\nexec %s "$@"\n' \
+    "$(command -v thin_delta)" >/tmp/slow/thin_delta
+chmod +x /tmp/slow/thin_delta
+# mapping SECONDS TARGET: a refresh in the background, in $run, that waits for its map.
+mapping() {
+    rm -f /tmp/started
+    SLOW=$1 PATH=/tmp/slow:$PATH $refresh "$2" >/tmp/log 2>&1 &
+    run=$!
+    while [ ! -s /tmp/started ]; do kill -0 $run || fail "it was over before the map: $(cat /tmp/log)"; done
+}
+
 step 'somebody writes to the target while it is refreshed'
-expect 0 $refresh /dev/mapper/slow
-fill /dev/vg0/thin 8 20
-begun /tmp/log /dev/mapper/slow $refresh -c 1 /dev/mapper/slow
-scribble /dev/mapper/slow
-ends 1 /tmp/log
-says 'somebody else may have written to it meanwhile'
-expect 0 $refresh /dev/mapper/slow
-says 'comparing everything'
-same /dev/vg0/thin /dev/mapper/slow
-expect 0 $refresh /dev/mapper/slow
+expect 0 $refresh vg1/replica
+fill /dev/vg0/thin 8 1
+mapping 2 vg1/replica
+scribble /dev/vg1/replica
+ends 0 /tmp/log
+says 'somebody may have written to it meanwhile: comparing everything'
+same /dev/vg0/thin /dev/vg1/replica
+expect 0 $refresh vg1/replica
 says unchanged
 
 step 'and while the server is started anew'
@@ -67,7 +78,7 @@ wait $server || true
 scribble /dev/vg1/replica
 serve --export vg1:rw
 ends 1 /tmp/log
-says 'the server has ended meanwhile'
+says 'the session was lost meanwhile'
 expect 0 $refresh $url
 says 'comparing everything'
 same /dev/vg0/thin /dev/vg1/replica
@@ -125,12 +136,7 @@ expect 0 $refresh vg1/replica
 [ "$(names)" != "$bases" ] && ! names | grep -F "$left" || fail "the leftover is still there: $(names)"
 
 step 'the metadata snapshot of a killed run goes with the next run of any kind'
-mkdir /tmp/slow
-printf '#!/bin/dash\necho $$ >/tmp/started\nexec sleep 60\n' >/tmp/slow/thin_delta
-chmod +x /tmp/slow/thin_delta
-PATH=/tmp/slow:$PATH $refresh vg1/replica >/dev/null 2>&1 &
-run=$!
-while [ ! -s /tmp/started ]; do kill -0 $run || fail 'it was over before the map'; done
+mapping 60 vg1/replica
 kill -KILL $run $(cat /tmp/started)
 wait $run || true
 [ "$(held)" != - ] || fail 'no metadata snapshot was left'
