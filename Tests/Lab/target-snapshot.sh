@@ -6,7 +6,7 @@
 volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y -L 32M -n source vg0
 lvcreate -qq -y -L 32M -n linear vg0
-lvcreate -qq -y --type thin-pool -L 100M -n pool vg0
+lvcreate -qq -y --type thin-pool -L 160M -n pool vg0
 lvcreate -qq -y -V 32M --thinpool pool -n thin vg0
 fill /dev/vg0/source 0 32
 snapshots() { lvs --noheadings -o lv_name -S "lv_name=~$1" vg0 | tr -d ' '; }
