@@ -77,7 +77,9 @@ package struct ExportSelector: Hashable, Sendable {
     private static let creating = "rw,create"
 
     /// What is read as the same, but for the access.
-    package var name: String { group ?? text }
+    package var name: String {
+        group ?? (isVolumeName ? String(text.dropFirst("/dev/".count)) : text)
+    }
 
     /// What is read as the same export.
     package var line: String { "\(name):\(canCreate ? Self.creating : access.rawValue)" }

@@ -244,6 +244,9 @@ import WireProtocol
             let export = try ExportSelector(text)
             #expect(export.text == name && export.access == access, "\(text)")
             #expect(export.isVolumeName && export.canCreate == canCreate && export.group == nil)
+            var again = try ExportSelector(export.line)
+            again.hasAccess = export.hasAccess
+            #expect(again == export)
         }
         for text in ["vg0", "/dev/vg0/root", "UUID=a"] {
             #expect(try !ExportSelector(text).isVolumeName)
