@@ -96,5 +96,6 @@ echo 0 >$(described ${disk}c)/queue/iostats
 expect 0 blkferry refresh vg0/root ${disk}c
 fill /dev/vg0/root 4 1
 dd if=/dev/urandom of=${disk}c bs=4k seek=5000 count=1 oflag=direct 2>/dev/null
-expect 0 blkferry refresh -v vg0/root ${disk}c
+expect 0 blkferry refresh --quiet vg0/root ${disk}c
+says 'nothing tells later whether somebody has written to it'
 same /dev/vg0/root ${disk}c
