@@ -18,12 +18,13 @@ let package = Package(
         .executable(name: "blkferry", targets: ["blkferry"]),
         .library(name: "BlockReplication", targets: ["BlockReplication"]),
     ],
+    // Exact, because no Package.resolved is tracked: every build has the releases that were tested.
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
-        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
-        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", exact: "2.37.6"),
+        .package(url: "https://github.com/apple/swift-system", exact: "1.8.1"),
     ],
     targets: [
         .target(name: "CLinuxBlock"),
@@ -51,7 +52,7 @@ let package = Package(
         .target(
             name: "DeviceProbe",
             dependencies: [
-                "CBlkid", "CLinuxBlock", "LinuxIO", "BlockDevices",
+                "CBlkid", "CLinuxBlock", "LinuxIO", "BlockDevices", "Digests",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
@@ -175,7 +176,10 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "FuzzTargets",
-            dependencies: ["LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol"],
+            dependencies: [
+                "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes", "Digests",
+                "WireProtocol",
+            ],
             path: "Tests/FuzzTargets", swiftSettings: settings),
         // tools/fuzz builds it with libFuzzer; without, it runs single inputs again.
         .executableTarget(
@@ -205,9 +209,16 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
+        // The program of docs/example. Without `package` access it sees what another package would.
+        .executableTarget(
+            name: "replicate", dependencies: ["BlockReplication"],
+            path: "docs/example/Sources/replicate", packageAccess: false),
         .testTarget(
             name: "BlockReplicationTests",
-            dependencies: ["BlockDevices", "BlockReplication", "SyncEngine", "TestSupport"],
+            dependencies: [
+                "BlockDevices", "BlockReplication", "LogicalVolumes", "SyncEngine", "replicate",
+                "TestSupport",
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "CommandsTests",

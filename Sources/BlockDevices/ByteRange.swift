@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-/// A run of bytes of a device.
 package struct ByteRange: Hashable, Sendable {
-    /// Bytes from the device's start.
+    /// Bytes from the start of the device.
     package var offset: Int
     /// Bytes.
     package var length: Int
@@ -16,25 +15,31 @@ package struct ByteRange: Hashable, Sendable {
 
     package init(_ offset: Int, to end: Int) { self.init(offset: offset, length: end - offset) }
 
-    /// The first byte after the range.
     package var end: Int { offset + length }
 
     package var isEmpty: Bool { length == 0 }
 
-    /// Whether the two have a byte in common.
     package func overlaps(_ other: ByteRange) -> Bool {
         offset < other.end && other.offset < end && !isEmpty && !other.isEmpty
     }
 
-    /// The bytes that both have; `nil` when there are none.
     package func intersection(_ other: ByteRange) -> ByteRange? {
         guard overlaps(other) else { return nil }
         return ByteRange(max(offset, other.offset), to: min(end, other.end))
     }
 
-    /// The range in parts of a length, in bytes; the last one may be shorter.
+    /// What is left of the range without the bytes of another: up to two ranges, ascending.
+    package func without(_ other: ByteRange) -> [ByteRange] {
+        guard let common = intersection(other) else { return isEmpty ? [] : [self] }
+        return [ByteRange(offset, to: common.offset), ByteRange(common.end, to: end)]
+            .filter { !$0.isEmpty }
+    }
+
+    /// Splits the range into parts of `length` bytes; the last one may be shorter.
     package func pieces(of length: Int) -> [ByteRange] {
-        stride(from: offset, to: end, by: length).map { ByteRange($0, to: min($0 + length, end)) }
+        stride(from: offset, to: end, by: length).map {
+            ByteRange(offset: $0, length: min(length, end - $0))
+        }
     }
 }
 
@@ -42,12 +47,12 @@ extension ByteRange: CustomStringConvertible {
     package var description: String { "offset \(offset), length \(length)" }
 }
 
-/// A run of adjacent blocks that differ: what a transfer consists of.
+/// A run of adjacent blocks that differ.
 package struct Extent: Hashable, Sendable {
     package enum Kind: Hashable, Sendable {
-        /// The source's bytes are to be written.
+        /// The bytes of the source must be written.
         case data
-        /// The source has nothing but zeros here.
+        /// The source contains only zeros here.
         case zero
     }
 

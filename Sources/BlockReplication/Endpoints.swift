@@ -10,27 +10,29 @@ internal import LogicalVolumes
 internal import SyncEngine
 internal import WireProtocol
 
-/// A device that is open for reading, here or on a server.
+/// A device that is open for reading, local or on a server.
 struct SourceEndpoint: Sendable {
     var device: any BlockDevice
     var facts: SourceFacts
     var warnings: [String]
     var isRotational: Bool
-    /// Where it is on a server.
     var remote: RemoteBlockDevice?
 }
 
-/// A device that a gate has admitted as target, here or on a server.
+/// A target that a safety gate admitted, local or on a server.
 struct TargetEndpoint: Sendable {
     var device: any BlockDevice
     /// Bytes, as the gate found it.
     var sizeBefore: Int
-    /// What the engine has to resize it to, in bytes.
+    /// The size in bytes to which the engine must resize it.
     var resizeTo: Int?
-    /// What it is resized to by whomever, in bytes.
+    /// The size in bytes to which the engine or the server resizes it.
     var resizedTo: Int?
-    /// Paths of the devices here that cache the same bytes.
+    /// Paths of local devices that cache the same bytes.
     var relatives: [String] = []
+    var isReplica = false
+    /// Ranges behind the replica that the engine zeroes; a server does that itself.
+    var leftovers: [ByteRange] = []
     var wasCreated: Bool
     var warnings: [String]
     var isRotational: Bool
@@ -38,7 +40,6 @@ struct TargetEndpoint: Sendable {
 }
 
 extension SourceEndpoint {
-    /// A file of a pdiffcopy server.
     fileprivate init(_ source: PdiffcopyServer.Source) {
         self.init(
             device: source.device, facts: source.facts, warnings: source.warnings,
@@ -47,14 +48,13 @@ extension SourceEndpoint {
 }
 
 extension TargetEndpoint {
-    /// One that is not written to, and has not been through the gate.
+    /// A target that is only compared and did not pass a gate.
     init(comparedOnly end: SourceEndpoint) {
         self.init(
             device: end.device, sizeBefore: end.facts.size, wasCreated: false,
             warnings: end.warnings, isRotational: end.isRotational, remote: end.remote)
     }
 
-    /// A file of a pdiffcopy server.
     fileprivate init(_ target: PdiffcopyServer.Target, isDryRun: Bool) {
         self.init(
             device: target.device, sizeBefore: target.sizeBefore,
@@ -63,14 +63,13 @@ extension TargetEndpoint {
     }
 }
 
-/// Opens what the user names, wherever it is.
 struct Endpoints {
     private let options: Replication.Options
     private let method: DigestMethod?
     private let isCancelled: @Sendable () -> Bool
     private let events: @Sendable (Replication.Event) -> Void
 
-    /// - Throws: `invalid`, for a digest that is not to be had.
+    /// Throws `invalid` if the digest is not available.
     init(
         _ options: Replication.Options, isCancelled: @escaping @Sendable () -> Bool,
         _ events: @escaping @Sendable (Replication.Event) -> Void
@@ -81,18 +80,16 @@ struct Endpoints {
         method = try options.digestMethod()
     }
 
-    /// Opens a source, or one side of a comparison.
-    ///
     /// - Parameters:
     ///   - text: a selector or URL.
-    ///   - block: what the other side makes of the block size, in bytes; `nil` where it is not
-    ///     known yet.
-    /// - Returns: the open device.
-    /// - Throws: why it cannot be opened.
-    func source(_ text: String, block: Int? = nil) throws(ReplicationError) -> SourceEndpoint {
+    ///   - block: the block size in bytes that suits the other side; `nil` if it is unknown.
+    ///   - purpose: ignored for a device on a server.
+    func source(
+        _ text: String, block: Int? = nil, for purpose: ReadPurpose = .source
+    ) throws(ReplicationError) -> SourceEndpoint {
         do throws(ProbeError) {
             guard let location = remote(text) else {
-                let source = try openSource(text)
+                let source = try openSource(text, for: purpose)
                 return SourceEndpoint(
                     device: source.device, facts: source.facts, warnings: source.warnings,
                     isRotational: source.isRotational)
@@ -113,30 +110,57 @@ struct Endpoints {
         }
     }
 
-    /// Opens both sides of a comparison; the one here first, since its transfers bound the blocks.
+    /// Opens both sides of a comparison, the local one first: its alignment limits the block size.
     func pair(
         _ source: String, _ target: String
     ) throws(ReplicationError) -> (source: SourceEndpoint, target: TargetEndpoint) {
         var block = options.wantedBlock
         if remote(source) != nil {
-            let end = try self.source(target)
+            let end = try self.source(target, for: .comparison)
             block = leastCommonMultiple(block, end.device.geometry.alignment)
-            return (try self.source(source, block: block), TargetEndpoint(comparedOnly: end))
+            return (
+                try self.source(source, block: block, for: .comparison),
+                TargetEndpoint(comparedOnly: end)
+            )
         }
-        let first = try self.source(source)
+        let first = try self.source(source, for: .comparison)
         block = leastCommonMultiple(block, first.device.geometry.alignment)
-        return (first, TargetEndpoint(comparedOnly: try self.source(target, block: block)))
+        return (
+            first,
+            TargetEndpoint(comparedOnly: try self.source(target, block: block, for: .comparison))
+        )
     }
 
-    /// Opens a target through the gate: that of this machine, or the server's.
-    ///
+    /// Opens both ends, and retries while the target is busy; between two attempts neither is open.
+    func ends(
+        _ source: String, _ target: String, _ policy: GatePolicy, _ wait: inout BusyWait
+    ) throws(ReplicationError) -> (SourceEndpoint, TargetEndpoint) {
+        while true {
+            var remote: RemoteBlockDevice?
+            do throws(ReplicationError) {
+                var end = try self.source(source)
+                remote = end.remote
+                try options.check(end)
+                let targetEnd = try self.target(target, for: &end, policy: policy)
+                return (end, targetEnd)
+            } catch {
+                remote?.release(isComplete: false)
+                guard wait.pauses(after: error.message, error.cause) else { throw error }
+            }
+        }
+    }
+
+    /// The gate's timeout for a lock or a claim; 0 if everything is retried.
+    private var patience: GatePatience {
+        GatePatience(
+            options.wait == nil ? GatePatience.usual : .zero, isCancelled: isCancelled,
+            report: { [events] in events(.waiting($0)) })
+    }
+
     /// - Parameters:
     ///   - text: a selector or URL.
-    ///   - source: what it is to become equal to; opened again where the block size turns out not
-    ///     to fit the target.
-    ///   - policy: what the user has allowed.
-    /// - Returns: the admitted target.
-    /// - Throws: why it cannot be opened, and the gate's refusal.
+    ///   - source: reopened if its block size does not fit the target.
+    /// - Throws: also the gate's refusal.
     func target(
         _ text: String, for source: inout SourceEndpoint, policy: GatePolicy
     ) throws(ReplicationError) -> TargetEndpoint {
@@ -146,12 +170,14 @@ struct Endpoints {
             }
             let admitted = try SafetyGate.admit(
                 text, source: source.facts, policy: policy,
-                volumes: LocalVolumes(isCancelled: isCancelled))
+                volumes: LVMVolumeManager(isCancelled: isCancelled), patience: patience)
             let target = TargetEndpoint(
                 device: admitted.device, sizeBefore: admitted.sizeBefore,
                 resizeTo: policy.isDryRun ? nil : admitted.resizeTo,
                 resizedTo: admitted.resizeTo, relatives: admitted.relatives,
-                wasCreated: admitted.wasCreated, warnings: admitted.warnings,
+                isReplica: admitted.isReplica, leftovers: admitted.leftovers,
+                wasCreated: admitted.wasCreated,
+                warnings: admitted.warnings,
                 isRotational: admitted.isRotational)
             try fit(&source, to: admitted.device)
             return target
@@ -160,7 +186,7 @@ struct Endpoints {
         }
     }
 
-    /// Opens a source on a server again where its blocks do not fit the target here.
+    /// Reopens a remote source if its blocks do not fit the local target.
     private func fit(
         _ source: inout SourceEndpoint, to target: any BlockDevice
     ) throws(ProbeError) {
@@ -173,6 +199,13 @@ struct Endpoints {
         remote.release(isComplete: false)
         let device = try RemoteBlockDevice(
             remote.server, for: .init(mode: .read, block: block), digest: method)
+        guard device.record.size == remote.record.size else {
+            throw .failed(
+                .network(
+                    device.name, "open",
+                    reason: "its size has changed from \(remote.record.size) to "
+                        + "\(device.record.size) bytes between two requests"))
+        }
         source.device = device
         source.remote = device
     }
@@ -207,11 +240,11 @@ struct Endpoints {
         return TargetEndpoint(
             device: device, sizeBefore: record.sizeBefore ?? record.size,
             resizeTo: isCut && !policy.isDryRun ? record.resizeTo : nil,
-            resizedTo: record.resizeTo, wasCreated: record.created ?? false,
+            resizedTo: record.resizeTo, isReplica: record.replica ?? false,
+            wasCreated: record.created ?? false,
             warnings: Self.warnings(of: device), isRotational: record.rotational, remote: device)
     }
 
-    /// What the user wants of a server of pdiffcopy.
     private func wishes(alignment: Int) -> PdiffcopyServer.Wishes {
         PdiffcopyServer.Wishes(
             block: leastCommonMultiple(
@@ -220,7 +253,7 @@ struct Endpoints {
     }
 
     private func remote(_ text: String) -> RemoteLocation? {
-        // What it is not has been said when the options were looked at.
+        // The check of the options has reported a wrong location.
         guard case .remote(let location)? = try? Location(text) else { return nil }
         return location
     }
@@ -235,10 +268,10 @@ struct Endpoints {
         settings.token = options.access.token
         settings.trust = options.serverTrust
         settings.ssh = options.sshSettings(isTarget: isTarget)
+        settings.claims = usualRuntimeDirectory()
         return try RemoteServer(location, settings)
     }
 
-    /// The server's warnings, as the user of this side is to see them.
     private static func warnings(of device: RemoteBlockDevice) -> [String] {
         device.record.warnings.map { "\(device.name): \($0)" }
     }

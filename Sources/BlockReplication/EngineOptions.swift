@@ -1,14 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockClient
 internal import BlockDevices
+internal import DeviceProbe
 internal import Glibc
 package import SyncEngine
 
 extension Replication.Options {
-    /// What the engine is asked to do; the user is told what the devices are like.
-    ///
-    /// - Throws: `invalid`, when the options do not fit the devices.
+    /// Throws `invalid` if the options do not fit the source, before the gate creates a target.
+    func check(_ source: SourceEndpoint) throws(ReplicationError) {
+        _ = try movedTable(of: source)
+        // Without a block size of the user, the target may have a better one.
+        guard blockSize != nil else { return }
+        _ = try threads(
+            layout: try layout(for: [source.device]) { _ in }, isRotational: source.isRotational,
+            isRemote: source.device is any RemoteDevice)
+    }
+
+    /// Throws `invalid` if the options do not fit the devices.
     func forEngine(
         _ action: Replication.Action, _ source: SourceEndpoint, _ target: TargetEndpoint,
         _ events: (Replication.Event) -> Void
@@ -22,16 +32,46 @@ extension Replication.Options {
             concurrency: try threads(
                 layout: layout, isRotational: source.isRotational || target.isRotational,
                 isRemote: devices.contains { $0 is any RemoteDevice }))
+        options.skipsUnreadable = skipsUnreadable
         guard action != .compare else { return options }
         options.wholeFile = wholeFile
         options.isDryRun = action == .dryRun
-        options.skipsUnreadable = skipsUnreadable
         options.verifies = verifies
         options.resizeTo = target.resizeTo
+        // The limit was checked in the lost session.
+        options.endsWhenLost = maximumChange != nil
+        options.tail = target.leftovers.map {
+            Patch([UInt8](repeating: 0, count: $0.length), at: $0.offset)
+        }
         return options
     }
 
-    /// The block size asked for, raised where a device cannot transfer so little.
+    /// The GPT whose backup is moved; `nil` if that is not wanted.
+    private func movedTable(of source: SourceEndpoint) throws(ReplicationError) -> Signature? {
+        guard movesBackupTable else { return nil }
+        guard let table = source.facts.content.partitionTable, table.type == "gpt" else {
+            throw ReplicationError(
+                .invalid, "\(source.facts.name): has no GPT to move the backup of")
+        }
+        return table
+    }
+
+    /// The change that moves the backup of the source's GPT; `nil` if that is not wanted or not
+    /// needed.
+    func movedBackup(
+        _ source: SourceEndpoint, _ target: TargetEndpoint
+    ) throws(ReplicationError) -> MovedBackup? {
+        guard let table = try movedTable(of: source) else { return nil }
+        guard target.device.geometry.size > source.facts.size else { return nil }
+        guard !(target.device is PdiffcopyDevice) else {
+            throw ReplicationError(
+                .invalid,
+                "\(target.device.name): a server of pdiffcopy writes nothing behind the replica")
+        }
+        return try MovedBackup(source.device, sector: table.sectorSize, target: target.device)
+    }
+
+    /// The user's block size, raised if a device cannot transfer so little.
     private func layout(
         for devices: [any BlockDevice], _ events: (Replication.Event) -> Void
     ) throws(ReplicationError) -> BlockLayout {
@@ -53,17 +93,13 @@ extension Replication.Options {
         return BlockLayout(block: block)
     }
 
-    /// How many threads: as asked, or what was measured to be best.
+    /// The user's number of threads, or the best one in measurements.
     ///
-    /// Blocking reads need several threads a processor to keep it and the disk busy
-    /// (`tools/bench local`); a rotational disk only seeks more. Their buffers bound the memory.
+    /// Blocking reads need several threads for each processor to keep it and the disk busy
+    /// (`tools/bench local`). On a rotational disk more threads only seek more. If a side is on a
+    /// server, half of the threads wait for it. The buffers limit the number.
     ///
-    /// - Parameters:
-    ///   - layout: the buffers' size.
-    ///   - isRotational: one of the devices is.
-    ///   - isRemote: one of the devices is on a server: half of the threads wait for it.
-    /// - Returns: at least 1.
-    /// - Throws: `invalid`, when the buffers of so many threads would be too large.
+    /// - Throws: `invalid` if the buffers for the user's number would be too large.
     package func threads(
         layout: BlockLayout, isRotational: Bool, isRemote: Bool
     ) throws(ReplicationError) -> Int {
@@ -84,22 +120,14 @@ extension Replication.Options {
         return max(1, min(wanted, affordable))
     }
 
-    /// Bytes that all buffers together take at most, unless the user asks for more threads.
+    /// Bytes of all buffers at most, unless the user chooses the number of threads.
     private static let bufferMemory = 40 << 20
 
-    /// Bytes that they may take if he does.
+    /// Bytes of all buffers at most if the user chooses the number of threads.
     private static let largestBufferMemory = 2 << 30
 }
 
-/// The smallest number that both divide.
-func leastCommonMultiple(_ first: Int, _ second: Int) -> Int {
-    var (a, b) = (first, second)
-    while b != 0 { (a, b) = (b, a % b) }
-    return first / a * second
-}
-
 extension BlockDevice {
-    /// How the device is accessed.
     fileprivate var accessNote: String {
         let way = (self as? ImageFile)?.isDirect == false ? "buffered (no direct I/O)" : "direct"
         return "\(name): \(geometry.size) bytes, \(way) I/O, "

@@ -9,73 +9,90 @@ internal import SyncEngine
 internal import WireProtocol
 
 extension Replication {
-    /// How two devices are compared and made equal.
     public struct Options: Sendable {
-        /// What happens to a target of another size than the source's.
+        /// The handling of a target whose size differs from the source's.
         public enum SizePolicy: String, CaseIterable, Sendable {
             /// Sizes must be equal.
             case refuse
             /// The target gets the source's size.
             case resize
-            /// A larger target is accepted and its tail left alone.
+            /// A larger target is accepted, and its tail is not changed.
             case prefix
         }
 
-        /// Unit of comparison and transfer in bytes, a multiple of 512 up to 16 MiB.
+        /// The unit of comparison and transfer in bytes, a multiple of 512 up to 16 MiB, 4 KiB by
+        /// default.
         ///
-        /// 4 KiB by default. It is raised where a device cannot transfer so little.
+        /// It is raised if a device cannot transfer so little.
         public var blockSize: Int?
-        /// The digest that a device on a server is compared by, any that libcrypto has; `nil` for
-        /// the fastest that both sides have.
+        /// The digest for comparisons with a server, any of libcrypto; `nil` for the fastest on
+        /// both sides.
         public var digest: String?
-        /// Worker threads, 1 to 256, each with a connection of its own where a server takes part;
-        /// `nil` for what suits the machine and the devices.
+        /// Worker threads, 1 to 256, each with its own connection to a server; `nil` to suit the
+        /// machine and the devices.
         public var concurrency: Int?
-        /// Write everything without comparing.
+        /// Writes everything without comparing.
         public var wholeFile = false
-        /// Read both sides again after the flush and compare.
+        /// Reads and compares both sides again after the flush.
         public var verifies = false
-        /// Leave unreadable blocks of the source out instead of failing.
+        /// Skips unreadable blocks of the source instead of failing.
         public var skipsUnreadable = false
-        /// What happens to a target of another size; `nil` for `refuse` where it is a block device
-        /// and `resize` for an image.
+        /// The handling of another size; `nil` for `refuse` with a block device and `resize` with
+        /// an image.
         ///
-        /// Of a comparison only `prefix` counts: a larger target may be equal.
+        /// A comparison uses only `prefix`, with which a larger target may be equal.
         public var sizePolicy: SizePolicy?
-        /// Write even though something else than the source is on the target.
+        /// Writes even if the target contains something else than the source.
         public var overwrites = false
-        /// Cut a logical volume that is larger than the source needs; with `sizePolicy` `resize`.
+        /// Writes nothing if more than this percentage of the target would change, 0 to 100.
+        ///
+        /// It is `nil` for no limit. Both sides are compared once more for it, before the first
+        /// write.
+        public var maximumChange: Double?
+        /// Puts the backup of the source's GPT at the end of a larger target, with `sizePolicy`
+        /// `prefix`.
+        ///
+        /// The target's header then contains the new place, which a comparison with this option
+        /// accepts.
+        public var movesBackupTable = false
+        /// Shrinks a logical volume that is larger than the source needs, with `sizePolicy`
+        /// `resize`.
         public var shrinksVolume = false
-        /// Make a logical volume that is not there: `group/volume`, a thin one with `@pool` behind.
+        /// Creates a missing logical volume `group/volume`, or a thin one with `@pool` behind.
         public var createsVolume = false
-        /// Take a snapshot of this name of a logical volume before it is written.
+        /// Takes a snapshot with this name of a logical volume before writing to it.
         public var targetSnapshot: String?
-        /// Date the snapshots of that name, and keep so many of them, at least 1.
+        /// Adds the date to the names of these snapshots, and keeps this many of them, at least 1.
         public var keptSnapshots: Int?
-        /// What goes over the network at most, at least 1024; `nil` for no limit.
+        /// The time to wait for a target that is mounted, claimed, locked, or in another client's
+        /// session.
+        ///
+        /// With `nil` it is ten seconds, and only for locks and claims.
+        public var wait: Duration?
+        /// Maximum bytes a second over the network, at least 1024; `nil` for no limit.
         public var bytesPerSecond: Int?
-        /// How servers are reached.
         public var access = Access()
 
         public init() {}
     }
 
-    /// What shows a server who asks, and by what it is known itself; files are in PEM.
+    /// Credentials for servers, and those expected of them, in PEM files.
     public struct Access: Sendable {
-        /// `nil` for none; it goes to the server only.
+        /// The token, which is sent only to the server; `nil` for none.
         public var token: String?
-        /// File of those who sign servers' certificates; `nil` for those of the system.
+        /// A file with the authorities that sign servers' certificates; `nil` for the system's.
         public var authorities: String?
-        /// File with the certificate of this side.
+        /// A file with the certificate of this side.
         public var certificate: String?
-        /// File with its key.
+        /// A file with its key.
         public var key: String?
-        /// `sha256//` and the base64 of the digest of the server's public key; without
-        /// `authorities` it takes their place.
+        /// `sha256//` and the base64 digest of the server's public key.
+        ///
+        /// Without `authorities`, the client checks only this key, and no authority.
         public var pinnedPublicKey: String?
-        /// The program that reaches servers of `ssh://`, and its first arguments.
+        /// The program that connects to `ssh://` servers, and its first arguments.
         public var sshCommand = ["ssh"]
-        /// What the shell over there is to start.
+        /// The command that the shell on the server starts.
         public var remoteCommand = "blkferry"
 
         public init() {}
@@ -83,9 +100,7 @@ extension Replication {
 }
 
 extension Replication.Options {
-    /// Makes sure that options and locations are such as can be used.
-    ///
-    /// - Throws: `invalid`, the first thing that is wrong.
+    /// Throws `invalid` with the first fault in the options and locations.
     package func check(source: String, target: String) throws(ReplicationError) {
         if let size = blockSize {
             guard BlockLayout.blockSizes.contains(size), size % 512 == 0 else {
@@ -95,8 +110,20 @@ extension Replication.Options {
         if let concurrency, !(1...256).contains(concurrency) {
             throw invalid("concurrency \(concurrency): must be from 1 to 256")
         }
+        if let wait, wait < .zero { throw invalid("wait: must not be negative") }
         if let rate = bytesPerSecond, rate < 1024 {
             throw invalid("bwlimit \(rate): must be at least 1024 bytes a second")
+        }
+        if let limit = maximumChange {
+            guard (0...100).contains(limit) else {
+                throw invalid("max-change \(limit): must be from 0 to 100 percent")
+            }
+            guard !wholeFile else {
+                throw invalid("max-change: does not go with whole-file, which compares nothing")
+            }
+        }
+        if movesBackupTable && sizePolicy != .prefix {
+            throw invalid("move backup GPT: goes with size policy prefix only")
         }
         if let snapshot = targetSnapshot,
             !VolumePlace.isName(snapshot) || VolumePlace.isReserved(snapshot)
@@ -104,12 +131,19 @@ extension Replication.Options {
             throw invalid("snapshot \(snapshot): is no name that a logical volume can have")
         }
         if let kept = keptSnapshots {
-            guard targetSnapshot != nil else { throw invalid("keep \(kept): of no snapshot") }
+            guard targetSnapshot != nil else {
+                throw invalid("keep \(kept): goes with a target snapshot only")
+            }
             guard kept > 0 else { throw invalid("keep \(kept): must be at least 1") }
         }
         var remoteCount = 0
         for text in [source, target] {
             guard !text.isEmpty else { throw invalid("a location is empty") }
+            guard text != "-" else {
+                throw invalid(
+                    "-: standard input and output are no devices: name a device or an image; "
+                        + "./- is the file of that name")
+            }
             do throws(WireError) {
                 guard case .remote(let location) = try Location(text) else { continue }
                 guard location.selector != nil else {
@@ -129,15 +163,15 @@ extension Replication.Options {
         ReplicationError(.invalid, message)
     }
 
-    /// The unit of comparison that the user wants, in bytes.
+    /// The block size in bytes, or its default.
     var wantedBlock: Int { blockSize ?? BlockLayout.defaultBlock }
 
-    /// What the gate is to allow.
     package func policy(isDryRun: Bool) -> GatePolicy {
         var policy = GatePolicy(
             sizePolicy: sizePolicy.flatMap { DeviceProbe.SizePolicy(rawValue: $0.rawValue) },
             overwrite: overwrites, isDryRun: isDryRun)
         policy.shrinks = shrinksVolume
+        policy.movesBackup = movesBackupTable
         policy.creates = createsVolume
         policy.snapshot = targetSnapshot.map { TargetSnapshot(name: $0, keeps: keptSnapshots) }
         return policy

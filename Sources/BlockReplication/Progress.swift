@@ -4,9 +4,8 @@
 package import SyncEngine
 
 extension Replication {
-    /// How far a run is; each figure is right by itself, they need not belong to one instant.
+    /// The progress of a run; its figures may be of slightly different moments.
     public struct Progress: Hashable, Sendable {
-        /// What a run is doing.
         public enum Phase: String, Hashable, Sendable {
             case sync
             case compare
@@ -17,11 +16,11 @@ extension Replication {
         public var phase: Phase
         /// Bytes of this phase that need no more work.
         public var done: Int
-        /// Bytes of this phase in all.
+        /// All bytes of this phase.
         public var total: Int
         /// Bytes found to differ so far.
         public var different: Int
-        /// Since the phase began.
+        /// Since the start of the phase.
         public var seconds: Double
 
         package init(_ progress: RunControl.Progress) {

@@ -10,13 +10,11 @@ internal import SyncEngine
 internal import SystemPackage
 internal import WireProtocol
 
-/// What a run leaves behind, so that the next one knows whether the target is still what this one
-/// has made of it. Both sides are open.
+/// Lets the next run find out whether the target has been changed; both sides are open.
 extension Replication {
-    /// Names the target, whatever it holds: 32 hexadecimal digits.
+    /// The target's identity: 32 hexadecimal digits that do not depend on its content.
     ///
-    /// - Returns: the same for the same device, as long as it is reached in the same way.
-    /// - Throws: where it cannot be looked at.
+    /// It is the same for the same device while the user reaches it in the same way.
     package func targetIdentity() throws(ReplicationError) -> String {
         if let remote = targetEnd.remote {
             return try name(of: ["url", target, remote.record.device])
@@ -33,23 +31,19 @@ extension Replication {
         return try name(of: ["here", stableName])
     }
 
-    /// Changes when anybody writes to the target: 32 hexadecimal digits.
+    /// A text that changes with the target's persistent change counter; `nil` if there is none.
     ///
-    /// It is made of what the kernel counts on a block device, or of an image's time of change; so
-    /// it also changes where that begins anew, with a boot or when the device is attached again.
+    /// It also changes when the counter restarts, with a boot or when the device is attached again.
     ///
-    /// - Parameter isFound: as the target was found, where a server has made it larger since.
-    /// - Returns: the mark; `nil` where the target has nothing of the kind, such as with kernels
-    ///   that do not number disks: a count of the same height may then be that of another life.
-    /// - Throws: where it cannot be asked.
-    package func targetMark(asFound isFound: Bool = false) throws(ReplicationError) -> String? {
+    /// - Parameter isFound: uses the counter from before the server enlarged the target.
+    package func targetMark(asFound isFound: Bool = false) throws(ReplicationError) -> TargetMark? {
         let host: HostRecord?
-        let marks: [Int]?
+        let counter: ChangeCounter?
         if let remote = targetEnd.remote {
-            if isFound, let before = remote.record.stampBefore {
-                marks = before
+            if isFound, let marks = remote.record.stampBefore {
+                counter = ChangeCounter(marks, since: remote.record.stampBeforeSince)
             } else {
-                do throws(IOError) { marks = try remote.currentMarks() } catch {
+                do throws(IOError) { counter = try remote.currentCounter() } catch {
                     throw ReplicationError(error)
                 }
             }
@@ -57,34 +51,42 @@ extension Replication {
         } else if isPdiffcopyTarget {
             return nil
         } else {
-            marks = targetEnd.device.lastingStamp()?.marks
+            counter = targetEnd.device.persistentChangeCounter()
             host = try hostRecord()
         }
-        guard let marks, let host else { return nil }
-        let numbers = [host.device, host.fileSystem, host.inode].map { "\($0 ?? 0)" }
-        return try name(of: [host.boot] + numbers + marks.map { "\($0)" })
+        guard let counter, let host else { return nil }
+        let numbers =
+            [host.device, host.fileSystem, host.inode].map { "\($0 ?? 0)" } + ["\(host.born ?? 0)"]
+        func text(_ marks: [Int]) throws(ReplicationError) -> String {
+            try name(of: [host.boot] + numbers + marks.map { "\($0)" })
+        }
+        var equivalents: Set<String> = []
+        for marks in counter.equivalents { equivalents.insert(try text(marks)) }
+        return TargetMark(text: try text(counter.marks), equivalents: equivalents)
     }
 
-    /// Whether nobody kept others from writing to the target for a while: a server has ended, or has
-    /// heard nothing for too long.
-    package var hasLostTarget: Bool { targetEnd.remote?.wasReopened ?? false }
+    /// Why the target has no persistent change counter; `nil` if the reason is unknown.
+    package var reasonForNoMark: String? {
+        targetEnd.remote == nil ? targetEnd.device.reasonForNoCounter : nil
+    }
 
-    /// Whether the target has, or gets, another size than it was found with.
+    /// Whether other programs could write to the target for a while, because the server ended or
+    /// the session timed out.
+    package var hasLostTarget: Bool { targetEnd.remote?.hasGap ?? false }
+
     package var isTargetResized: Bool {
         targetEnd.resizedTo != nil || targetEnd.device.geometry.size != targetEnd.sizeBefore
     }
 
-    /// Puts on the medium what anybody has written to the target.
-    ///
-    /// - Throws: what the device says.
+    /// Flushes the target, including what other programs wrote.
     package func flushTarget() throws(ReplicationError) {
         do throws(IOError) { try targetEnd.device.flush() } catch { throw ReplicationError(error) }
     }
 
-    /// A server of pdiffcopy tells nothing of the kind.
+    /// A pdiffcopy server has no change counter.
     private var isPdiffcopyTarget: Bool { targetEnd.device is PdiffcopyDevice }
 
-    /// The target without the pool that it is to be made in.
+    /// The target without the pool in which it is to be created.
     private var localTarget: String {
         (options.createsVolume ? VolumePlace(target)?.selector : nil) ?? target
     }
@@ -102,33 +104,29 @@ extension Replication {
                 ? DeviceIdentity.device(status.device)
                 : .image(
                     FileIdentity(fileSystem: status.fileSystem, inode: status.inode), path: path)
-            return HostRecord(identity, boot: boot)
+            return HostRecord(identity, boot: boot, born: status.born)
         } catch {
             throw ReplicationError(error)
         }
     }
 
-    /// The first half of the SHA-256 of words that none of them can imitate.
+    /// Half of the SHA-256 of words; their lengths keep different lists of words distinct.
     private func name(of words: [String]) throws(ReplicationError) -> String {
         let text = words.map { "\($0.utf8.count):\($0)" }.joined(separator: ",")
         return hexadecimal(try digest(of: Array(text.utf8)).prefix(16))
     }
 
-    /// One of the two devices.
     package enum Side: Sendable { case source, target }
 
-    /// The SHA-256, hexadecimal, of a seeded sample of a device, as long as the source.
+    /// The SHA-256 of a sample of a device, in hexadecimal.
     ///
     /// - Parameters:
-    ///   - side: which device.
     ///   - seed: determines the places.
-    ///   - size: bytes of the device that the places are chosen of.
-    /// - Returns: the digest of all places one after the other.
-    /// - Throws: what reading says.
+    ///   - size: the bytes from which the places are chosen.
     package func root(
         of side: Side, seed: UInt64, size: Int
     ) throws(ReplicationError) -> String {
-        let device = side == .source ? sourceEnd.device : targetEnd.device
+        let device = side == .source ? comparedDevices.source : comparedDevices.target
         let plan = SamplePlan(size: size, oneIn: 512, atMost: 256, seed: seed)
         let alignment = device.geometry.alignment
         let buffer = AlignedBuffer(count: SamplePlan.region + 2 * max(alignment, 4096))
@@ -151,37 +149,59 @@ extension Replication {
         return hexadecimal(try digest(of: digests))
     }
 
-    /// Compares places at random, other ones each time; nothing is written.
+    /// Compares random places, different ones each time.
     ///
     /// - Parameters:
-    ///   - size: bytes of both devices that the places are chosen of.
-    ///   - share: one in so many of their bytes is compared.
-    ///   - isWanted: tells of a place, in bytes, whether to compare it.
-    /// - Returns: where the two differ, in bytes; the first of such places.
-    /// - Throws: what reading says.
+    ///   - size: the bytes of both devices from which the places are chosen.
+    ///   - share: compares about one byte in this number.
+    ///   - isWanted: whether to compare a place, in bytes.
     package func sampleDifferences(
         size: Int, oneIn share: Int, where isWanted: (Range<Int>) -> Bool = { _ in true }
     ) throws(ReplicationError) -> [Range<Int>] {
+        try sample(size: size, oneIn: share, atMost: 1024, where: isWanted)?
+            .firstDifferences.map { $0.offset..<$0.end } ?? []
+    }
+
+    /// Compares at most `most` random places; `nil` if no place is wanted.
+    func sample(
+        size: Int, oneIn share: Int, atMost most: Int,
+        where isWanted: (Range<Int>) -> Bool = { _ in true }
+    ) throws(ReplicationError) -> SyncReport? {
         var generator = SystemRandomNumberGenerator()
-        let plan = SamplePlan(size: size, oneIn: share, atMost: 1024, seed: generator.next())
-        // The engine compares whole regions, which are larger than places where blocks are.
+        let plan = SamplePlan(size: size, oneIn: share, atMost: most, seed: generator.next())
+        // The engine compares whole regions, which exceed the places if blocks do.
         let region = engineOptions.layout.region
         let places = plan.ranges.map { ByteRange($0.lowerBound, to: $0.upperBound) }
             .rounded(to: region, limit: sourceEnd.device.geometry.size)
             .flatMap { $0.pieces(of: region) }
             .filter { isWanted($0.offset..<$0.end) }
-        guard !places.isEmpty else { return [] }
+        guard !places.isEmpty else { return nil }
         var options = engineOptions
         options.changes = places
         let result = SyncEngine.compare(
-            source: sourceEnd.device, target: targetEnd.device, options: options,
+            source: comparedDevices.source, target: comparedDevices.target, options: options,
             control: RunControl())
         if let failure = result.failure { throw ReplicationError(failure) }
-        return result.firstDifferences.map { $0.offset..<$0.end }
+        return result
     }
 }
 
-/// The SHA-256.
+/// A target's persistent change counter, as a replica record keeps it.
+package struct TargetMark: Hashable, Sendable {
+    /// 32 hexadecimal digits.
+    package let text: String
+    /// Texts, including this one, that prove that no program wrote in between.
+    let equivalents: Set<String>
+
+    package init(text: String, equivalents: Set<String>) {
+        self.text = text
+        self.equivalents = equivalents
+    }
+
+    /// Whether it is proved that no program wrote since the change counter had this text.
+    package func isUnchanged(since text: String) -> Bool { equivalents.contains(text) }
+}
+
 private func digest(of bytes: [UInt8]) throws(ReplicationError) -> [UInt8] {
     do throws(DigestError) { return try sha256(of: bytes) } catch {
         throw ReplicationError(.invalid, "\(error.object): \(error.operation): \(error.reason)")

@@ -5,40 +5,38 @@ internal import BlockClient
 package import BlockDevices
 package import DeviceProbe
 internal import Glibc
-internal import LinuxIO
+package import LinuxIO
 package import SyncEngine
 internal import Synchronization
 
-/// Makes one device the exact replica of another, moving only what differs; or compares the two.
+/// Makes one device the exact replica of another, transferring only differences, or compares them.
 ///
-/// Each of the two is named as on the command line: a path, `UUID=`, `LABEL=`, `PARTUUID=`,
-/// `PARTLABEL=` or `LVUUID=` and a value, or a URL of `http`, `https` or `ssh`; one of them at least is
-/// on this machine.
+/// Both are named as on the command line: a path, `UUID=`, `LABEL=`, `PARTUUID=`, `PARTLABEL=` or
+/// `LVUUID=` and a value, or a URL of `http`, `https` or `ssh`. At least one is on this machine.
 ///
 ///     let replication = try Replication(from: "/dev/vg0/snapshot", to: "https://host/UUID=…")
 ///     let report = replication.run { print("\($0.done) of \($0.total)") }
 ///     guard report.isDone else { … }
 ///
-/// Both devices are open, and the target is claimed, for as long as this object lives; on a server,
-/// until the run has ended. Calls block; the work is that of threads of its own, in which all signals are
-/// blocked.
+/// Both devices are open, and the target is claimed, while this object exists, or on a server until
+/// the run ends. Calls block. The work runs in threads with all signals blocked.
 public final class Replication: Sendable {
-    /// What is to be done.
     public enum Action: Hashable, Sendable {
         /// The target is made equal to the source.
         case synchronize
-        /// Nothing is written; the target is judged as if it were.
+        /// Nothing is written, but the safety gate checks the target.
         case dryRun
         /// The two are compared and nothing is written; the target may be in use.
         case compare
     }
 
-    /// Something that the user should know before or while the work is done.
     public enum Event: Hashable, Sendable {
-        /// One line: the work goes on, and may not come to what was meant.
+        /// One line; the work continues, but its result may not be as intended.
         case warning(String)
-        /// One line: for those who want to know more.
+        /// One line with details.
         case note(String)
+        /// One line about what the work waits for before it starts.
+        case waiting(String)
     }
 
     public let action: Action
@@ -47,26 +45,22 @@ public final class Replication: Sendable {
     public let options: Options
 
     let events: @Sendable (Event) -> Void
-    /// Watched and cancelled through this.
     package let control: RunControl
     let sourceEnd: SourceEndpoint
     let targetEnd: TargetEndpoint
     let engineOptions: SyncOptions
+    /// Warnings from before the first write.
+    let earlyWarnings = Mutex<[String]>([])
+    private let movedBackup: MovedBackup?
     private let openSeconds: Double
     private let hasBegun = Atomic(false)
 
-    /// Opens both devices; the target goes through the safety gate, here or on its server.
+    /// Opens both devices; the target passes the safety gate, here or on its server.
     ///
-    /// Nothing has been written when this throws, and nothing but an image that was not there has
-    /// been created when it returns.
+    /// If it throws, nothing has been written. If it returns, a missing image or logical volume may
+    /// have been created, and a server may have extended an image.
     ///
-    /// - Parameters:
-    ///   - action: what is to be done.
-    ///   - source: what is read.
-    ///   - target: what is made equal to it, or compared with it.
-    ///   - options: how.
-    ///   - events: told what the user should know, in any thread, until the run has ended.
-    /// - Throws: why it cannot be done.
+    /// - Parameter events: called in any thread until the run ends.
     public convenience init(
         _ action: Action = .synchronize, from source: String, to target: String,
         options: Options = Options(), events: @escaping @Sendable (Event) -> Void = { _ in }
@@ -75,7 +69,7 @@ public final class Replication: Sendable {
             action, from: source, to: target, options: options, control: RunControl(), events)
     }
 
-    /// The same, under a control that is there before the devices are open.
+    /// Does the same with a control that exists before the devices are open.
     package init(
         _ action: Action, from source: String, to target: String, options: Options,
         control: RunControl, _ events: @escaping @Sendable (Event) -> Void
@@ -84,23 +78,23 @@ public final class Replication: Sendable {
         let start = clock.now
         try options.check(source: source, target: target)
         let endpoints = try Endpoints(options, isCancelled: { control.isCancelled }, events)
-        var sourceEnd: SourceEndpoint
+        let sourceEnd: SourceEndpoint
         let targetEnd: TargetEndpoint
         if action == .compare {
             (sourceEnd, targetEnd) = try endpoints.pair(source, target)
         } else {
-            sourceEnd = try endpoints.source(source)
-            do throws(ReplicationError) {
-                targetEnd = try endpoints.target(
-                    target, for: &sourceEnd, policy: options.policy(isDryRun: action == .dryRun))
-            } catch {
-                sourceEnd.remote?.release(isComplete: false)
-                throw error
-            }
+            let policy = options.policy(isDryRun: action == .dryRun)
+            var wait = BusyWait(options.wait, control, events)
+            (sourceEnd, targetEnd) = try endpoints.ends(source, target, policy, &wait)
         }
         do throws(ReplicationError) {
-            engineOptions = try options.forEngine(action, sourceEnd, targetEnd, events)
+            var engineOptions = try options.forEngine(action, sourceEnd, targetEnd, events)
+            movedBackup = try options.movedBackup(sourceEnd, targetEnd)
+            engineOptions.tail += movedBackup?.backup ?? []
+            self.engineOptions = engineOptions
         } catch {
+            // Only a server has extended it already.
+            if action == .synchronize { _ = targetEnd.giveSizeBack() }
             sourceEnd.remote?.release(isComplete: false)
             targetEnd.remote?.release(isComplete: false)
             throw error
@@ -118,25 +112,22 @@ public final class Replication: Sendable {
 
     deinit { release(isDone: false) }
 
-    /// Ends the run when the windows in work are finished, the target flushed; a second run
-    /// finishes the job.
+    /// Ends the run after the windows in progress, and flushes the target; another run completes
+    /// the job.
     public func cancel() { control.cancel() }
 
     public var isCancelled: Bool { control.isCancelled }
 
-    /// What the source was like when it was opened.
+    /// The facts about the source from when it was opened.
     package var sourceFacts: SourceFacts { sourceEnd.facts }
 
-    /// How far the run is.
     public var progress: Progress { Progress(control.progress) }
 
-    /// Does the work, once; what fails is told in the report, since a run that failed may have
-    /// written.
+    /// Does the work once; the report contains the errors, because a failed run may have written.
     ///
     /// - Parameters:
     ///   - interval: between two calls of `progress`.
-    ///   - progress: told how far it is, in a thread of its own; not any more when this returns.
-    /// - Returns: what was done.
+    ///   - progress: called in its own thread, but not after this returns.
     public func run(
         every interval: Duration = .milliseconds(200),
         progress: (@Sendable (Progress) -> Void)? = nil
@@ -150,70 +141,123 @@ public final class Replication: Sendable {
         return report
     }
 
-    /// Does the work, once.
+    /// Does the work once.
     ///
     /// - Parameters:
-    ///   - changes: where the two may differ, in bytes: ascending, apart from each other; `nil` for
-    ///     everywhere. All else is neither read nor written.
-    ///   - stamp: of the source, from before `changes` were asked for: what is written after that
-    ///     may not be among them.
-    ///   - end: called when the target is flushed, and is still open; returns whether the run counts,
-    ///     which one that is not done never does: else older snapshots of the target stay.
-    /// - Returns: what was done.
+    ///   - changes: the only ranges that may differ, in bytes, ascending and disjoint; `nil` for
+    ///     all. All other bytes are neither read nor written.
+    ///   - stamp: the source's change counter from before `changes` were determined, which may lack
+    ///     later writes.
+    ///   - begin: called before the first write, once nothing has refused the run; an error that it
+    ///     returns ends the run.
+    ///   - end: called after the flush, while the target is open; returns whether the run counts.
+    ///     If it does not count or is not complete, older snapshots of the target stay.
     package func run(
-        changes: [ByteRange]?, since stamp: ContentStamp? = nil, end: (SyncReport) -> Bool
+        changes: [ByteRange]?, since stamp: ChangeCounter? = nil,
+        begin: () -> IOError? = { nil }, end: (SyncReport) -> Bool
     ) -> Report {
         precondition(!hasBegun.exchange(true, ordering: .relaxed), "a replication runs once")
-        return perform(changes, since: stamp, end)
+        return perform(changes, since: stamp, begin, end)
     }
 
-    /// Changes when somebody writes to the source.
-    package func sourceStamp() -> ContentStamp? { sourceEnd.device.contentStamp() }
+    package func sourceChangeCounter() -> ChangeCounter? { sourceEnd.device.changeCounter() }
 
     private func perform(
-        _ changes: [ByteRange]? = nil, since stamp: ContentStamp? = nil,
-        _ end: (SyncReport) -> Bool = { _ in true }
+        _ changes: [ByteRange]? = nil, since stamp: ChangeCounter? = nil,
+        _ begin: () -> IOError? = { nil }, _ end: (SyncReport) -> Bool = { _ in true }
     ) -> Report {
-        let (source, target) = (sourceEnd.device, targetEnd.device)
+        let expected = expectedChange(changes)
+        if let ending = expected.ending {
+            return ended(ending, isDone: false, refusal: expected.refusal)
+        }
+        if let failure = begin() {
+            var ending = SyncReport(
+                size: sourceEnd.facts.size, blockSize: engineOptions.layout.block)
+            ending.failure = failure
+            return ended(ending, isDone: false, refusal: nil)
+        }
+        let (source, target) = comparedDevices
         var engineOptions = engineOptions
         engineOptions.changes = changes
-        engineOptions.sourceStamp = stamp
-        let result =
+        engineOptions.sourceChangeCounter = stamp
+        var result =
             action == .compare
             ? SyncEngine.compare(
                 source: source, target: target, options: engineOptions, control: control)
             : SyncEngine.synchronize(
                 source: source, target: target, options: engineOptions, control: control)
+        let backupDiffers = backupDiffers(&result)
         let counts = end(result)
-        var report = Report(
-            result, action, sourceEnd, targetEnd, sizePolicy: options.sizePolicy,
-            openSeconds: openSeconds)
-        report.closingWarnings = release(isDone: report.isDone && counts)
-        if action == .synchronize { refreshCaches(result) }
+        var refusal: ReplicationError?
+        if action == .dryRun, let limit = options.maximumChange, !targetEnd.wasCreated,
+            result.failure == nil, !result.wasInterrupted
+        {
+            refusal = self.refusal(share(of: result), limit)
+        }
+        var report = ended(result, isDone: counts, refusal: refusal)
+        report.estimatedChange = expected.share.map { $0 * 100 }
+        if let warning = warning(after: expected, result) { report.closingWarnings.append(warning) }
+        if backupDiffers {
+            report.backupTableDiffers = true
+            report.closingWarnings.append("\(self.target): the backup GPT at its end differs")
+        }
+        if action == .synchronize { report.closingWarnings += refreshCaches(result) }
         return report
     }
 
-    /// - Returns: what is to be said about it.
+    /// Whether a run that only compares finds another backup GPT than a sync would write.
+    private func backupDiffers(_ result: inout SyncReport) -> Bool {
+        guard action != .synchronize, let movedBackup, result.failure == nil,
+            !result.wasInterrupted
+        else { return false }
+        do throws(IOError) { return try movedBackup.differs(on: targetEnd.device) } catch {
+            result.failure = error
+            return false
+        }
+    }
+
+    private func ended(
+        _ result: SyncReport, isDone: Bool, refusal: ReplicationError?
+    ) -> Report {
+        var report = Report(
+            result, action, sourceEnd, targetEnd, sizePolicy: options.sizePolicy,
+            openSeconds: openSeconds)
+        report.warnings += earlyWarnings.withLock { $0 }
+        report.refusal = refusal
+        let sizeWarning = sizeWarning(after: result, isRefused: refusal != nil)
+        report.closingWarnings = release(isDone: report.isDone && isDone)
+        if let sizeWarning { report.closingWarnings.append(sizeWarning) }
+        return report
+    }
+
+    /// Both devices, shown as equal devices would be.
+    ///
+    /// If the backup of a GPT is moved, the primary headers differ. The local device then shows the
+    /// header that the other one has, because a server compares its real bytes.
+    var comparedDevices: (source: any BlockDevice, target: any BlockDevice) {
+        let (source, target) = (sourceEnd.device, targetEnd.device)
+        guard let movedBackup else { return (source, target) }
+        return source is any RemoteDevice
+            ? (source, movedBackup.target(target)) : (movedBackup.source(source), target)
+    }
+
     @discardableResult private func release(isDone: Bool) -> [String] {
         sourceEnd.remote?.release(isComplete: isDone)
         if let remote = targetEnd.remote {
             return remote.release(isComplete: isDone).map { "\(remote.name): \($0)" }
         }
-        guard isDone, let volume = targetEnd.device as? VolumeTarget else { return [] }
+        guard isDone, let volume = targetEnd.device as? VolumeDevice else { return [] }
         return volume.finish()
     }
 
-    /// What the kernel knows of the target beside its bytes.
-    private func refreshCaches(_ result: SyncReport) {
+    /// Updates the kernel's caches and partition table of the target, and returns warnings.
+    private func refreshCaches(_ result: SyncReport) -> [String] {
         for relative in targetEnd.relatives {
             BlockSpecialFile.writeBackCache(of: relative, dropping: true)
         }
-        guard let device = targetEnd.device as? BlockSpecialFile, result.tally.extents > 0 else {
-            return
-        }
-        // The kernel still has the partitions of what was there before.
-        if device.rereadPartitions() {
-            events(.note("\(device.name): partition table read again"))
-        }
+        guard let device = targetEnd.device as? BlockSpecialFile else { return [] }
+        let update = KernelPartitions.update(device, wasWritten: result.tally.extents > 0)
+        if update.wasRead { events(.note("\(device.name): partition table read again")) }
+        return update.warning.map { [$0] } ?? []
     }
 }

@@ -4,28 +4,29 @@
 package import DeviceProbe
 package import LinuxIO
 
-/// Why a replication could not be begun, or what was in its way.
+/// Why a replication could not start, or why it failed.
 public struct ReplicationError: Error, Hashable, Sendable {
     public enum Kind: Hashable, Sendable {
         /// An option or a location is wrong.
         case invalid
-        /// The safety gate or the size policy says no; nothing was written.
+        /// The safety gate or the size policy refused; nothing was written.
         case refused
         /// An I/O error on a device.
         case device
-        /// The network, or what the other side said, is in the way.
+        /// The network failed, or the other side broke the protocol.
         case network
         /// The server does not know this side, or this side does not trust the server.
         case unauthorized
     }
 
     public var kind: Kind
-    /// One line: object, operation, reason.
+    /// Object, operation, reason, in one line.
     public var message: String
-    /// One line: what can be done about it; options are named as on the command line.
+    /// One line; options are named as on the command line.
     public var advice: String?
-    /// Of a refusal, for programs: `in-use`, `locked`, `read-only`, `wrong-kind`, `overlap`,
-    /// `signature`, `size`, `sector-size`, `ambiguous-selector`, `no-space` or `name-taken`.
+    /// The cause of a refusal, for programs: `in-use`, `locked`, `read-only`, `wrong-kind`,
+    /// `overlap`, `signature`, `size`, `sector-size`, `ambiguous-selector`, `no-space`,
+    /// `name-taken` or `max-change`.
     public var cause: String?
 
     package init(_ kind: Kind, _ message: String, advice: String? = nil) {

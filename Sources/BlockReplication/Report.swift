@@ -8,26 +8,36 @@ internal import LinuxIO
 package import SyncEngine
 
 extension Replication {
-    /// What a run found and did, and how it ended; sizes, offsets and lengths in bytes.
+    /// The results of a run, with sizes, offsets and lengths in bytes.
     public struct Report: Sendable {
         package let engine: SyncReport
         public let action: Action
         public let sourceSize: Int
-        /// Before the run; 0 for an image that was not there.
+        /// The size before the run; 0 for a missing image.
         public let targetSize: Int
-        /// The size that the target was given, or in a dry run would be; `nil` where it stays.
+        /// The new size of the target, also in a dry run; `nil` if it stays.
         public let resizedTo: Int?
-        /// Whether the target is an image that was not there before; in a dry run, that is not.
+        /// Whether the target did not exist before; after a dry run it still does not.
         public let wasCreated: Bool
-        /// What was to be said about the devices before the run, one line each.
-        public let warnings: [String]
-        /// What was to be said at its end, one line each.
+        /// Warnings from before the end of the run, one line each.
+        public internal(set) var warnings: [String]
+        /// Warnings from the end of the run, one line each.
         public internal(set) var closingWarnings: [String] = []
-        /// Time that it took to open both devices.
+        /// Whether the backup of the GPT differs that `movesBackupTable` asks for; `false` after
+        /// `synchronize`.
+        public internal(set) var backupTableDiffers = false
+        /// Why nothing was written: more would change than the user allows.
+        public internal(set) var refusal: ReplicationError?
+        /// The percentage of the target that differed before the first write, also estimated from a
+        /// sample.
+        ///
+        /// It is `nil` if nothing was compared.
+        public internal(set) var estimatedChange: Double?
+        /// The time that opening both devices took.
         public let openSeconds: Double
-        /// Bytes to and from the server, headers included; `nil` where none took part.
+        /// Bytes to and from the server, including headers; `nil` without a server.
         public let traffic: Traffic?
-        /// The sizes are such that the two cannot be equal, whatever they hold.
+        /// Whether the sizes prove that the two are not equal.
         public let sizesDiffer: Bool
 
         public struct Traffic: Hashable, Sendable {
@@ -64,62 +74,70 @@ extension Replication {
 }
 
 extension Replication.Report {
-    /// Whether all of it was done and nothing was left out: after `synchronize` the target is the
-    /// exact replica, flushed where the target can be, and read back where that was asked for;
-    /// after the other actions everything was compared.
+    /// Whether everything was done and nothing was skipped.
+    ///
+    /// After `synchronize` the target is then the exact replica, flushed if that is possible, and
+    /// read back if the user wanted it. After the other actions everything was compared.
     public var isDone: Bool {
         error == nil && !wasInterrupted && unreadable.isEmpty && (verifiedDifferent ?? 0) == 0
+            && !(action == .synchronize && targetChanged)
     }
 
-    /// Whether what was written is known to be on the medium; a server of pdiffcopy cannot be asked
-    /// to flush.
+    /// Whether written data is certain to be on the medium; a pdiffcopy server cannot be asked to
+    /// flush.
     public var isFlushed: Bool { engine.isFlushed }
 
-    /// What was in the way of it; the other errors of writing are of the same kind.
+    /// The error that ended the run, or the first of writing, or that of the flush.
     public var error: ReplicationError? {
+        if let refusal { return refusal }
         let first = engine.failure ?? engine.tally.writeErrors.first ?? engine.flushError
         return first.map { ReplicationError($0) }
     }
 
-    /// The run was cancelled before all was done.
+    /// Whether the run was cancelled before its end.
     public var wasInterrupted: Bool { engine.wasInterrupted }
 
     /// The unit in which differences are counted.
     public var blockSize: Int { engine.blockSize }
 
-    /// How much of the source was compared.
+    /// Bytes of the source that were compared.
     public var compared: Int { engine.tally.compared }
 
-    /// How much of the source was not read, since a change map told that it is equal.
+    /// Bytes of the source that were not read, because the change map excludes them.
     public var unchanged: Int { engine.tally.unchanged }
 
-    /// How much of what was compared differed.
+    /// Compared bytes that differed.
     public var different: Int { engine.tally.different }
 
     public var differentBlocks: Int { engine.tally.differentBlocks }
 
-    /// 0 to 1; `nil` when nothing was compared.
+    /// The share of compared bytes that are equal, 0 to 1; `nil` if none were.
     public var similarity: Double? { engine.similarity }
 
-    /// Data that was written to the target.
+    /// Bytes of data written to the target.
     public var written: Int { engine.tally.written }
 
-    /// What was made zeros on the target, written or not.
+    /// Zeroed bytes of the target, written or not.
     public var zeroed: Int { engine.tally.zeroed }
 
     /// The first extents that differed, ascending.
     public var firstDifferences: [Range<Int>] { engine.firstDifferences.map(\.asRange) }
 
-    /// What of the source could not be read and was left out, ascending.
+    /// Ranges of the source that could not be read and were skipped, ascending.
     public var unreadable: [Range<Int>] { engine.unreadableRanges.map(\.asRange) }
 
-    /// How much was different when it was read back; `nil` when it was not.
+    /// Bytes that differed when the target was read back; `nil` if it was not.
     public var verifiedDifferent: Int? { engine.verification?.different }
 
-    /// Somebody wrote to the source while it was read: the target may be a mixture.
+    /// Whether another program wrote to the source during the run, so that the target may be a
+    /// mixture.
     public var sourceChanged: Bool { engine.sourceChanged }
 
-    /// Time that comparing and writing took, the flush, and reading back.
+    /// Whether another program wrote to the target during the run, or had it open for writing
+    /// during the last comparison.
+    public var targetChanged: Bool { engine.targetChanged }
+
+    /// The time for comparing and writing, the flush, and reading back.
     public var seconds: Double { engine.seconds.total }
 }
 

@@ -3,22 +3,22 @@
 
 internal import BlockDevices
 
-/// Places of a device that stand for all of it: its first and last regions, where file systems,
-/// partition tables and volume groups keep what changes with every use, and others at random.
+/// Places of a device that represent all of it: random ones, and its first and last regions.
+///
+/// File systems, partition tables and volume groups change these regions with every use.
 package struct SamplePlan: Hashable, Sendable {
-    /// In bytes: ascending, apart from each other.
+    /// In bytes, ascending and disjoint.
     package let ranges: [Range<Int>]
 
     /// Bytes of a place.
     package static let region = 64 << 10
 
-    /// Chooses places.
+    /// Chooses places; the same seed and size yield the same ones.
     ///
     /// - Parameters:
     ///   - size: bytes of the device.
-    ///   - share: which part of it they are together: one in so many bytes.
-    ///   - most: how many places at most; a few are taken of the smallest device.
-    ///   - seed: the same seed chooses the same places of a device of the same size.
+    ///   - share: the places cover about one byte in this number.
+    ///   - most: maximum number of places, at least 8.
     package init(size: Int, oneIn share: Int, atMost most: Int, seed: UInt64) {
         precondition(size > 0 && share > 0 && most >= Self.least)
         let regions = (size + Self.region - 1) / Self.region
@@ -31,6 +31,6 @@ package struct SamplePlan: Hashable, Sendable {
         }
     }
 
-    /// Places of every device, however small.
+    /// Minimum number of places, unless the device has fewer regions.
     private static let least = 8
 }

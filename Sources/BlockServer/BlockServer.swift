@@ -11,43 +11,59 @@ internal import NIOCore
 internal import NIOHTTP1
 internal import NIOPosix
 internal import Synchronization
+internal import SystemPackage
 package import WireProtocol
 
-/// Offers devices over HTTP.
+/// A server that offers devices over HTTP.
 package final class BlockServer: Sendable {
     package struct Options: Sendable {
         package enum Address: Hashable, Sendable {
             case host(String, port: Int)
             case unix(String)
-            /// Those of this process, and of others that join it.
+            /// Standard streams of this process, and of other processes that join it.
             case standardStreams
         }
         package var address: Address
+        /// The bound socket; `nil` if the server has to bind the address.
+        package var socket: ListeningSocket?
         package var exports: [ExportSelector]
-        /// Every block device of the machine as well, for reading.
+        /// Also exports every block device of the machine, read-only.
         package var exportsAll = false
-        /// Whether an image that is exported by its path and is not there may be created.
+        /// Whether a missing image that is exported by its path may be created.
         package var createsImages = false
-        /// Where others hand over their standard streams; `nil` where nobody does.
+        /// Where other processes hand over their standard streams; `nil` for none.
         package var streams: StreamListener?
-        /// Called when the last connection of standard streams has closed.
+        /// Called after the last connection of standard streams has closed.
         package var whenStreamsEnd: @Sendable () -> Void = {}
-        /// Who may use it; `nil` for everybody.
+        /// The tokens that the server admits; `nil` for every client.
         package var tokens: [TokenEntry]?
-        /// What it shows and asks for in TLS; `nil` for none of it.
+        /// Certificate and key for TLS; `nil` for plain HTTP.
         package var identity: ServerIdentity?
-        /// Seconds after which a silent session is released.
+        /// Directory for state that outlives the server until the machine restarts; `nil` for none.
+        package var runtimeDirectory: String?
+        /// Seconds without a request after which a session is released.
         package var sessionTimeout = 60.0
-        /// Threads for device I/O; `nil` for what was measured to be best.
+        /// Threads for device I/O; `nil` for the default, which measurements have shown to be best.
         package var threads: Int?
         package var logger: Logger
         package var version = "0"
         package var maximumConnections = 1024
+        /// Connections that one address, and one token or certificate, may have at once.
+        package var maximumConnectionsOfClient = 512
         package var maximumSessions = 64
-        /// Bytes that requests in work take together.
+        /// Sessions that one address, and one token or certificate, may have at once.
+        package var maximumSessionsOfClient = 32
+        package var servesPdiffcopy = true
+        /// Delay of the response to the first wrong token, in seconds.
+        package var firstWait = 0.5
+        /// Least time between two lines of the log about the same repeated event, in seconds.
+        package var logInterval = 60.0
+        /// Bytes that all requests in work may take together.
         package var memory = 64 << 20
-        /// Seconds that a client may be silent in the middle of a request or of an answer.
+        /// Seconds that a client may be silent in the middle of a request or response.
         package var patience = 60.0
+        /// Seconds that a TLS handshake may take.
+        package var handshakeTime = 10.0
         /// Seconds that a connection may be idle.
         package var idleTime = 120.0
 
@@ -60,50 +76,89 @@ package final class BlockServer: Sendable {
 
     private let options: Options
     private let group: MultiThreadedEventLoopGroup
-    private let queue: WorkQueue
+    let queue: WorkQueue
     private let sessions: SessionTable
     private let budget: MemoryBudget
     private let access: AccessTable
     private let identity: Mutex<ServerIdentity?>
     private let service: Service
-    private let connections = Connections()
+    let connections: Connections
+    private let events: BoundedLog
     private let listener: Mutex<(any Channel)?> = Mutex(nil)
+    private let socketFile: Mutex<UnixSocketFile?> = Mutex(nil)
+    private let isStopped = Mutex(false)
     private let streams: StreamServer?
     private let tidying: Mutex<RepeatedTask?> = Mutex(nil)
 
-    /// Listens, and answers from now on.
+    private static let loops = 2
+    /// Least bytes for requests in work: enough for one of each kind.
+    private static let leastMemory = 16 << 20
+    /// Bytes for everything else.
+    private static let reserve = 24 << 20
+    /// Descriptors without which a server does not start.
+    private static let leastDescriptors = 128
+
+    /// Starts to listen and to answer.
     ///
-    /// - Throws: when the address cannot be had.
+    /// - Throws: if the address cannot be bound, or if memory, threads or descriptors are short.
     package init(_ options: Options) throws(LinuxIO.IOError) {
         self.options = options
+        let logger = options.logger.escaping
+        events = BoundedLog(logger, interval: .seconds(options.logInterval))
+        connections = Connections(limitOfClient: options.maximumConnectionsOfClient)
         identity = Mutex(options.identity)
-        Self.raiseDescriptorLimit()
-        // Each thread would keep an arena of its own, full of answers that are long sent.
+        let shares = DescriptorShares(of: try Self.requireDescriptors(), options)
+        // Otherwise each thread keeps an arena full of responses that were sent long ago.
         clb_limit_arenas(2)
         let exports = ExportTable(
             exports: options.exports, offersAll: options.exportsAll,
             createsImages: options.createsImages)
-        group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
+        // NIO traps if it cannot start its threads.
+        try Threads.require(Self.loops + 1)
+        group = MultiThreadedEventLoopGroup(numberOfThreads: Self.loops)
         let processors = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
-        queue = WorkQueue(
-            threads: options.threads ?? min(4 * processors, 32),
-            memory: Limits.payload + (64 << 10))
-        sessions = SessionTable(
-            exports: exports, limit: options.maximumSessions,
-            silence: .seconds(options.sessionTimeout), logger: options.logger)
+        // One of the two is kept for sessions.
+        var threads = max(2, options.threads ?? min(4 * processors, 32))
+        var memory = options.memory
+        if Memory.isLimited {
+            // A thread takes its stack and its buffer.
+            func need() -> Int { threads * (10 << 20) + 2 * memory + Self.reserve }
+            while threads > 1 || memory > Self.leastMemory, !Memory.has(need()) {
+                threads = max(1, threads / 2)
+                memory = max(Self.leastMemory, memory / 2)
+            }
+            guard Memory.has(need()) else { throw Memory.error("server", "start", need()) }
+        }
+        queue = WorkQueue(threads: threads, memory: Limits.payload + (64 << 10))
+        guard !queue.isIdle else {
+            throw IOError("threads", "start", .resourceTemporarilyUnavailable)
+        }
         do throws(DigestError) { access = try AccessTable(options.tokens) } catch {
             throw IOError("tokens", error.operation, reason: error.reason)
         }
-        service = Service(exports: exports, sessions: sessions, version: options.version)
-        budget = MemoryBudget(bytes: options.memory)
+        let rights = Rights(access, exports)
+        sessions = SessionTable(
+            rights, limit: shares.sessions, limitOfClient: shares.sessionsOfClient,
+            silence: .seconds(options.sessionTimeout), logger: logger, events: events,
+            directory: options.runtimeDirectory)
+        service = Service(
+            rights, sessions: sessions,
+            downloads: DownloadLimit(
+                limit: shares.downloads, ofClient: shares.downloadsOfClient),
+            version: options.version)
+        budget = MemoryBudget(bytes: memory)
         let shared = ConnectionContext(
             service: service, queue: queue, budget: budget,
-            bodies: BodyPool(size: Limits.body), access: access, penalties: Penalties(),
-            logger: options.logger,
+            bodies: BodyPool(size: Limits.body), access: access,
+            throttle: AuthThrottle(first: .seconds(options.firstWait)),
+            connections: connections, logger: logger, events: events,
+            hosts: options.address.hosts, servesPdiffcopy: options.servesPdiffcopy,
             patience: .milliseconds(Int64(options.patience * 1000)),
             idleTime: .milliseconds(Int64(options.idleTime * 1000)))
         let setup = ConnectionSetup(
-            shared: shared, connections: connections, limit: options.maximumConnections)
+            shared: shared, connections: connections,
+            limit: shares.connections, limitOfAddress: shares.connectionsOfClient,
+            handshakeTime: .milliseconds(Int64(options.handshakeTime * 1000)))
         do {
             if case .standardStreams = options.address {
                 streams = StreamServer(setup, group, options)
@@ -116,6 +171,7 @@ package final class BlockServer: Sendable {
         } catch {
             queue.close()
             try? group.syncShutdownGracefully()
+            if let error = error as? LinuxIO.IOError { throw error }
             throw IOError.network(
                 "\(options.address)", "listen", reason: Self.reason(error),
                 advice: "--listen chooses another address or port.")
@@ -123,105 +179,136 @@ package final class BlockServer: Sendable {
         let interval = TimeAmount.milliseconds(
             Int64(max(50, min(1000, options.sessionTimeout * 250))))
         let task = group.next().scheduleRepeatedTask(initialDelay: interval, delay: interval) {
-            [queue, service] _ in queue.add { _ in service.tidy() }
+            [queue, service, events, connections] _ in
+            events.flush()
+            // Tokens and certificates expire.
+            connections.tellAll(RightsChange(isOfAuthority: false))
+            service.tidy(on: queue)
         }
         tidying.withLock { $0 = task }
     }
 
     private func listen(_ setup: ConnectionSetup) throws -> any Channel {
-        let bootstrap = ServerBootstrap(group: group)
-            .serverChannelOption(.backlog, value: 256)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+        var bootstrap = ServerBootstrap(group: group)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptPause())
+                }
+            }
             .childChannelOption(.autoRead, value: false)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
-            .childChannelOption(.recvAllocator, value: ConnectionSetup.allocator)
+            .childChannelOption(.maxMessagesPerRead, value: 1)
+            .childChannelOption(.recvAllocator, value: ReadAllocator())
             .childChannelInitializer { [self] channel in
-                setup.prepare(channel, identity: identity.withLock { $0 })
+                let identity = self.identity.withLock { $0 }
+                if case .unix = options.address {
+                    return setup.prepareLocal(channel, identity: identity)
+                }
+                return setup.prepare(channel, identity: identity)
             }
-        switch options.address {
-        case .host(let host, let port):
-            return try bootstrap.childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-                .bind(host: host, port: port).wait()
-        case .unix(let path):
-            return try bootstrap.bind(
-                unixDomainSocketPath: path, cleanupExistingSocketFile: true
-            ).wait()
-        case .standardStreams: preconditionFailure("nothing listens")
+        // If every request is judged, every user may connect to a unix socket.
+        let socket =
+            try options.socket
+            ?? ListeningSocket(options.address, isOpen: options.tokens != nil, owner: nil)
+        if case .host = options.address {
+            bootstrap = bootstrap.childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
         }
+        let descriptor = socket.take()
+        let channel = try bootstrap.withBoundSocket(descriptor).wait()
+        socketFile.withLock { $0 = socket.file }
+        // NIO has set a shorter queue.
+        try? ListeningSocket.listen(descriptor)
+        return channel
     }
 
-    /// The port that it listens on; `nil` for a unix socket.
+    /// The symbolic link in an export's path that another user may change, so that the server does
+    /// not export the path; `nil` for none.
+    package static func untrustedLink(in path: String) -> String? {
+        TrustedPath.untrustedLink(in: path)
+    }
+
+    /// The TCP port; `nil` for a unix socket and for standard streams.
     package var port: Int? { listener.withLock { $0?.localAddress?.port } }
 
-    /// How many sessions there are, for tests.
     package var sessionCount: Int { sessions.count }
 
-    /// Bytes of the budget that no request has, for tests.
+    package var pdiffcopyNameCount: Int { service.pdiffcopy.nameCount }
+
     package var freeMemory: Int { budget.free }
 
-    /// How many connections there are, for tests.
     package var connectionCount: Int { connections.count }
 
-    /// Offers other exports to others from now on.
+    /// Replaces exports, tokens and TLS identity; if libcrypto fails, it throws and changes
+    /// nothing.
     ///
-    /// Sessions go on, as far as their client's token is still known.
-    ///
-    /// - Parameters:
-    ///   - exports: in place of those before.
-    ///   - tokens: in place of those before; `nil` for everybody.
-    ///   - identity: in place of the one before, for new connections.
-    /// - Throws: when libcrypto fails; then all is as before.
+    /// Sessions and downloads continue as far as the new tokens and exports allow them. The server
+    /// ends the others and flushes their targets. The new identity is for new connections only.
     package func replace(
         exports: [ExportSelector], tokens: [TokenEntry]?, identity: ServerIdentity? = nil
     ) throws(LinuxIO.IOError) {
         do throws(DigestError) { try access.replace(tokens) } catch {
             throw IOError("tokens", error.operation, reason: error.reason)
         }
-        self.identity.withLock { $0 = identity }
+        let before = self.identity.withLock { known in
+            defer { known = identity }
+            return known
+        }
         service.replace(exports: exports)
+        let isOfAuthority = before.map { !$0.hasAuthorities(of: identity) } ?? false
+        if isOfAuthority { sessions.awaitClients() }
+        connections.tellAll(RightsChange(isOfAuthority: isOfAuthority))
+        service.tidy(on: queue)
     }
 
-    /// Finishes the requests in work, flushes the targets and ends.
-    ///
-    /// Blocks; not to be called on an event loop.
+    /// Finishes the requests in work, flushes the targets and ends; must not block an event loop.
     package func stop() {
+        let isFirst = isStopped.withLock { isStopped in
+            defer { isStopped = true }
+            return !isStopped
+        }
+        guard isFirst else { return }
         tidying.withLock { $0 }?.cancel()
         try? listener.withLock { $0 }?.close().wait()
         streams?.stop()
         connections.endAll()
-        // A client that keeps its connection open in the middle of a request is not waited for.
-        let clock = ContinuousClock()
-        let deadline = clock.now + .seconds(30)
-        while connections.count > 0 && clock.now < deadline { usleep(5000) }
+        // A client that keeps its connection open in the middle of a request delays this by 30 s at
+        // most.
+        connections.waitUntilAllHaveClosed(until: .now + .seconds(30))
+        // Their questions that still wait for a thread end at once.
+        connections.endAll(isLate: true)
         sessions.close()
         queue.close()
+        events.close()
         try? group.syncShutdownGracefully()
-        if case .unix(let path) = options.address { unlink(path) }
+        socketFile.withLock { $0 }?.remove()
     }
 
-    /// Each connection is a descriptor.
-    private static func raiseDescriptorLimit() {
+    /// Raises the limit of open descriptors as far as the system allows, and returns it.
+    ///
+    /// - Throws: if fewer than 128 are possible.
+    @discardableResult
+    package static func requireDescriptors() throws(LinuxIO.IOError) -> Int {
         var limit = rlimit()
-        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-        limit.rlim_cur = min(limit.rlim_max, 65536)
-        _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        let kind = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        guard getrlimit(kind, &limit) == 0 else { return 1024 }
+        let before = limit.rlim_cur
+        limit.rlim_cur = max(before, min(limit.rlim_max, 65536))
+        let isRaised = setrlimit(kind, &limit) == 0
+        let count = Int(clamping: isRaised ? limit.rlim_cur : before)
+        guard count >= leastDescriptors else {
+            throw IOError(
+                "server", "start",
+                reason: "the limit of open files is \(count), and \(leastDescriptors) are needed",
+                advice: "ulimit -n raises it; in a unit of systemd, LimitNOFILE=.")
+        }
+        return count
     }
 
-    private static func reason(_ error: any Error) -> String {
+    static func reason(_ error: any Error) -> String {
+        if let error = error as? Errno { return "\(error)" }
         if let error = error as? NIOCore.IOError {
             return String(cString: strerror(error.errnoCode))
         }
         return "\(error)"
-    }
-}
-
-extension BlockServer.Options.Address: CustomStringConvertible {
-    package var description: String {
-        switch self {
-        case .host(let host, let port):
-            host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
-        case .unix(let path): "unix:\(path)"
-        case .standardStreams: "standard streams"
-        }
     }
 }

@@ -6,7 +6,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 
-// curl.h makes macros of these, to check the arguments.
+// curl.h defines macros with these names, which check the arguments.
 #undef curl_easy_setopt
 #undef curl_easy_getinfo
 #undef curl_multi_setopt

@@ -14,7 +14,7 @@
 
 #define POWERS 32
 
-/// Powers of the key, the highest first, and zeros behind the lowest for whoever reads four.
+/// Powers of the key, the highest first, then zeros, since some code reads four at a time.
 struct cg_key {
     _Alignas(64) uint8_t powers[POWERS + 3][16];
 };
@@ -130,7 +130,7 @@ VECTOR static void add_blocks(
     }
     while (count > 0) {
         size_t part = count < 4 ? count : 4;
-        // What is behind the last block is not read, and counts as zeros.
+        // A masked load reads only the remaining blocks, and sets the rest to zero.
         __m512i blocks = _mm512_maskz_loadu_epi64((__mmask8)((1u << 2 * part) - 1), bytes);
         blocks = _mm512_xor_si512(four_reversed(blocks), _mm512_zextsi128_si512(value));
         __m512i powers = _mm512_loadu_si512(key->powers[POWERS - part]);
@@ -163,7 +163,7 @@ VECTOR void cg_finish(const cg_key *key, cg_state *state, uint8_t *hash) {
         memset(state->rest + used, 0, 16 - used);
         add_blocks(key, state->sum, state->rest, 1);
     }
-    // Bits of the data that is only authenticated, which is all of it, and of the other.
+    // The lengths in bits of the authenticated data, which is all of it, and of the encrypted data.
     uint64_t lengths[2] = {__builtin_bswap64(8 * state->count), 0};
     add_blocks(key, state->sum, (const uint8_t *)lengths, 1);
     __m128i sum = _mm_loadu_si128((const __m128i *)state->sum);

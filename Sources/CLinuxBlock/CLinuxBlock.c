@@ -10,27 +10,48 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <linux/stat.h>
 #include <malloc.h>
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 const int clb_O_DIRECT = O_DIRECT;
 const int clb_O_PATH = O_PATH;
+const int clb_O_TMPFILE = O_TMPFILE;
 const int clb_SEEK_DATA = SEEK_DATA;
 const int clb_SEEK_HOLE = SEEK_HOLE;
+
+static int argument_count;
+static char *const *arguments_of_main;
+
+// glibc calls constructors with the arguments of main (elf/dl-init.c, csu/libc-start.c).
+__attribute__((constructor)) static void keep_arguments(int count, char **words) {
+    argument_count = count;
+    arguments_of_main = words;
+}
+
+int clb_arguments(char *const **arguments) {
+    *arguments = arguments_of_main;
+    return argument_count;
+}
 
 int clb_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
 
@@ -89,6 +110,20 @@ int clb_get_mapper_table(int control, uint64_t device, void *memory, uint32_t si
     return 0;
 }
 
+bool clb_is_mapped_by_blocks(int fd) {
+    struct statfs status;
+    int flags = 0;
+    return fstatfs(fd, &status) == 0 && status.f_type == 0xEF53 &&
+           ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && !(flags & FS_EXTENT_FL);
+}
+
+int clb_get_file_system_type(int fd, int64_t *type) {
+    struct statfs answer;
+    int result = fstatfs(fd, &answer);
+    if (result == 0) *type = answer.f_type;
+    return result;
+}
+
 int clb_write_back(int fd) {
     return sync_file_range(fd, 0, 0,
                            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
@@ -110,8 +145,8 @@ int clb_get_loop_backing(int fd, struct clb_loop_backing *backing) {
     return result;
 }
 
-// statx's structure grew the two fields in Linux 6.1; the C library's header may be older, the
-// layout (statx(2)) is fixed.
+// Linux 6.1 added two fields to struct statx. The C library's header may be older, but the layout
+// (statx(2)) is fixed.
 #define CLB_STATX_DIOALIGN 0x00002000U
 #define CLB_STX_DIO_MEM_ALIGN 0x98
 #define CLB_STX_DIO_OFFSET_ALIGN 0x9c
@@ -131,9 +166,43 @@ int clb_get_direct_io_alignment(int fd, struct clb_direct_io_alignment *alignmen
     return 0;
 }
 
+bool clb_get_birth_time(int fd, const char *path, int64_t *nanoseconds) {
+    struct statx answer;
+    memset(&answer, 0, sizeof answer);
+    if (statx(path ? AT_FDCWD : fd, path ? path : "", path ? 0 : AT_EMPTY_PATH, STATX_BTIME, &answer) != 0)
+        return false;
+    *nanoseconds = answer.stx_btime.tv_sec * 1000000000LL + answer.stx_btime.tv_nsec;
+    return (answer.stx_mask & STATX_BTIME) != 0;
+}
+
+bool clb_is_fat(const char *path) {
+    struct statfs status;
+    return statfs(path, &status) == 0 && status.f_type == MSDOS_SUPER_MAGIC;
+}
+
+int clb_lease(int fd) {
+    // Until F_UNLCK, a program that opens the file waits, and the kernel sends SIGURG, whose default
+    // action is to ignore it.
+    if (fcntl(fd, F_SETSIG, SIGURG) != 0 || fcntl(fd, F_SETLEASE, F_WRLCK) != 0) return -1;
+    return fcntl(fd, F_SETLEASE, F_UNLCK);
+}
+
 int clb_lock(int fd, bool exclusive) {
     struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
     return fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+int clb_create_watch(void) {
+    return fanotify_init(
+        FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_NONBLOCK | FAN_CLOEXEC, O_RDONLY | O_CLOEXEC);
+}
+
+int clb_watch_writes(int watch, int file) {
+    return fanotify_mark(watch, FAN_MARK_ADD, FAN_MODIFY, file, NULL);
+}
+
+int clb_watch_writers(int watch, int file) {
+    return fanotify_mark(watch, FAN_MARK_ADD, FAN_CLOSE_WRITE, file, NULL);
 }
 
 // cachestat(2) got its number with Linux 6.5, the same on every architecture.
@@ -197,6 +266,30 @@ int clb_connect_abstract(int socket, const char *name) {
     return connect(socket, (struct sockaddr *)&address, length);
 }
 
+static int unix_address(const char *path, struct sockaddr_un *address) {
+    size_t length = strlen(path);
+    if (length >= sizeof address->sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    memcpy(address->sun_path, path, length + 1);
+    return 0;
+}
+
+int clb_bind_unix(int socket, const char *path) {
+    struct sockaddr_un address;
+    if (unix_address(path, &address) < 0) return -1;
+    return bind(socket, (struct sockaddr *)&address, sizeof address);
+}
+
+int clb_connect_unix(int socket, const char *path) {
+    struct sockaddr_un address;
+    if (unix_address(path, &address) < 0) return -1;
+    return connect(socket, (struct sockaddr *)&address, sizeof address);
+}
+
 int clb_accept(int socket) { return accept4(socket, NULL, NULL, SOCK_CLOEXEC); }
 
 int clb_get_peer_user(int socket, uid_t *user) {
@@ -226,7 +319,7 @@ ssize_t clb_send_descriptors(int socket, int first, int second) {
 ssize_t clb_receive_descriptors(int socket, int descriptors[2]) {
     char byte;
     struct iovec data = {.iov_base = &byte, .iov_len = 1};
-    // The kernel closes what there is no room for.
+    // The kernel closes further descriptors.
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
     struct msghdr message = {
         .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};

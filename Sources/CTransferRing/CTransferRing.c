@@ -20,8 +20,8 @@ struct ctr_ring {
     size_t shared_size;
     struct io_uring_sqe *entries;
     size_t entries_size;
-    // Counters that wrap around: the kernel takes what is between head and tail of the submissions,
-    // and puts what is between head and tail of the completions.
+    // Counters that wrap around: the kernel takes the submissions between their head and tail, and adds
+    // the completions between theirs.
     uint32_t *submission_head, *submission_tail, *submission_mask, *submission_order;
     uint32_t *completion_head, *completion_tail, *completion_mask;
     struct io_uring_cqe *completions;
@@ -37,7 +37,7 @@ ctr_ring *ctr_make(uint32_t capacity) {
     memset(&parameters, 0, sizeof parameters);
     int fd = (int)syscall(SYS_io_uring_setup, capacity, &parameters);
     if (fd < 0) return NULL;
-    // Linux 5.12: what has to sleep is done by threads of this process from then on.
+    // Since Linux 5.12 threads of this process make the transfers that have to sleep.
     uint32_t needed = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_NATIVE_WORKERS;
     ctr_ring *ring = calloc(1, sizeof *ring);
     if (ring == NULL || (parameters.features & needed) != needed) {
@@ -79,7 +79,7 @@ void ctr_free(ctr_ring *ring) {
     free(ring);
 }
 
-/// Takes the results that are there; returns how many.
+/// Takes the available results and returns their number.
 static uint32_t collect(ctr_ring *ring, struct ctr_transfer *transfers) {
     uint32_t head = *ring->completion_head;
     uint32_t tail = __atomic_load_n(ring->completion_tail, __ATOMIC_ACQUIRE);
@@ -116,8 +116,8 @@ void ctr_perform(ctr_ring *ring, int fd, bool writes, struct ctr_transfer *trans
         int taken = (int)syscall(SYS_io_uring_enter, ring->fd, waiting, count - ended,
                                  IORING_ENTER_GETEVENTS, NULL, 0);
         if (taken > 0) waiting -= (uint32_t)taken;
-        // Out of memory, say. What the kernel has not taken stays undone; the rest is waited for,
-        // since the kernel still uses its memory.
+        // For example, no memory. The submissions that the kernel has not taken stay undone. This thread
+        // waits for the others, since the kernel still uses their memory.
         if (taken < 0 && errno != EINTR && waiting > 0) {
             uint32_t head = __atomic_load_n(ring->submission_head, __ATOMIC_ACQUIRE);
             __atomic_store_n(ring->submission_tail, head, __ATOMIC_RELEASE);

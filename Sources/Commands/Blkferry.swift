@@ -2,9 +2,12 @@
 // Copyright 2026 the blkferry authors
 
 package import ArgumentParser
+internal import CLinuxBlock
+internal import DeviceProbe
 internal import Glibc
+internal import LinuxIO
 
-/// The program: its subcommands and what they have in common.
+/// The program and its subcommands.
 package struct Blkferry: ParsableCommand {
     package static let version = "0.1.0"
 
@@ -18,11 +21,13 @@ package struct Blkferry: ParsableCommand {
             blkferry serve [<options>]
             blkferry list [--json] [<url>]
             blkferry benchmark [-B <n>] [<options>] <source> <target>
-            blkferry token
+            blkferry token [--hash]
             """,
         discussion: """
             SOURCE and TARGET are devices or disk images: a path, or UUID=, LABEL=, PARTUUID=, \
-            PARTLABEL= or LVUUID= and a value. Nothing is written to a target that is in use or \
+            PARTLABEL= or LVUUID= and a value. One of them may be on another host: \
+            http://host:8080/PATH, https://, ssh://user@host/PATH or user@host:/PATH; on a unix \
+            socket it is unix:SOCKET:/PATH. Nothing is written to a target that is in use or \
             holds something else, and exit status 0 means that the replica is on the medium.
             """,
         version: version,
@@ -33,34 +38,45 @@ package struct Blkferry: ParsableCommand {
 
     package init() {}
 
-    /// Runs the program and ends it.
     package static func start() -> Never {
-        occupyStandardDescriptors()
+        guard StandardDescriptors.occupy() else { ExitStatus.deviceError.endProgram() }
+        // For every command, so that no program that blkferry starts inherits the token.
+        _ = EnvironmentToken.value
+        // glibc would reserve 64 MiB of address space for an arena of each thread.
+        if Memory.isLimited { clb_limit_arenas(1) }
         endInOrderOnSignals()
-        guard let arguments = readArguments() else {
+        // Before anything is printed: a message must not be written into a disk.
+        for stream in StandardStreams.onDisks() {
+            guard StandardDescriptors.silence(stream) else { ExitStatus.deviceError.endProgram() }
+        }
+        guard let arguments = programArguments() else {
             Console().error(
                 "arguments: read: one is not UTF-8",
                 advice: "Name the file by a symbolic link to it.")
-            Glibc.exit(ExitStatus.usage.rawValue)
+            ExitStatus.usage.endProgram()
         }
         guard !arguments.isEmpty else {
-            // Help, but not success: a script whose variables are empty has synced nothing.
+            // Help without success, because a script with empty variables has synced nothing.
             Console().status(helpMessage() + "\n")
-            Glibc.exit(ExitStatus.usage.rawValue)
+            ExitStatus.usage.endProgram()
+        }
+        if let name = misleadingName(in: arguments) {
+            let status = usageError(
+                "Unknown option '\(name)'",
+                advice: "A file of that name is ./\(name); -h alone prints help.", arguments)
+            status.endProgram()
         }
         do {
             var command = try parseAsRoot(withSubcommand(arguments))
             try command.run()
-            Glibc.exit(ExitStatus.done.rawValue)
+            ExitStatus.done.endProgram()
         } catch {
-            Glibc.exit(report(error).rawValue)
+            report(error, arguments).endProgram()
         }
     }
 
-    /// Understands what starts a server of pdiffcopy, which has no subcommands.
-    ///
-    /// - Parameter arguments: as given.
-    /// - Returns: the same, or what they mean.
+    /// Adds `serve` to arguments with `--listen` or `-l`, for callers of pdiffcopy, which has no
+    /// subcommands.
     static func withSubcommand(_ arguments: [String]) -> [String] {
         guard arguments.first?.hasPrefix("-") == true else { return arguments }
         let isServer = arguments.prefix { $0 != "--" }.contains {
@@ -69,52 +85,64 @@ package struct Blkferry: ParsableCommand {
         return isServer ? ["serve"] + arguments : arguments
     }
 
-    /// Opens /dev/null where the caller has closed standard input, output or error: else a device
-    /// would get that number, and a message would be written into it.
-    private static func occupyStandardDescriptors() {
-        for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) == -1 {
-            // open(2) takes the lowest number that is free.
-            _ = Glibc.open("/dev/null", O_RDWR)
-        }
-    }
-
-    /// Until a run watches over signals there is nothing to finish; they only get their status.
+    /// Ends the program with its exit status on a signal; before a run starts, nothing needs to be
+    /// finished.
     private static func endInOrderOnSignals() {
         for number in [SIGINT, SIGTERM, SIGHUP] {
-            let before = signal(number) { _ in _exit(ExitStatus.interrupted.rawValue) }
+            let before = signal(number) { _ in ExitStatus.interrupted.endProgram() }
             if before.map({ unsafeBitCast($0, to: Int.self) }) == 1 { signal(number, SIG_IGN) }
         }
-        // Over a limit of file size write(2) then fails, as on a full disk.
+        // Beyond the limit of the file size write(2) then fails, as on a full disk.
         signal(SIGXFSZ, SIG_IGN)
     }
 
-    /// The arguments; `nil` when they cannot be told exactly: repaired, they would name another
-    /// file.
-    private static func readArguments() -> [String]? {
-        var arguments: [String] = []
-        for index in 1..<max(1, Int(CommandLine.argc)) {
-            guard let raw = CommandLine.unsafeArgv[index], let text = String(validatingCString: raw)
-            else { return nil }
-            arguments.append(text)
+    /// The option letters of all commands; `-h` must stand alone.
+    private static let letters = Set("bcmBlnqvW")
+
+    /// Finds an argument that may be a file name with a leading dash; `nil` if there is none.
+    ///
+    /// Such a word has letters that no option has. The parser would take a single letter of it,
+    /// such as an `h`, for an option.
+    static func misleadingName(in arguments: [String]) -> String? {
+        arguments.prefix { $0 != "--" }.first { word in
+            guard word.hasPrefix("-"), !word.hasPrefix("--"), word != "-", word != "-h" else {
+                return false
+            }
+            return !word.dropFirst().prefix { $0 != "=" }.allSatisfy(letters.contains)
         }
-        return arguments
     }
 
-    /// Prints what ended the program.
-    private static func report(_ error: any Error) -> ExitStatus {
+    private static func report(_ error: any Error, _ arguments: [String]) -> ExitStatus {
         if let status = error as? CommandEnd { return status.status }
-        // Help and version come as errors, too.
+        // The parser throws help and version, too.
         guard exitCode(for: error) != .success else {
             Console().result(message(for: error))
             return .done
         }
-        let text = message(for: error).split(separator: "\n").first.map(String.init) ?? ""
-        Console().error("usage: \(text)", advice: "See blkferry --help.")
+        let whole = message(for: error)
+        // A line break may be the parser's, or part of an argument. The parser's first line is
+        // sufficient.
+        let isQuoting = arguments.contains { $0.unicodeScalars.contains(where: isControl) }
+        let text =
+            isQuoting
+            ? escaped(whole) : whole.split(separator: "\n").first.map(String.init) ?? ""
+        return usageError(text, advice: "See blkferry --help.", arguments)
+    }
+
+    /// Prints a usage error, but not into a device or an image that an argument names.
+    ///
+    /// A result or a log may have the name of a command, as in `blkferry verify A B > verify`.
+    private static func usageError(
+        _ text: String, advice: String, _ arguments: [String]
+    ) -> ExitStatus {
+        let paths = arguments.filter { !ComparisonOptions.commandNames.contains($0) }
+        for stream in StandardStreams.named(by: paths) { StandardDescriptors.silence(stream) }
+        Console().error("usage: \(text)", advice: advice)
         return .usage
     }
 }
 
-/// Ends the program after a command has printed all that there is to say.
+/// Ends the program after a command has printed everything.
 struct CommandEnd: Error {
     var status: ExitStatus
 }

@@ -3,9 +3,8 @@
 
 package import LinuxIO
 
-/// The safety gate's no, before anything was written.
+/// A refusal of the safety gate, before anything was written.
 package struct Refusal: Error, Hashable, Sendable {
-    /// Why, for programs.
     package enum Cause: String, Sendable {
         case inUse = "in-use"
         case locked = "locked"
@@ -18,14 +17,15 @@ package struct Refusal: Error, Hashable, Sendable {
         case ambiguousSelector = "ambiguous-selector"
         case noSpace = "no-space"
         case nameTaken = "name-taken"
+        /// Another program or client has written to the target since the run's session ended.
+        case changed = "changed"
     }
 
     package var cause: Cause
-    /// What was not written to, as the user wrote it.
+    /// The refused device, as the user wrote it.
     package var object: String
-    /// Why, on one line.
+    /// Reason and advice are one line each.
     package var reason: String
-    /// What the user can do about it, on one line.
     package var advice: String?
 
     package init(_ cause: Cause, _ object: String, _ reason: String, advice: String? = nil) {
@@ -40,11 +40,9 @@ extension Refusal: CustomStringConvertible {
     package var description: String { "\(object): refused: \(reason)" }
 }
 
-/// Why a device cannot be taken.
+/// Why a device cannot be used.
 package enum ProbeError: Error, Hashable, Sendable {
-    /// The safety gate said no.
     case refused(Refusal)
-    /// The system said no.
     case failed(IOError)
 }
 
@@ -56,7 +54,6 @@ extension ProbeError: CustomStringConvertible {
         }
     }
 
-    /// What the user can do about it, on one line.
     package var advice: String? {
         switch self {
         case .refused(let refusal): refusal.advice
@@ -65,7 +62,6 @@ extension ProbeError: CustomStringConvertible {
     }
 }
 
-/// Runs what throws an `IOError` where a `ProbeError` is wanted.
 func asProbeError<Result: ~Copyable>(
     _ body: () throws(IOError) -> Result
 ) throws(ProbeError) -> Result {

@@ -4,29 +4,24 @@
 internal import BlockDevices
 internal import COpenSSL
 
-/// Computes digests of regions and blocks, one worker's own.
+/// Computes digests for one worker; it may move between threads, which must not share it.
 ///
-/// All memory it needs is taken when it is made: nothing is allocated for a block, but that
-/// libcrypto 3.0 does so each time a message digest starts. It may move between threads, but one at
-/// a time uses it.
+/// It allocates memory only when it is created, except that libcrypto 3.0 also does at each start
+/// of a message digest.
 package struct BlockHasher: ~Copyable, @unchecked Sendable {
     package let method: DigestMethod
     private let engine: Engine
 
-    /// What libcrypto works with; the contexts and the algorithm are owned.
     private enum Engine {
         case ghash(GhashKey)
         case mac(context: OpaquePointer, key: DigestKey)
         case digest(context: OpaquePointer, algorithm: OpaquePointer)
     }
 
-    /// Makes a hasher, in well under a microsecond: one for each request is affordable.
+    /// Creates a hasher in well under a microsecond, so that each request can have its own.
     ///
-    /// - Parameters:
-    ///   - method: which digest.
-    ///   - key: for a keyed method; the others have no use for it.
-    ///   - usesLibcrypto: whatever this processor has instructions for, for tests.
-    /// - Throws: when a keyed method gets no key, or libcrypto refuses.
+    /// - Parameter useslibcrypto: avoids this processor's own instructions, for tests.
+    /// - Throws: also if a keyed method gets no key.
     package init(
         _ method: DigestMethod, key: DigestKey?, usesLibcrypto: Bool = false
     ) throws(DigestError) {
@@ -47,24 +42,14 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
         }
     }
 
-    /// Computes the digest of a buffer.
-    ///
-    /// - Parameters:
-    ///   - bytes: any number of bytes, also none.
-    ///   - digest: gets `method.byteCount` bytes at its start.
-    /// - Throws: when libcrypto fails, for which no reason is known.
+    /// - Parameter digest: gets `method.byteCount` bytes at its start.
     package mutating func digest(
         of bytes: UnsafeRawBufferPointer, into digest: UnsafeMutableRawBufferPointer
     ) throws(DigestError) {
         try self.digest(of: CollectionOfOne(bytes), into: digest)
     }
 
-    /// Computes one digest of several pieces, as if they were one buffer.
-    ///
-    /// - Parameters:
-    ///   - parts: in their order.
-    ///   - digest: gets `method.byteCount` bytes at its start.
-    /// - Throws: when libcrypto fails, for which no reason is known.
+    /// Computes one digest of several parts, as if they were one buffer.
     package mutating func digest(
         of parts: some Collection<UnsafeRawBufferPointer>,
         into digest: UnsafeMutableRawBufferPointer
@@ -86,22 +71,15 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
         }
     }
 
-    /// Begins the digest of bytes that come piece by piece; for a method without a key.
-    ///
-    /// - Throws: when libcrypto fails, for which no reason is known.
+    /// Starts a digest in parts, for a method without a key.
     package mutating func begin() throws(DigestError) {
         try piecewise { EVP_DigestInit_ex2($0, $1, nil) }
     }
 
-    /// Adds a piece.
     package mutating func add(_ bytes: UnsafeRawBufferPointer) throws(DigestError) {
         try piecewise { context, _ in EVP_DigestUpdate(context, bytes.baseAddress, bytes.count) }
     }
 
-    /// Ends the digest that was begun.
-    ///
-    /// - Parameter digest: gets `method.byteCount` bytes at its start.
-    /// - Throws: when libcrypto fails, for which no reason is known.
     package mutating func finish(into digest: UnsafeMutableRawBufferPointer) throws(DigestError) {
         precondition(digest.count >= method.byteCount)
         try piecewise { context, _ in EVP_DigestFinal_ex(context, digest.baseAddress, nil) }
@@ -118,13 +96,9 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
         }
     }
 
-    /// Computes one digest for each region of a window.
+    /// Computes one digest for each region, without gaps; the last region may be partial.
     ///
-    /// - Parameters:
-    ///   - window: the window's bytes; the last region may be partial.
-    ///   - regionSize: in bytes.
-    ///   - digests: gets them one after the other, `byteCount(ofDigestsOver:every:)` bytes.
-    /// - Throws: when libcrypto fails.
+    /// - Parameter digests: gets `byteCount(ofDigestsOver:every:)` bytes.
     package mutating func regionDigests(
         of window: UnsafeRawBufferPointer, regionSize: Int,
         into digests: UnsafeMutableRawBufferPointer
@@ -137,18 +111,14 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
         }
     }
 
-    /// Finds the zero blocks of a buffer and computes one digest for each of the others.
+    /// Computes one digest for each block, without gaps; the last block may be partial.
     ///
-    /// A zero block's digest is all zeros and is not computed. A digest proper is all zeros as
-    /// rarely as it equals any other given one, so that two lists of digests can be compared
-    /// without regard to the marks.
+    /// The digest of a zero block is all zeros. A computed digest is all zeros only with the
+    /// probability of a collision, so lists of digests can be compared without the flags.
     ///
     /// - Parameters:
-    ///   - buffer: the blocks; the last one may be partial.
-    ///   - blockSize: in bytes.
-    ///   - digests: gets them one after the other, `byteCount(ofDigestsOver:every:)` bytes.
-    ///   - zeroBlocks: gets one mark a block: whether all of its bytes are zero.
-    /// - Throws: when libcrypto fails.
+    ///   - digests: gets `byteCount(ofDigestsOver:every:)` bytes.
+    ///   - zeroBlocks: gets one flag for each block: whether all its bytes are zero.
     package mutating func blockDigests(
         of buffer: UnsafeRawBufferPointer, blockSize: Int,
         into digests: UnsafeMutableRawBufferPointer,
@@ -223,8 +193,8 @@ private func mac(
     _ parts: some Collection<UnsafeRawBufferPointer>, _ digest: UnsafeMutableRawBufferPointer
 ) -> Bool {
     key.withUnsafeBytes { key in
-        // The key is given each time: without one, libcrypto does not start these again
-        // (openssl/openssl#18100), and a context that goes on after that refusal crashes.
+        // Without the key, libcrypto does not restart these methods (openssl/openssl#18100), and a
+        // context that is used after this refusal crashes.
         var length = 0
         let isReady =
             method == .gmac
@@ -243,7 +213,7 @@ private func messageDigest(
     _ context: OpaquePointer, _ algorithm: OpaquePointer,
     _ parts: some Collection<UnsafeRawBufferPointer>, _ digest: UnsafeMutableRawBufferPointer
 ) -> Bool {
-    // With an algorithm that was fetched before: otherwise each start looks it up by name.
+    // This avoids a lookup by name at each start.
     EVP_DigestInit_ex2(context, algorithm, nil) == 1
         && parts.allSatisfy { EVP_DigestUpdate(context, $0.baseAddress, $0.count) == 1 }
         && EVP_DigestFinal_ex(context, digest.baseAddress, nil) == 1

@@ -3,42 +3,41 @@
 
 internal import COpenSSL
 
-/// A way to compute digests: GMAC, Poly1305, or one of libcrypto's message digests.
+/// GMAC, Poly1305, or one of libcrypto's message digests, which need no key.
 ///
-/// The message digests need no key. Of them, `md5` and `sha1` do not hold against someone who may
-/// write to the devices: two different blocks with one digest can be made at will.
+/// An attacker with write access to the devices can construct different blocks with the same `md5`
+/// or `sha1` digest.
 package struct DigestMethod: Hashable, Sendable {
-    /// The name both sides know it by, in lower case: libcrypto's short name, such as `sha512-256`.
+    /// libcrypto's short name in lower case, such as `sha512-256`.
     package let name: String
-    /// Size of a digest in bytes.
     package let byteCount: Int
-    /// Whether a hasher needs a `DigestKey`.
     package let isKeyed: Bool
 
-    /// GMAC under a random key of AES-256 and an IV of twelve zero bytes (NIST SP 800-38D).
+    /// GMAC with a random key of AES-256 and an IV of twelve zero bytes (NIST SP 800-38D).
     ///
-    /// It serves as a keyed universal hash, on the conditions that `poly1305` tells. A digest is
-    /// GHASH_H(block) and a mask which both sides' digests have in common; the difference of two
-    /// blocks of up to n bytes is a polynomial in H of degree ⌈n/16⌉ + 1, which as many values of the
-    /// 2^128 at most are a root of. H is what AES makes of zeros under the random key: as good as
-    /// random, to whoever does not know that.
+    /// It serves as a keyed universal hash under the conditions of `poly1305`. A digest is
+    /// GHASH_H(block) combined with a mask that is the same on both sides. The difference of two
+    /// blocks of up to n bytes is a polynomial in H of degree ⌈n/16⌉ + 1. At most that many of the
+    /// 2^128 values of H are roots. H is the encryption of zeros with the random key, so without
+    /// the key it is indistinguishable from random.
     package static let gmac = DigestMethod(name: "gmac", byteCount: 16, isKeyed: true)
 
-    /// Poly1305 under a random key: the fastest where GMAC has no instructions of its own.
+    /// Poly1305 with a random key, the fastest method if the processor has no instructions for
+    /// GMAC.
     ///
     /// It serves as a keyed universal hash. Two different blocks of n bytes, whatever they contain,
     /// have the same digest under at most n/2^107 of all keys (D. J. Bernstein, "The Poly1305-AES
-    /// message-authentication code", 2005, section 3: 8⌈n/16⌉ values of r at most, of the 2^106
-    /// that clamping leaves). Three things are needed for that, and hold here: both sides use the
-    /// same key, it is drawn at random after the data was written, and digests are compared only
-    /// with digests of the same run.
+    /// message-authentication code", 2005, section 3: at most 8⌈n/16⌉ of the 2^106 values of r that
+    /// clamping leaves). This has three conditions, which hold here. Both sides use the same key.
+    /// The key is drawn at random after the data was written. Digests are compared only with
+    /// digests of the same run.
     ///
-    /// One key serves all blocks of a run. An authenticator must not do that: with two digests
-    /// under one key an attacker solves for r and forges, so that RFC 8439, section 2.5, wants the
-    /// pair (r, s) unique, though r may stay. For telling blocks apart it is sound: a digest is
-    /// h_r(block) + s modulo 2^128, s cancels when two are compared, and the bound is over r alone,
-    /// for every pair of blocks. So these digests prove nothing about who computed them, and are
-    /// never stored: data written later can be made to collide by whoever knows the key.
+    /// One key serves all blocks of a run, which an authenticator must not do. From two digests
+    /// with one key an attacker can compute r and forge, so RFC 8439, section 2.5, requires a
+    /// unique pair (r, s), though r may stay. For comparing blocks one key is sound. A digest is
+    /// h_r(block) + s modulo 2^128, so s cancels in a comparison, and the bound is over r alone,
+    /// for every pair of blocks. These digests therefore do not prove who computed them. They are
+    /// never stored, because an attacker with the key can write data that collides.
     package static let poly1305 = DigestMethod(name: "poly1305", byteCount: 16, isKeyed: true)
 
     private init(name: String, byteCount: Int, isKeyed: Bool) {
@@ -47,15 +46,14 @@ package struct DigestMethod: Hashable, Sendable {
         self.isKeyed = isKeyed
     }
 
-    /// Looks a method up by name.
+    /// Looks a method up by name, ignoring case.
     ///
-    /// Case does not matter. Every name libcrypto has for a digest will do (`sha256`, `SHA2-256`,
-    /// an OID), and so will those of Python's hashlib (`sha3_256`, `blake2b`). SHAKE and its like
-    /// are refused: their output has no size of its own, and later versions of libcrypto no longer
-    /// make one up.
+    /// It accepts all names of libcrypto (`sha256`, `SHA2-256`, an OID) and of Python's hashlib
+    /// (`sha3_256`, `blake2b`). It refuses SHAKE and the like, for which later versions of
+    /// libcrypto choose no output size.
     ///
-    /// - Throws: when libcrypto does not provide it, also because it is switched off by
-    ///   openssl.cnf(5); the advice lists what there is.
+    /// - Throws: an error with the available methods if libcrypto lacks this one or openssl.cnf(5)
+    ///   disables it.
     package init(named name: String) throws(DigestError) {
         do throws(DigestError) { self = try Self.find(name) } catch {
             var error = error
@@ -65,7 +63,7 @@ package struct DigestMethod: Hashable, Sendable {
         }
     }
 
-    /// Every method that this libcrypto provides, sorted by name.
+    /// Sorted by name.
     ///
     /// The corresponding C function is `EVP_MD_do_all_provided`.
     package static func available() -> [DigestMethod] {
@@ -84,12 +82,12 @@ package struct DigestMethod: Hashable, Sendable {
 }
 
 extension DigestMethod {
-    /// Names of hashlib that libcrypto spells another way; for the rest, `_` stands for `-`.
+    /// Names of hashlib that libcrypto spells differently; in all others `_` becomes `-`.
     private static let aliases = ["blake2b": "blake2b512", "blake2s": "blake2s256"]
 
     private static func find(_ name: String) throws(DigestError) -> DigestMethod {
-        // Names come from the network too: no NUL, at which C would stop reading; nothing that
-        // would garble a message.
+        // Names also come from the network: a NUL would end a C string, and other bytes could
+        // garble a message.
         guard (1...64).contains(name.utf8.count), name.utf8.allSatisfy(isNameByte) else {
             let start = String(String.UnicodeScalarView(name.unicodeScalars.prefix(64)))
             throw DigestError(start.debugDescription, "digest", reason: "not a digest's name")
@@ -125,17 +123,17 @@ extension DigestMethod {
         }
     }
 
-    /// The short name in libcrypto's table of objects; a provider's own where it is not in there.
+    /// The short name in libcrypto's object table, or else the provider's name.
     ///
-    /// `EVP_MD_get0_name` alone will not do: it gives whichever of a digest's names was registered
-    /// first, `SHA2-256` in one version and `SHA256` in another.
+    /// `EVP_MD_get0_name` returns the name that was registered first: `SHA2-256` in one version,
+    /// `SHA256` in another.
     private static func canonicalName(of digest: OpaquePointer) -> String? {
         let number = EVP_MD_get_type(digest)
         let name = number == NID_undef ? EVP_MD_get0_name(digest) : OBJ_nid2sn(number)
         return name.map { String(cString: $0).lowercased() }
     }
 
-    /// Gets a message digest from libcrypto's providers; the caller frees it.
+    /// The caller frees the result.
     ///
     /// The corresponding C function is `EVP_MD_fetch`.
     static func fetchDigest(
@@ -147,7 +145,7 @@ extension DigestMethod {
         return digest
     }
 
-    /// Gets a keyed method from libcrypto's providers; the caller frees it.
+    /// The caller frees the result.
     ///
     /// The corresponding C function is `EVP_MAC_fetch`.
     func fetchMAC() throws(DigestError) -> OpaquePointer {
@@ -159,8 +157,7 @@ extension DigestMethod {
 }
 
 extension DigestMethod {
-    /// Methods that are faster here than `poly1305`, the fastest first.
-    ///
-    /// A pair of machines is as fast as the slower one: both should have a method here.
+    /// Methods that are faster here than `poly1305`, the fastest first; both machines need the
+    /// method.
     package static let fasterOnes = GhashKey.isAvailable ? [gmac] : []
 }

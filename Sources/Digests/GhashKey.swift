@@ -4,21 +4,19 @@
 internal import CGhash
 internal import COpenSSL
 
-/// A key of GMAC as its own implementation needs it: powers of the hash key, and the mask.
+/// A GMAC key for this processor's instructions: powers of the hash key, and the mask.
 final class GhashKey: @unchecked Sendable {
-    /// Whether this processor has the instructions; there is no key without them.
     static let isAvailable = cg_is_available()
 
-    // Written by the initialiser alone, and so safe to share.
+    // Only the initializer writes it, so it is safe to share.
     private let powers: OpaquePointer
-    /// What the hash is masked with: the cipher's output for the IV and the counter 1.
+    /// The cipher's output for the IV and the counter 1.
     private let mask: (UInt64, UInt64)
 
-    /// - Parameter key: of AES-256.
-    /// - Throws: when libcrypto has no AES.
+    /// - Parameter key: a key of AES-256.
     init(_ key: UnsafeRawBufferPointer) throws(DigestError) {
         precondition(Self.isAvailable && key.count == DigestKey.byteCount)
-        // The block of zeros, and the first counter block: twelve zeros and 1 (SP 800-38D, 7.1).
+        // A block of zeros and the first counter block, twelve zeros and 1 (SP 800-38D, 7.1).
         var blocks = [UInt8](repeating: 0, count: 31) + [1]
         try Self.encrypt(&blocks, key)
         let mask = blocks.withUnsafeBytes {
@@ -38,8 +36,6 @@ final class GhashKey: @unchecked Sendable {
 
     deinit { cg_free_key(powers) }
 
-    /// Encrypts whole blocks by themselves.
-    ///
     /// The corresponding C functions are `EVP_EncryptInit_ex2` and `EVP_EncryptUpdate`.
     private static func encrypt(
         _ blocks: inout [UInt8], _ key: UnsafeRawBufferPointer
@@ -62,11 +58,7 @@ final class GhashKey: @unchecked Sendable {
         guard done else { throw failure }
     }
 
-    /// Computes the GMAC of a message.
-    ///
-    /// - Parameters:
-    ///   - parts: of the message, in their order.
-    ///   - digest: gets 16 bytes at its start.
+    /// - Parameter digest: gets 16 bytes at its start.
     func digest(
         of parts: some Collection<UnsafeRawBufferPointer>,
         into digest: UnsafeMutableRawBufferPointer

@@ -3,21 +3,16 @@
 
 internal import COpenSSL
 
-/// Compares secrets without telling by the time it takes where they differ.
+/// Takes the same time wherever the secrets differ; their lengths are not secret.
 ///
 /// The corresponding C function is `CRYPTO_memcmp`.
-///
-/// - Returns: whether they are equal; their lengths are no secret.
 package func areEqualInConstantTime(_ first: [UInt8], _ second: [UInt8]) -> Bool {
     first.count == second.count && CRYPTO_memcmp(first, second, first.count) == 0
 }
 
-/// The SHA-256 digest (FIPS 180-4) of a short text, such as a token.
+/// The SHA-256 digest (FIPS 180-4) of a short text; 32 bytes.
 ///
 /// The corresponding C function is `EVP_Digest`.
-///
-/// - Returns: 32 bytes.
-/// - Throws: when libcrypto fails.
 package func sha256(of text: [UInt8]) throws(DigestError) -> [UInt8] {
     var digest = [UInt8](repeating: 0, count: 32)
     var count: UInt32 = 0

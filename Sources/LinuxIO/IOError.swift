@@ -3,24 +3,22 @@
 
 package import SystemPackage
 
-/// A system call on a device or file that failed.
+/// A failed operation on a device or file.
 ///
-/// It reads as every message of blkferry does: object, operation, reason; then, where there is
-/// something to do about it, one line of advice.
+/// The message has the form of all messages of blkferry: object, operation, reason, then advice.
 package struct IOError: Error, Hashable, Sendable {
-    /// What was worked on: a path, as the user wrote it where there is such a name.
+    /// A path, as the user wrote it if possible.
     package var object: String
-    /// What was tried, in words: `open`, `read at 4096, 512 bytes`.
+    /// Such as `open` or `read at 4096, 512 bytes`.
     package var operation: String
-    /// The system's reason; `nil` where no system call failed but its result was wrong.
+    /// `nil` if no system call failed but a result was wrong.
     package var errno: Errno?
-    /// The reason in words.
     package var reason: String
-    /// What the user can do about it.
     package var advice: String?
-    /// Whether the way to the device failed, and not the device.
+    /// Whether the connection to the device failed, and not the device.
     package var isNetwork = false
-    /// Of those: whether the other side was there, and does not know or trust this one.
+    /// Whether the other side of the connection answered, but one of the two does not trust the
+    /// other.
     package var isUnauthorized = false
 
     package init(_ object: String, _ operation: String, _ errno: Errno, advice: String? = nil) {
@@ -28,7 +26,7 @@ package struct IOError: Error, Hashable, Sendable {
         self.operation = operation
         self.errno = errno
         self.reason = errno.description
-        self.advice = advice
+        self.advice = advice ?? Self.advice(on: errno)
     }
 
     package init(_ object: String, _ operation: String, reason: String, advice: String? = nil) {
@@ -39,7 +37,16 @@ package struct IOError: Error, Hashable, Sendable {
         self.advice = advice
     }
 
-    /// The way to a device on another machine failed, or the server there broke the protocol.
+    /// Advice for a limit of this process.
+    private static func advice(on errno: Errno) -> String? {
+        switch errno {
+        case .tooManyOpenFiles, .tooManyOpenFilesInSystem: Descriptors.advice
+        case .noMemory: Memory.advice
+        default: nil
+        }
+    }
+
+    /// An error of the connection, or of the protocol.
     package static func network(
         _ object: String, _ operation: String, reason: String, advice: String? = nil
     ) -> IOError {
@@ -54,11 +61,11 @@ extension IOError: CustomStringConvertible {
 }
 
 extension IOError {
-    /// Whether the medium itself failed at this place, so that other places may still be read.
+    /// Whether the medium failed at this place only, so that other places may be readable.
     ///
     /// The block layer reports a bad sector as ENODATA, a failed integrity check as EILSEQ, a
     /// target's failure as EREMOTEIO and everything else as EIO (`blk_errors` in the kernel's
-    /// block/blk-core.c). A device that vanished or timed out is none of these.
+    /// block/blk-core.c). A device that vanished or timed out has other errors.
     package var isMediumError: Bool {
         switch errno {
         case .ioError, .noData, .illegalByteSequence: return true

@@ -7,31 +7,24 @@ package import SystemPackage
 
 /// A file descriptor that has one owner and is closed with it.
 package struct OwnedDescriptor: ~Copyable, Sendable {
-    /// The descriptor, for calls that this type does not wrap; it is not to be closed.
+    /// The caller must not close it.
     package let rawValue: Int32
 
-    /// Takes over an open descriptor.
-    ///
-    /// - Parameter rawValue: an open descriptor that nobody else closes.
+    /// Nothing else may close the descriptor.
     package init(owning rawValue: Int32) { self.rawValue = rawValue }
 
     deinit {
-        // Never retried: Linux has released the descriptor even when close(2) fails, and whatever
-        // had to reach the medium was flushed before.
+        // Never retried: Linux has released the descriptor even if close(2) fails. The data was
+        // flushed before.
         let result = close(rawValue)
         precondition(result == 0 || currentErrno() != .badFileDescriptor, "closed twice")
     }
 
-    /// Opens a file; the descriptor is not inherited by programs that this one starts.
-    ///
     /// The corresponding C function is `open`.
     ///
     /// - Parameters:
-    ///   - path: the file's path.
-    ///   - flags: the `O_` flags, without `O_CLOEXEC`, which is always set.
-    ///   - mode: permissions of a file that is created, before the umask.
-    /// - Returns: the open descriptor.
-    /// - Throws: the error that open(2) gives.
+    ///   - flags: the `O_` flags; `O_CLOEXEC` is always added.
+    ///   - mode: permissions of a new file, before the umask.
     package static func open(
         _ path: String, flags: Int32, mode: UInt32 = 0o600
     ) throws(Errno) -> OwnedDescriptor {
@@ -39,70 +32,72 @@ package struct OwnedDescriptor: ~Copyable, Sendable {
             owning: try retryingInterrupts { clb_open(path, flags | O_CLOEXEC, mode_t(mode)) })
     }
 
-    /// Reads once, at most `buffer.count` bytes, at an offset in bytes.
+    /// Opens an existing file; `O_CLOEXEC` is always added.
+    package static func open(
+        _ path: KernelPath, flags: Int32
+    ) throws(Errno) -> OwnedDescriptor {
+        let name = path.cString
+        return OwnedDescriptor(
+            owning: try retryingInterrupts { clb_open(name, flags | O_CLOEXEC, 0) })
+    }
+
+    /// Opens in another process, so that this one can end while the kernel waits for the device.
+    ///
+    /// `O_CLOEXEC` is always added.
+    package static func openElsewhere(
+        _ path: String, flags: Int32
+    ) throws(Errno) -> OwnedDescriptor {
+        let descriptor = clb_open_elsewhere(path, flags)
+        guard descriptor < 0 else { return OwnedDescriptor(owning: descriptor) }
+        // The other process failed. Opening here succeeds or yields the reason.
+        return try open(path, flags: flags)
+    }
+
+    /// Reads at most `buffer.count` bytes; 0 at the end of the file.
     ///
     /// The corresponding C function is `pread`.
-    ///
-    /// - Returns: the number of bytes read; 0 at the end.
-    /// - Throws: the error that pread(2) gives.
     package func readOnce(
         into buffer: UnsafeMutableRawBufferPointer, at offset: Int
     ) throws(Errno) -> Int {
         try retryingInterrupts { pread(rawValue, buffer.baseAddress, buffer.count, off_t(offset)) }
     }
 
-    /// Writes once, at most `buffer.count` bytes, at an offset in bytes.
+    /// Writes at most `buffer.count` bytes, and returns how many.
     ///
     /// The corresponding C function is `pwrite`.
-    ///
-    /// - Returns: the number of bytes written.
-    /// - Throws: the error that pwrite(2) gives.
     package func writeOnce(
         _ buffer: UnsafeRawBufferPointer, at offset: Int
     ) throws(Errno) -> Int {
         try retryingInterrupts { pwrite(rawValue, buffer.baseAddress, buffer.count, off_t(offset)) }
     }
 
-    /// Waits until the data, and what is needed to find it again, is on the medium.
+    /// Waits until the data, and the metadata needed to read it, is on the medium.
+    ///
+    /// If it fails, data written before may be lost.
     ///
     /// The corresponding C function is `fdatasync`.
-    ///
-    /// - Throws: the error that fdatasync(2) gives; what was written before may then be lost.
     package func synchronizeData() throws(Errno) {
         _ = try retryingInterrupts { fdatasync(rawValue) }
     }
 
-    /// Waits until the file, a directory's names included, is on the medium.
+    /// Waits until the file, or a directory's entries, are on the medium.
     ///
     /// The corresponding C function is `fsync`.
-    ///
-    /// - Throws: the error that fsync(2) gives.
     package func synchronize() throws(Errno) {
         _ = try retryingInterrupts { fsync(rawValue) }
     }
 
-    /// Tells the kernel that the pages of a range, in bytes, are not needed in its cache.
+    /// Drops clean pages of a range in bytes, where a length of 0 means up to the end.
     ///
-    /// Only clean pages go. The corresponding C function is `posix_fadvise` with
-    /// `POSIX_FADV_DONTNEED`.
-    ///
-    /// - Parameters:
-    ///   - offset: where the range starts.
-    ///   - length: its length; 0 stands for up to the end.
+    /// The corresponding C function is `posix_fadvise` with `POSIX_FADV_DONTNEED`.
     package func dropCachedPages(offset: Int = 0, length: Int = 0) {
-        // Advice: there is nothing to do about a refusal.
         _ = posix_fadvise(rawValue, off_t(offset), off_t(length), POSIX_FADV_DONTNEED)
     }
 
-    /// What the file is, where, how large.
-    ///
     /// The corresponding C function is `fstat`.
-    ///
-    /// - Returns: the file's status.
-    /// - Throws: the error that fstat(2) gives.
     package func status() throws(Errno) -> FileStatus {
         var answer = stat()
         _ = try retryingInterrupts { fstat(rawValue, &answer) }
-        return FileStatus(answer)
+        return FileStatus(answer, born: FileStatus.birth(rawValue))
     }
 }

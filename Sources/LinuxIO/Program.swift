@@ -5,9 +5,9 @@ internal import CLinuxBlock
 internal import Glibc
 package import SystemPackage
 
-/// Other programs that this one starts, without a shell.
+/// Starts other programs without a shell.
 package enum Program {
-    /// What a program gets as its standard input, output and error; it inherits nothing else.
+    /// The standard streams of a program, which inherits no other descriptor.
     package struct Streams {
         package var input: Int32
         package var output: Int32
@@ -20,10 +20,7 @@ package enum Program {
         }
     }
 
-    /// Finds a program as a shell does.
-    ///
-    /// - Parameter name: a name that is looked up in PATH, or a path.
-    /// - Returns: its path; `nil` where there is none that may be started.
+    /// Finds a program as a shell does; `nil` if there is no executable one.
     package static func find(_ name: String) -> String? {
         if name.contains("/") { return access(name, X_OK) == 0 ? name : nil }
         let path = getenv("PATH").map { String(cString: $0) } ?? "/usr/bin:/bin"
@@ -31,35 +28,28 @@ package enum Program {
             .first { access($0, X_OK) == 0 }
     }
 
-    /// Finds one of the system's programs, also where PATH lacks their directories, as in cron.
-    ///
-    /// - Parameter name: a name, or a path.
-    /// - Returns: its path; `nil` where there is none that may be started.
+    /// Finds a system program even if PATH lacks its directory, as under cron.
     package static func findOfSystem(_ name: String) -> String? {
         let places = name.contains("/") ? [name] : [name, "/usr/sbin/\(name)", "/sbin/\(name)"]
         return places.lazy.compactMap { find($0) }.first
     }
 
-    /// Starts a program, with the signals that it expects.
+    /// Starts a program whose process the caller must wait for, without blocked or ignored signals.
     ///
     /// The corresponding C function is `posix_spawn`.
     ///
     /// - Parameters:
-    ///   - path: the program's path.
-    ///   - words: its name and its arguments.
-    ///   - streams: of this process; they stay open here.
-    ///   - inNewSession: apart from the terminal and its signals, as the leader of a process group
-    ///     of its own (setsid(2)).
-    /// - Returns: its process id, which somebody must wait for.
-    /// - Throws: why it cannot be started.
+    ///   - words: the program's name and its arguments.
+    ///   - inNewSession: runs it without the terminal and its signals, in its own process group
+    ///     (setsid(2)).
     package static func start(
         _ path: String, _ words: [String], _ streams: Streams, inNewSession: Bool = false
     ) throws(Errno) -> Int32 {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        // All of ours are closed when the program starts, but for these, which dup2(2) makes. Those of
-        // libraries are not: SwiftNIO's connections.
+        // blkferry opens every descriptor close-on-exec, but libraries do not (SwiftNIO's
+        // connections), so all but these three are closed.
         posix_spawn_file_actions_adddup2(&actions, streams.input, STDIN_FILENO)
         posix_spawn_file_actions_adddup2(&actions, streams.output, STDOUT_FILENO)
         posix_spawn_file_actions_adddup2(&actions, streams.errors, STDERR_FILENO)
@@ -67,7 +57,7 @@ package enum Program {
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
-        // What blkferry blocks and ignores for itself is no program's expectation.
+        // A program does not expect the signals that blkferry blocks and ignores.
         var none = sigset_t()
         sigemptyset(&none)
         var usual = sigset_t()

@@ -3,69 +3,78 @@
 
 internal import CLinuxBlock
 internal import Glibc
+internal import Synchronization
 package import SystemPackage
 
-/// A program that was run to its end, with everything that it had started.
+/// A program that ran to its end, together with the processes that it started.
 package struct ProgramRun {
-    /// Which of its streams are read; standard input is empty.
     package enum Reading: Hashable, Sendable {
         /// The last 64 KiB of standard error.
         case errors
-        /// The last 64 KiB of both in one.
+        /// The last 64 KiB of standard output and standard error together.
         case outputAndErrors
-        /// All of standard output, and apart from it the last 64 KiB of standard error. More bytes
-        /// of output than the limit end the program, and are a failure.
+        /// All of standard output, and separately the last 64 KiB of standard error.
+        ///
+        /// More bytes of output than the limit kill the program, and the run fails.
         case wholeOutput(limit: Int)
     }
 
-    /// What it has told.
     package let bytes: [UInt8]
-    /// What it has told on standard error, where that is read apart.
+    /// Standard error, if it is read separately.
     private let complaints: [UInt8]
-    /// What keeps its output from being whole.
+    /// Why the output is not complete.
     private let fault: String?
-    /// As of waitpid(2); `nil` where nobody can tell.
+    /// From waitpid(2); `nil` if it is unknown.
     private let status: Int32?
 
-    /// Bytes of what it tells that are kept, where not all are wanted.
+    /// Bytes, if not all output is wanted.
     private static let limit = 64 << 10
-    /// Milliseconds between two looks at whether it is to end.
+    /// Milliseconds between two checks.
     private static let pause: Int32 = 50
-    /// Looks after its end before what it left behind is ended, too.
+    /// Checks after the program's end before the processes that it left behind are killed.
     private static let patience = 100
+    /// Checks after SIGKILL before a program may be left behind.
+    private static let grace = 10
 
-    /// Runs a program apart from the terminal, and waits until nothing of it is left.
-    ///
-    /// All that it starts has its standard error, so that it is over when nobody has that open any
-    /// more: then nobody writes for it any more either.
+    /// Runs a program in its own session, until no process has its standard error open any more.
     ///
     /// - Parameters:
-    ///   - path: the program's path.
-    ///   - arguments: without its name.
-    ///   - reading: what of it is kept.
-    ///   - input: an open file that it gets as its standard input; `nil` for an empty one.
-    ///   - isOver: asked now and then; it is killed with all that it has started when this is so.
-    /// - Throws: why it cannot be started.
+    ///   - arguments: without the program's name.
+    ///   - input: an open file; `nil` for /dev/null.
+    ///   - mayBeLeftBehind: returns even if the killed program does not end, because the kernel
+    ///     ends no process that waits for a device that does not answer.
+    ///   - isCancelled: called repeatedly; `true` kills the program and its process group.
     package init(
         _ path: String, _ arguments: [String], reading: Reading, input: Int32? = nil,
-        unless isOver: () -> Bool
+        mayBeLeftBehind: Bool = false, unless isCancelled: () -> Bool
     ) throws(Errno) {
         let limit = reading.limit ?? Self.limit
         let output = try Stream(limit: limit)
         let errors = reading.limit == nil ? nil : try Stream(limit: Self.limit)
         let process = try Self.start(path, arguments, reading, input, output, errors)
-        let isWhole = Self.read([output, errors].compactMap(\.self), of: process) {
-            isOver() || (reading.limit != nil && output.isCut)
+        let isWhole = Self.read(
+            [output, errors].compactMap(\.self), of: process,
+            grace: mayBeLeftBehind ? Self.grace : nil
+        ) {
+            isCancelled() || (reading.limit != nil && output.isCut)
         }
-        var status: Int32 = 0
-        let waited = try? retryingInterrupts { waitpid(process, &status, 0) }
-        self.status = waited == process ? status : nil
-        if reading.limit == nil {
+        let isLeftBehind = mayBeLeftBehind && !isWhole && !Self.hasEnded(process)
+        if isLeftBehind {
+            LeftPrograms.shared.add(process, path)
+            status = nil
+        } else {
+            var status: Int32 = 0
+            let waited = try? retryingInterrupts { waitpid(process, &status, 0) }
+            self.status = waited == process ? status : nil
+        }
+        if isLeftBehind {
+            fault = "it was killed and does not end"
+        } else if reading.limit == nil {
             fault = nil
         } else if output.isCut {
-            fault = "it told more than \(limit) bytes"
+            fault = "it printed more than \(limit) bytes"
         } else {
-            fault = isWhole ? nil : "what it started goes on after its end"
+            fault = isWhole ? nil : "a program that it started still runs"
         }
         bytes = output.bytes
         complaints = errors?.bytes ?? []
@@ -86,25 +95,29 @@ package struct ProgramRun {
             inNewSession: true)
     }
 
-    /// Reads what a program tells until nobody has its streams open any more.
+    /// Reads until no process has the streams open; `false` if a process that cannot be killed
+    /// still has them open.
     ///
-    /// - Returns: `false` where somebody still has one, who cannot be ended.
+    /// - Parameter grace: checks that the killed program has to end; `nil` for no limit.
     private static func read(
-        _ streams: [Stream], of process: Int32, unless isOver: () -> Bool
+        _ streams: [Stream], of process: Int32, grace: Int?, unless isCancelled: () -> Bool
     ) -> Bool {
         var isKilled = false
         var looks = 0
+        var looksSinceKill = 0
         while streams.contains(where: { !$0.hasEnded }) {
-            // Its number stays its own, and that of its group, until it is waited for.
-            if !isKilled, isOver() || looks > patience {
+            // The ids of process and group are not reused before waitpid(2).
+            if !isKilled, isCancelled() || looks > patience {
                 kill(-process, SIGKILL)
                 isKilled = true
             }
-            // What has left the group may have the pipe for ever.
+            // A process outside the group may keep the pipe open forever.
             if looks > 2 * patience { return false }
             var requests = streams.map(\.request)
             guard poll(&requests, nfds_t(requests.count), pause) > 0 else {
                 looks += hasEnded(process) ? 1 : 0
+                looksSinceKill += isKilled ? 1 : 0
+                if let grace, looksSinceKill > grace { return false }
                 continue
             }
             for (stream, request) in zip(streams, requests) where request.revents != 0 {
@@ -114,32 +127,35 @@ package struct ProgramRun {
         return true
     }
 
+    /// Whether a killed program that was started by this path still runs.
+    package static func hasLeftBehind(_ path: String) -> Bool { LeftPrograms.shared.has(path) }
+
     private static func hasEnded(_ process: Int32) -> Bool {
         var information = siginfo_t()
         let result = waitid(P_PID, id_t(process), &information, WEXITED | WNOHANG | WNOWAIT)
         return result != 0 || information.si_signo == SIGCHLD
     }
 
-    /// Why it has not done what it was asked for; `nil` where it has.
+    /// Why the run failed; `nil` if it succeeded.
     package var failure: String? {
         if let fault { return fault }
-        guard let status else { return "how it ended cannot be told" }
+        guard let status else { return "its exit status is unknown" }
         if status == 0 { return nil }
         let signal = status & 0x7F
         return signal == 0
             ? "it ended with status \(status >> 8 & 0xFF)" : "signal \(signal) ended it"
     }
 
-    /// Whether it ended by itself, whatever its status, and not by a signal.
+    /// Whether the program ended itself, with any status, and not by a signal.
     package var hasExited: Bool { status.map { $0 & 0x7F == 0 } ?? false }
 
-    /// What it has told, in words.
+    /// The output, with invalid UTF-8 replaced.
     package var text: String { String(decoding: bytes, as: UTF8.self) }
 
-    /// What it has told, line by line, without empty ones.
+    /// The lines of the output, without empty ones.
     package var lines: [Substring] { Self.lines(text) }
 
-    /// What it has told on standard error, where that is read apart, line by line.
+    /// The lines of standard error, if it is read separately, without empty ones.
     package var errorLines: [Substring] {
         Self.lines(String(decoding: complaints, as: UTF8.self))
     }
@@ -150,22 +166,45 @@ package struct ProgramRun {
 }
 
 extension ProgramRun.Reading {
-    /// Bytes of output, where all of it is wanted.
     fileprivate var limit: Int? {
         if case .wholeOutput(let limit) = self { limit } else { nil }
     }
 }
 
-/// A pipe, and the last of what came out of it.
+/// Programs that were killed and do not end; a thread waits for each.
+private final class LeftPrograms: Sendable {
+    static let shared = LeftPrograms()
+
+    private let counts = Mutex<[String: Int]>([:])
+
+    func has(_ path: String) -> Bool { counts.withLock { $0[path] != nil } }
+
+    func add(_ process: Int32, _ path: String) {
+        counts.withLock { $0[path, default: 0] += 1 }
+        let isWaitedFor = Threads.startDetached { [self] in
+            var status: Int32 = 0
+            _ = try? retryingInterrupts { waitpid(process, &status, 0) }
+            remove(path)
+        }
+        if !isWaitedFor { remove(path) }
+    }
+
+    private func remove(_ path: String) {
+        counts.withLock { counts in
+            guard let count = counts[path] else { return }
+            counts[path] = count > 1 ? count - 1 : nil
+        }
+    }
+}
+
+/// A pipe and the last bytes of its output.
 private final class Stream {
     private let reader: OwnedDescriptor
     private var writerOwner: OwnedDescriptor?
     private let limit: Int
     private(set) var bytes: [UInt8] = []
-    /// Whether more came than is kept.
     private(set) var isCut = false
     private(set) var hasEnded = false
-    /// The end that the program gets.
     let writer: Int32
 
     init(limit: Int) throws(Errno) {
@@ -177,15 +216,14 @@ private final class Stream {
         self.limit = limit
     }
 
-    /// From now on only programs can write to it.
+    /// From now on only programs can write.
     func closeWriter() { writerOwner = nil }
 
-    /// For poll(2), which leaves negative descriptors out.
+    /// For poll(2), which ignores negative descriptors.
     var request: pollfd {
         pollfd(fd: hasEnded ? -1 : reader.rawValue, events: Int16(POLLIN), revents: 0)
     }
 
-    /// Takes what there is.
     func read() {
         let count = try? withUnsafeTemporaryAllocation(byteCount: 16 << 10, alignment: 1) {
             chunk throws(Errno) in

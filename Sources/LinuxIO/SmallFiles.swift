@@ -2,44 +2,81 @@
 // Copyright 2026 the blkferry authors
 
 internal import Glibc
-internal import SystemPackage
+package import SystemPackage
 
-/// Reads a file of /proc or /sys, or another that is surely small.
+/// Reads a small file, such as one of /proc or /sys; `nil` if it cannot be read.
 ///
-/// - Parameter path: the file's path.
-/// - Returns: its content, without the newline at the end, bytes that are no UTF-8 replaced; `nil`
-///   when it cannot be read.
-package func readSmallFile(_ path: String) -> String? {
-    guard let file = try? OwnedDescriptor.open(path, flags: O_RDONLY) else { return nil }
+/// It drops the newline at the end, and replaces invalid UTF-8.
+package func readSmallFile(_ path: String) -> String? { try? smallFile(path) }
+
+/// Reads a file like `readSmallFile`.
+package func smallFile(_ path: String) throws(Errno) -> String {
+    String(decoding: try smallFileBytes(path), as: UTF8.self)
+}
+
+/// Reads a small file without the newline at its end.
+package func smallFileBytes(_ path: String) throws(Errno) -> [UInt8] {
+    let file = try OwnedDescriptor.open(path, flags: O_RDONLY)
     var content: [UInt8] = []
     var chunk = [UInt8](repeating: 0, count: 16 << 10)
     while true {
-        let count = try? chunk.withUnsafeMutableBytes { buffer in
-            try file.readOnce(into: buffer, at: content.count)
+        var failure: Errno?
+        let count = chunk.withUnsafeMutableBytes { buffer in
+            do throws(Errno) { return try file.readOnce(into: buffer, at: content.count) } catch {
+                failure = error
+                return 0
+            }
         }
-        guard let count else { return nil }
+        if let failure { throw failure }
         if count == 0 { break }
         content.append(contentsOf: chunk[..<count])
     }
     if content.last == UInt8(ascii: "\n") { content.removeLast() }
-    return String(decoding: content, as: UTF8.self)
+    return content
 }
 
-/// The names in a directory, sorted; none when it cannot be read.
+/// The sorted names, with invalid UTF-8 replaced; empty if the directory cannot be read.
+package func namesInDirectory(_ path: String) -> [String] {
+    var names: [String] = []
+    // The names that were read before a failure are returned.
+    try? readDirectory(KernelPath(path)) { names.append(String(decoding: $0, as: UTF8.self)) }
+    return names.sorted()
+}
+
+/// The names as bytes, which need not be UTF-8, in the directory's order.
+///
+/// - Throws: the error of opendir(3) or readdir(3).
+package func bytesOfNamesInDirectory(_ path: KernelPath) throws(Errno) -> [[UInt8]] {
+    var names: [[UInt8]] = []
+    try readDirectory(path) { names.append(Array($0)) }
+    return names
+}
+
+/// Calls `body` with each name but `.` and `..`.
 ///
 /// The corresponding C function is `readdir`.
-///
-/// - Parameter path: the directory's path.
-/// - Returns: the names, bytes that are no UTF-8 replaced.
-package func namesInDirectory(_ path: String) -> [String] {
-    guard let stream = opendir(path) else { return [] }
-    defer { closedir(stream) }
-    var names: [String] = []
-    while let entry = readdir(stream) {
-        let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-            String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-        }
-        if name != "." && name != ".." { names.append(name) }
+private func readDirectory(
+    _ path: KernelPath, _ body: (Slice<UnsafeRawBufferPointer>) -> Void
+) throws(Errno) {
+    let pathName = path.cString
+    guard let stream = opendir(pathName) else {
+        let failure = currentErrno()
+        Shortages.note(failure)
+        throw failure
     }
-    return names.sorted()
+    defer { closedir(stream) }
+    while true {
+        // Only errno distinguishes the end from a failure.
+        errno = 0
+        guard let entry = readdir(stream) else { break }
+        withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+            let name = bytes.prefix { $0 != 0 }
+            if !name.elementsEqual(".".utf8) && !name.elementsEqual("..".utf8) { body(name) }
+        }
+    }
+    let failure = currentErrno()
+    guard failure.rawValue == 0 else {
+        Shortages.note(failure)
+        throw failure
+    }
 }

@@ -4,17 +4,13 @@
 internal import Glibc
 package import SystemPackage
 
-/// The system's error number as it stands right after a failed call.
+/// The value of `errno`, valid right after a failed call.
 package func currentErrno() -> Errno { Errno(rawValue: errno) }
 
 /// Repeats a system call while a signal interrupts it.
 ///
-/// This is the only EINTR loop, and the only place where a result of -1 becomes an `Errno`.
-/// EBADF and EFAULT are bugs of this program, never conditions of the world, so they trap.
-///
-/// - Parameter call: the system call; it returns -1 and sets `errno` when it fails.
-/// - Returns: what the call returned.
-/// - Throws: the `Errno` of the failed call.
+/// This is the only EINTR loop, and the only place where -1 becomes an `Errno`. EBADF and EFAULT
+/// are bugs of this program, so they trap.
 package func retryingInterrupts<Result: FixedWidthInteger & SignedInteger>(
     _ call: () -> Result
 ) throws(Errno) -> Result {
@@ -24,19 +20,15 @@ package func retryingInterrupts<Result: FixedWidthInteger & SignedInteger>(
         let code = currentErrno()
         if code == .interrupted { continue }
         precondition(code != .badFileDescriptor && code != .badAddress, "\(code)")
+        Shortages.note(code)
         throw code
     }
 }
 
-/// Tries again, for half a second, what fails because somebody else holds it for a moment: a program
-/// that is being started has, until its exec, a copy of what another thread has closed just now, and
-/// udev locks a device that was written.
+/// Retries for half a second while another process holds a file for a moment.
 ///
-/// - Parameters:
-///   - isHeld: whether a failure says that somebody holds it, and may soon not.
-///   - attempt: what is tried.
-/// - Returns: what the attempt returned that did not fail.
-/// - Throws: the last failure.
+/// Until its exec, a starting program has a copy of a descriptor that this process closed. udev
+/// locks a device after a write.
 package func waitingOutHolders<Result, Failure: Error>(
     _ isHeld: (Failure) -> Bool, _ attempt: () throws(Failure) -> Result
 ) throws(Failure) -> Result {

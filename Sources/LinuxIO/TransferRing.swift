@@ -6,9 +6,8 @@ internal import Glibc
 internal import Synchronization
 internal import SystemPackage
 
-/// A piece of a file and its place in memory, which is read from or written to.
 package struct Transfer {
-    /// In the file, in bytes.
+    /// Bytes.
     package var offset: Int
     package var memory: UnsafeMutableRawBufferPointer
 
@@ -17,7 +16,7 @@ package struct Transfer {
         self.memory = memory
     }
 
-    /// The memory is only read where the transfer is a write.
+    /// The memory is only read, so the transfer must be a write.
     package init(of memory: UnsafeRawBufferPointer, at offset: Int) {
         self.init(into: UnsafeMutableRawBufferPointer(mutating: memory), at: offset)
     }
@@ -28,19 +27,20 @@ package struct Transfer {
     }
 }
 
-/// Many small transfers for the price of a few: a call for each would mostly wait to be woken up.
+/// Does many small transfers together through io_uring(7), because one call for each mostly waits.
 ///
-/// Where the kernel has no io_uring(7), or does not let this program use it, nothing is done, and
-/// the caller does without.
+/// Without io_uring, or if the kernel refuses it, `perform` does nothing and the caller uses single
+/// calls.
 package enum TransferRing {
-    /// How many transfers go at once.
+    /// Transfers in flight.
     private static let capacity: UInt32 = 64
 
-    /// Rings that nobody uses at the moment; never more than there were threads at once.
+    /// Unused rings; never more than there were threads at once.
     private static let idle = Mutex<[Ring]>([])
-    /// The kernel has refused once: it will again.
+    /// Whether the kernel refused a ring, which it will do again.
     private static let isRefused = Atomic(false)
 
+    /// Safe to send, because a thread takes a ring out of `idle` before it uses it.
     private final class Ring: @unchecked Sendable {
         let ring: OpaquePointer
         init(_ ring: OpaquePointer) { self.ring = ring }
@@ -51,7 +51,7 @@ package enum TransferRing {
         if let ring = idle.withLock({ $0.popLast() }) { return ring }
         if isRefused.load(ordering: .relaxed) { return nil }
         guard let ring = ctr_make(capacity) else {
-            // Without descriptors or memory for the moment there may be one the next time.
+            // A shortage of descriptors or memory may pass.
             let refusals: [Errno] = [
                 .noFunction, .notPermitted, .permissionDenied, .invalidArgument,
             ]
@@ -61,26 +61,21 @@ package enum TransferRing {
         return Ring(ring)
     }
 
-    /// Whether the kernel lets this program have one.
     package static var isAvailable: Bool {
         guard let ring = take() else { return false }
         idle.withLock { $0.append(ring) }
         return true
     }
 
-    /// Does transfers together, and returns when all of them have ended.
-    ///
-    /// - Parameters:
-    ///   - transfers: in any order; what they need to be aligned to is up to the file.
-    ///   - direction: of all of them.
-    ///   - file: which.
-    /// - Returns: for each whether all of it was transferred. The others failed, or were shorter,
-    ///   or were not tried: by doing them one by one the caller learns why.
+    /// - Parameter transfers: in any order; their alignment depends on the file.
+    /// - Returns: for each whether it was done completely. The others failed, were short, or were
+    ///   not tried. The caller does them one by one, and so learns the error. `nil` without
+    ///   io_uring; then none was tried.
     package static func perform(
         _ transfers: [Transfer], _ direction: Transfer.Direction,
         on file: borrowing OwnedDescriptor
-    ) -> [Bool] {
-        guard let ring = take() else { return transfers.map { _ in false } }
+    ) -> [Bool]? {
+        guard let ring = take() else { return nil }
         var done: [Bool] = []
         done.reserveCapacity(transfers.count)
         var start = 0
@@ -96,8 +91,8 @@ package enum TransferRing {
                 ring.ring, file.rawValue, direction == .write, &entries, UInt32(entries.count))
             for (entry, transfer) in zip(entries, part) {
                 done.append(Int(entry.result) == transfer.memory.count)
-                // On a disk that fails every transfer may take long: those that follow are left to
-                // the caller, who ends at the first.
+                // Each transfer may take long on a failing disk, so the caller gets the rest and
+                // stops at its first error.
                 isFailing = isFailing || Self.mediumErrors.contains(-entry.result)
             }
             start = part.endIndex
@@ -106,6 +101,6 @@ package enum TransferRing {
         return done + transfers[start...].map { _ in false }
     }
 
-    /// As `IOError.isMediumError` has them.
+    /// As in `IOError.isMediumError`.
     private static let mediumErrors: Set<Int32> = [EIO, ENODATA, EILSEQ, 121]
 }

@@ -4,21 +4,16 @@
 internal import BlockDevices
 internal import Glibc
 
-/// Finds the extents in which two windows differ: the whole window first, then by region, then by
-/// block.
+/// Finds the extents in which two windows differ: as a whole, then by region, then by block.
 struct BlockComparison {
-    /// The bytes of one side; `nil` stands for nothing but zeros.
+    /// `nil` for all zeros.
     typealias Side = UnsafeRawBufferPointer?
 
     let layout: BlockLayout
 
-    /// Appends what has to be done to make the target equal to the source.
+    /// Appends the extents that make the target equal to the source.
     ///
-    /// - Parameters:
-    ///   - source: the source's bytes of the window.
-    ///   - target: the target's, as many.
-    ///   - range: where on the devices the window lies.
-    ///   - extents: gets the extents in ascending order, adjacent blocks of one kind joined.
+    /// - Parameter range: the place of the window on both devices.
     func differences(
         source: Side, target: Side, range: ByteRange, into extents: inout [Extent]
     ) {
@@ -32,13 +27,7 @@ struct BlockComparison {
         }
     }
 
-    /// Appends all of the source, whatever the target holds.
-    ///
-    /// - Parameters:
-    ///   - source: the source's bytes of the window.
-    ///   - range: where on the devices the window lies.
-    ///   - targetIsZero: the target has only zeros here, so that zeros are not to be written.
-    ///   - extents: gets the extents in ascending order, adjacent blocks of one kind joined.
+    /// Appends the whole source, except for zeros if the target has only zeros here.
     func everything(
         source: Side, range: ByteRange, targetIsZero: Bool, into extents: inout [Extent]
     ) {

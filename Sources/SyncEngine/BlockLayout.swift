@@ -3,30 +3,27 @@
 
 internal import BlockDevices
 
-/// How a device is cut up for comparing: blocks in regions in windows, sizes in bytes.
+/// The sizes of blocks, regions and windows in bytes.
 package struct BlockLayout: Hashable, Sendable {
     /// The unit of fine comparison and of transfer.
     package let block: Int
-    /// The unit of coarse comparison: a power-of-two number of blocks.
+    /// The unit of coarse comparison; a power of two times the block.
     package let region: Int
-    /// What one worker reads and compares in one go: whole regions.
+    /// A worker's unit of work; whole regions.
     package let window: Int
 
-    /// 4 KiB: the page and sector size of today's machines, so that nothing finer changes alone.
+    /// The page and sector size of current machines, so smaller units do not change alone.
     package static let defaultBlock = 4 << 10
 
-    /// The smallest and the largest block that may be chosen; multiples of a disk's smallest
-    /// sector, and small enough for two windows of each worker to fit in memory.
+    /// Multiples of the smallest sector; memory holds two windows of the largest for each worker.
     package static let blockSizes = 512...(16 << 20)
 
-    /// The fastest, or as fast as any, of 256 KiB to 2 MiB on two processors; see
+    /// Among 256 KiB to 2 MiB none was faster on two processors; see
     /// docs/decisions/0007-windows-and-huge-pages.md.
     private static let windowAim = 1 << 20
     private static let regionAim = 64 << 10
 
-    /// Derives regions and windows from the block size.
-    ///
-    /// - Parameter block: bytes, a multiple of 512 within `blockSizes`.
+    /// - Parameter block: a multiple of 512 within `blockSizes`.
     package init(block: Int = Self.defaultBlock) {
         precondition(Self.blockSizes.contains(block) && block % 512 == 0)
         var region = block
@@ -36,16 +33,18 @@ package struct BlockLayout: Hashable, Sendable {
         window = max(1, Self.windowAim / region) * region
     }
 
-    /// Bytes of a window that is compared by digests: long, so that the headers of its request are
-    /// little beside its digests, and few of them hide a long round trip.
+    /// Bytes of a window for comparisons by digests.
+    ///
+    /// It is long so that the digests outweigh the headers of a request, and few requests hide a
+    /// long round trip.
     package var remoteWindow: Int { max(1, Self.remoteWindowAim / window) * window }
 
-    /// Bytes of such a window where most of it differs: what fits in a worker's memory, and so is
-    /// read once.
+    /// Bytes of such a window while much of it differs; it fits in a worker's memory and is read
+    /// once.
     package var denseWindow: Int { min(2 * window, remoteWindow) }
 
     private static let remoteWindowAim = 16 << 20
 
-    /// How many blocks a range touches that starts in a block's first byte.
+    /// For a range that starts with a block.
     func blocks(in range: ByteRange) -> Int { (range.length + block - 1) / block }
 }

@@ -5,16 +5,15 @@ internal import BlockDevices
 internal import LinuxIO
 internal import Synchronization
 
-/// One pass over two devices: compares them and, where it may, makes the target equal.
+/// Compares two devices in one pass and, depending on the mode, makes the target equal.
 ///
-/// The workers share the cursor and the result, each under its own lock; all else is theirs alone.
+/// The workers share the cursor and the result, each under its own lock. All other state belongs to
+/// one worker.
 final class Pass: Sendable {
     enum Mode: Hashable {
-        /// Nothing is written.
         case compare
-        /// What differs is written.
         case update
-        /// Everything is written, without a look at the target.
+        /// Writes everything and reads nothing of the target.
         case replace
     }
 
@@ -25,34 +24,26 @@ final class Pass: Sendable {
     let skipsUnreadable: Bool
     let control: RunControl
 
-    /// What a pass ends with.
     struct Result: Sendable {
         var tally = Tally()
-        /// The first extents that differ; some more than a person reads, since the windows they are
-        /// joined from are finished in any order.
+        /// More than a person reads, because windows finish in any order and are joined later.
         var differences = LowestRanges(limit: 64)
-        /// What of the source could not be read: enough to work on, too few to fill the memory.
+        /// Limited to save memory.
         var unreadable = LowestRanges(limit: 10_000)
-        /// The error that ended it early.
         var failure: IOError?
     }
     private let cursor: Mutex<WindowCursor>
     private let result = Mutex(Result())
     private let isStopped = Atomic(false)
-    /// Most of the last window differed: the next ones are short enough to be kept in memory, and so
-    /// are the first ones.
+    /// Whether more than a quarter of the last window differed.
+    ///
+    /// The next windows are then short enough to be kept in memory, and so are the first ones.
     private let isDense = Atomic(true)
     private let comparesByDigests: Bool
 
-    /// Prepares a pass.
-    ///
     /// - Parameters:
-    ///   - source: what is read.
-    ///   - target: what is compared and written, at least as large.
-    ///   - length: how many bytes of them.
-    ///   - mode: what may be done to the target.
-    ///   - options: block size and what to do about bad blocks.
-    ///   - control: told of progress, asked whether to go on.
+    ///   - target: at least as large as `length`.
+    ///   - length: bytes of both devices.
     init(
         source: any BlockDevice, target: any BlockDevice, length: Int, mode: Mode,
         options: SyncOptions, control: RunControl
@@ -63,7 +54,7 @@ final class Pass: Sendable {
         layout = options.layout
         skipsUnreadable = options.skipsUnreadable
         self.control = control
-        // Without comparing there are no digests; but what is fetched goes the same way.
+        // A whole-file copy compares no digests, but it fetches in the same way.
         let isRemote = source is any RemoteDevice || target is any RemoteDevice
         comparesByDigests = source is any RemoteDevice || (isRemote && mode != .replace)
         let window = isRemote && mode != .replace ? layout.remoteWindow : layout.window
@@ -75,24 +66,40 @@ final class Pass: Sendable {
                     .rounded(to: layout.region, limit: length)))
     }
 
-    /// Bytes that are zeroed in one call at most, so that an interrupt does not wait long.
+    /// Bytes that one call zeroes at most, so that an interrupt does not wait long.
     private static let longestHole = 64 << 20
 
-    /// Works through all windows.
-    ///
-    /// - Parameter concurrency: how many threads.
-    /// - Returns: what was found and done.
     func run(concurrency: Int) -> Result {
-        // One piece of memory for all, so that it can consist of huge pages.
-        let memory = AlignedBuffer(count: concurrency * Worker.memory(for: layout))
+        let own = Worker.memory(for: layout)
+        // Fewer threads do all the work, but more slowly.
+        var count = concurrency
+        while count > 1, !Memory.has(count * (own + overhead) + Self.reserve) { count = count / 2 }
+        // A single allocation for all threads can use huge pages.
+        guard Memory.has(count * (own + overhead) + Self.reserve),
+            let memory = AlignedBuffer(ifAvailable: count * own)
+        else {
+            fail(Memory.error(target.name, phaseName, own + overhead + Self.reserve))
+            return result.withLock { $0 }
+        }
         let bytes = UncheckedBytes(memory.bytes)
-        Threads.start(count: concurrency) { index in
+        Threads.start(count: count) { index in
             let part = bytes.part(index, size: Worker.memory(for: self.layout))
             let tally = self.comparesByDigests ? self.workByDigests(part) : self.work(part)
             self.result.withLock { $0.tally.merge(tally) }
         }.wait()
         return result.withLock { $0 }
     }
+
+    /// Bytes of a thread besides its buffers: its stack, and for a server libcurl and the messages.
+    private var overhead: Int {
+        let isRemote = source is any RemoteDevice || target is any RemoteDevice
+        return (8 << 20) + (isRemote ? 12 << 20 : 0)
+    }
+
+    /// Bytes for everything else.
+    private static let reserve = 4 << 20
+
+    private var phaseName: String { mode == .compare ? "compare" : "sync" }
 
     private func work(_ memory: UnsafeMutableRawBufferPointer) -> Tally {
         var worker = Worker(self, memory: memory)
@@ -111,10 +118,9 @@ final class Pass: Sendable {
         }
     }
 
-    /// Whether it ends early, and nothing more is to be begun.
     var isStopping: Bool { isStopped.load(ordering: .relaxed) || control.isCancelled }
 
-    /// The next window; `nil` at the end, or when the pass is to stop.
+    /// The next window; `nil` at the end, or if the pass is stopping.
     func next() -> Window? {
         if isStopping { return nil }
         do throws(IOError) {
@@ -129,8 +135,7 @@ final class Pass: Sendable {
         }
     }
 
-    /// The next windows for a worker that compares by digests; none at the end, or when the pass is
-    /// to stop.
+    /// The next windows for one request; empty at the end, or if the pass is stopping.
     func nextGroup() -> [Window] {
         if isStopping { return [] }
         let length = isDense.load(ordering: .relaxed) ? layout.denseWindow : nil
@@ -146,7 +151,7 @@ final class Pass: Sendable {
         }
     }
 
-    /// Counts what needs no work: bytes without data, and bytes that are known to be equal.
+    /// Counts holes on both sides, and bytes that the change map excludes.
     private func leaveOut(_ skipped: Int, _ unchanged: Int) {
         guard skipped + unchanged > 0 else { return }
         control.advance(done: skipped + unchanged, different: 0)
@@ -156,12 +161,10 @@ final class Pass: Sendable {
         }
     }
 
-    /// Takes note of how much of a window that was compared by digests differs.
     func adapt(toDifferent different: Int, of length: Int) {
         isDense.store(different > length / 4, ordering: .relaxed)
     }
 
-    /// Keeps where a window differs and what of it could not be read.
     func note(different extents: [Extent], unreadable ranges: [ByteRange]) {
         if extents.isEmpty && ranges.isEmpty { return }
         result.withLock { result in
@@ -170,20 +173,19 @@ final class Pass: Sendable {
         }
     }
 
-    /// Ends the pass; the first reason is kept.
+    /// Ends the pass and keeps the first error.
     func fail(_ error: IOError) {
         isStopped.store(true, ordering: .relaxed)
         result.withLock { if $0.failure == nil { $0.failure = error } }
     }
 }
 
-/// Memory that several threads use, each its own part.
+/// Memory for all threads, which is safe to share because each thread uses its own part.
 private struct UncheckedBytes: @unchecked Sendable {
     private let bytes: UnsafeMutableRawBufferPointer
 
     init(_ bytes: UnsafeMutableRawBufferPointer) { self.bytes = bytes }
 
-    /// One of the parts of a size.
     func part(_ index: Int, size: Int) -> UnsafeMutableRawBufferPointer {
         UnsafeMutableRawBufferPointer(rebasing: bytes[index * size..<(index + 1) * size])
     }

@@ -3,25 +3,22 @@
 
 package import BlockDevices
 
-/// The lowest ranges of those that were inserted, in any order: ascending, adjacent ones joined.
+/// The lowest inserted ranges, ascending, with adjacent ones joined.
 package struct LowestRanges: Sendable {
     package private(set) var ranges: [ByteRange] = []
     private let limit: Int
 
-    /// Makes an empty list.
-    ///
-    /// - Parameter limit: how many ranges are kept; higher ones are forgotten.
+    /// - Parameter limit: maximum number of ranges; higher ones are dropped.
     init(limit: Int) { self.limit = limit }
 
-    /// Adds a range that overlaps none of the list.
+    /// The range must not overlap any range of the list.
     mutating func insert(_ range: ByteRange) {
         var index = ranges.endIndex
         while index > 0 && ranges[index - 1].offset > range.offset { index -= 1 }
-        if index == limit { return }
         if index > 0, ranges[index - 1].end == range.offset {
             index -= 1
             ranges[index].length += range.length
-        } else {
+        } else if index < limit {
             ranges.insert(range, at: index)
         }
         if index + 1 < ranges.count, ranges[index].end == ranges[index + 1].offset {
@@ -33,7 +30,7 @@ package struct LowestRanges: Sendable {
 }
 
 extension [Extent] {
-    /// Appends a range behind all others, as a part of the last extent where it goes on with it.
+    /// Appends a range, or extends the last extent if the range continues it.
     mutating func append(joining range: ByteRange, _ kind: Extent.Kind) {
         if let last, last.kind == kind, last.range.end == range.offset {
             self[count - 1].range.length += range.length
@@ -42,10 +39,7 @@ extension [Extent] {
         }
     }
 
-    /// The extents without the bytes of some ranges.
-    ///
     /// - Parameter ranges: ascending, not overlapping.
-    /// - Returns: what is left, ascending.
     func subtracting(_ ranges: [ByteRange]) -> [Extent] {
         var result: [Extent] = []
         for extent in self {
@@ -65,12 +59,8 @@ extension [Extent] {
 }
 
 extension [ByteRange] {
-    /// The ranges, which ascend, grown outwards to multiples of a unit, within a limit, and joined.
-    ///
-    /// - Parameters:
-    ///   - unit: bytes.
-    ///   - limit: bytes; where the last one is cut.
-    /// - Returns: the ranges, apart from each other.
+    /// Extends ascending ranges to multiples of `unit` bytes, but not beyond `limit`, and joins
+    /// them.
     package func rounded(to unit: Int, limit: Int) -> [ByteRange] {
         var result: [ByteRange] = []
         for range in self {

@@ -6,99 +6,103 @@ package import Digests
 package import LinuxIO
 package import WireProtocol
 
-/// A device on another machine: what is there is compared by digests, so that only what differs
-/// crosses the connection.
+/// A device on another machine, which is compared by digests.
 ///
-/// Errors of the device are as they would be here; those of the connection have `isNetwork` set.
+/// Errors of the connection have `isNetwork` set. Errors of the device are the same as for a local
+/// device.
 package protocol RemoteDevice: BlockDevice {
     var digestMethod: DigestMethod { get }
     var digestKey: DigestKey? { get }
-    /// Bytes of the blocks that it is compared by where the user has no wish; `nil` for the usual.
+    /// The block size in bytes if the user chose none; `nil` for the default.
     var preferredBlock: Int? { get }
-    /// Bytes sent and received so far, headers included.
+    /// Bytes sent and received so far, including headers.
     var traffic: (sent: Int, received: Int) { get }
-    /// Whether a flush is known to reach the medium.
+    /// Bytes of data in one request.
+    var requestLimit: Int { get }
+    /// Whether a flush is certain to reach the medium.
     var isFlushable: Bool { get }
 
-    /// A way to the device for one thread, with memory of its own.
+    /// Whether other clients or programs may have written, so that earlier comparisons count no
+    /// more.
+    /// If so, every operation fails until this is called once.
+    func takeRestart() -> Bool
+
+    /// A connection for one thread, with its own memory.
     func openChannel() -> any RemoteChannel
 
-    /// Writes extents of a window.
+    /// Writes extents of a window that starts at `offset`.
     ///
     /// - Parameters:
     ///   - extents: ascending.
-    ///   - bytes: the window's; `nil` where all extents are zeros.
-    ///   - offset: where the window begins.
-    /// - Throws: the device's error, or that of the connection.
+    ///   - bytes: `nil` if all extents are zeros.
     func write(
         _ extents: [Extent], of bytes: UnsafeRawBufferPointer?, at offset: Int) throws(IOError)
 }
 
 extension RemoteDevice {
     package var preferredBlock: Int? { nil }
+    package var requestLimit: Int { Limits.payload }
     package var isFlushable: Bool { true }
+    package func takeRestart() -> Bool { false }
 }
 
-/// One thread's way to a remote device.
+/// One thread's connection to a remote device.
 package protocol RemoteChannel: AnyObject {
-    /// Asks where a window differs.
+    /// Whether each comparison reads the device again, so that its digests apply to the next read.
+    var comparesAgain: Bool { get }
+
+    /// Asks for the regions of a window that differ, which are ascending and valid until the next
+    /// call.
     ///
     /// - Parameters:
-    ///   - window: ascending ranges of whole regions, but for the end of what is compared; together
-    ///     at most `Limits.window`.
-    ///   - digests: one a region.
-    /// - Returns: ascending; valid until the next comparison.
-    /// - Throws: the device's error, or that of the connection.
+    ///   - window: ascending, whole regions except for the end; at most `Limits.window` bytes.
+    ///   - digests: one for each region.
     func compare(
         _ window: [ByteRange], digests: UnsafeRawBufferPointer
     ) throws(IOError) -> [RegionDifference]
 
-    /// Writes extents.
+    /// Writes at most `Limits.extents` ascending extents with at most `Limits.payload` bytes of
+    /// data.
     ///
-    /// - Parameters:
-    ///   - extents: ascending; their data is at most `Limits.payload`, and they are at most
-    ///     `Limits.extents`.
-    ///   - parts: the data of the data extents, one after the other, in pieces of any size.
-    /// - Throws: the device's error, or that of the connection.
+    /// - Parameter parts: the bytes of the data extents, in pieces of any size without gaps.
     func write(
         _ extents: ArraySlice<Extent>, _ parts: [UnsafeRawBufferPointer]) throws(IOError)
 
-    /// Reads ranges.
+    /// Reads ascending ranges of at most `Limits.payload` bytes and `Limits.extents`, and checks
+    /// the digest.
     ///
-    /// - Parameter ranges: ascending; at most `Limits.payload` and `Limits.extents`.
-    /// - Returns: exactly these bytes, with zeros told apart from data where that pays, its digest
-    ///   checked; valid until the channel writes or reads again.
-    /// - Throws: the device's error, or that of the connection.
+    /// - Returns: these bytes, perhaps with extents of zeros; valid until the next read or write.
     func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentFrame.Payload
 }
 
+extension RemoteChannel {
+    package var comparesAgain: Bool { true }
+}
+
 extension [Extent] {
-    /// The same bytes in pieces that fit in one request each.
+    /// Splits ascending extents into requests.
     ///
-    /// - Parameter unit: what the pieces' lengths are multiples of, in bytes.
-    /// - Returns: ascending; all extents are in one of them.
-    package func inRequests(unit: Int) -> [ArraySlice<Extent>] {
+    /// - Parameters:
+    ///   - unit: the unit of the pieces' lengths in bytes; one that exceeds `limit` is split.
+    ///   - limit: bytes of data in one request.
+    ///   - alignments: of the devices in bytes; pieces of a split unit are multiples of them.
+    package func inRequests(
+        unit: Int, limit: Int = Limits.payload, alignments: [Int]
+    ) -> [ArraySlice<Extent>] {
         var pieces: [Extent] = []
         for extent in self {
-            guard extent.kind == .data, extent.range.length > Limits.payload else {
+            guard extent.kind == .data, extent.range.length > limit else {
                 pieces.append(extent)
                 continue
             }
-            let step = Swift.max(1, Limits.payload / unit) * unit
-            var offset = extent.range.offset
-            while offset < extent.range.end {
-                let end = Swift.min(offset + step, extent.range.end)
-                pieces.append(Extent(ByteRange(offset, to: end), .data))
-                offset = end
-            }
+            pieces += extent.range.pieces(of: pieceLength(unit, limit, alignments))
+                .map { Extent($0, .data) }
         }
         var requests: [ArraySlice<Extent>] = []
         var (start, bytes) = (0, 0)
         for (index, piece) in pieces.enumerated() {
             let length = piece.kind == .data ? piece.range.length : 0
-            if index > start
-                && (bytes + length > Limits.payload || index - start == Limits.extents)
-            {
+            if index > start && (bytes + length > limit || index - start == Limits.extents) {
                 requests.append(pieces[start..<index])
                 (start, bytes) = (index, 0)
             }
@@ -107,4 +111,16 @@ extension [Extent] {
         if start < pieces.count { requests.append(pieces[start...]) }
         return requests
     }
+}
+
+private func pieceLength(_ unit: Int, _ limit: Int, _ alignments: [Int]) -> Int {
+    // An alignment that is no power of two is a block that was raised, and counts with its factor
+    // of two.
+    let powers = alignments.map { unit in
+        unit.nonzeroBitCount == 1 ? unit : min(unit & -unit, 64 << 10)
+    }
+    let alignment = powers.filter { (1...limit).contains($0) }.max() ?? 1
+    var length = unit
+    while length > limit, length % 2 == 0, length / 2 % alignment == 0 { length /= 2 }
+    return length <= limit ? limit / length * length : limit / alignment * alignment
 }

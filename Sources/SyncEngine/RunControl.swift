@@ -3,12 +3,8 @@
 
 internal import Synchronization
 
-/// What the one who started a run shares with it while it is under way: a way to end it, and how
-/// far it is.
-///
-/// Each figure is right by itself; they need not belong to one instant.
+/// Lets the caller watch and cancel a run; each figure is correct, but not all are of one moment.
 package final class RunControl: Sendable {
-    /// What a run is doing.
     package enum Phase: Int, Sendable {
         case sync
         case compare
@@ -16,16 +12,15 @@ package final class RunControl: Sendable {
         case verify
     }
 
-    /// How far a run is.
     package struct Progress: Hashable, Sendable {
         package var phase: Phase
         /// Bytes of this phase that need no more work.
         package var done: Int
-        /// Bytes of this phase in all.
+        /// All bytes of this phase.
         package var total: Int
         /// Bytes found to differ so far.
         package var different: Int
-        /// Since the phase began.
+        /// Since the start of the phase.
         package var seconds: Double
     }
 
@@ -42,7 +37,7 @@ package final class RunControl: Sendable {
 
     package init() {}
 
-    /// Ends the run when the windows in work are finished.
+    /// Ends the run after the windows in progress.
     package func cancel() { cancelled.store(true, ordering: .relaxed) }
 
     package var isCancelled: Bool { cancelled.load(ordering: .relaxed) }
@@ -55,14 +50,13 @@ package final class RunControl: Sendable {
             seconds: (ContinuousClock().now - stage.start) / .seconds(1))
     }
 
-    /// Starts a phase that goes through so many bytes.
     func begin(_ phase: Phase, total: Int) {
         stage.withLock { $0 = Stage(phase: phase, total: total) }
         done.store(0, ordering: .relaxed)
         different.store(0, ordering: .relaxed)
     }
 
-    /// Starts the phase that only waits; what was done stays to be seen.
+    /// Starts the flush, which keeps the figures of the phase before.
     func beginFlush() {
         stage.withLock { $0 = Stage(phase: .flush, total: $0.total) }
     }

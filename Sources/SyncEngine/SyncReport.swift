@@ -4,27 +4,29 @@
 package import BlockDevices
 package import LinuxIO
 
-/// How two devices are compared and made equal.
 package struct SyncOptions: Hashable, Sendable {
     package var layout: BlockLayout
-    /// Write everything without comparing.
+    /// Writes everything without comparing.
     package var wholeFile: Bool
-    /// Compare only.
+    /// Only compares.
     package var isDryRun: Bool
-    /// Leave unreadable blocks of the source out instead of failing.
+    /// Skips unreadable blocks of the source instead of failing.
     package var skipsUnreadable: Bool
-    /// Read both sides again after the flush and compare.
+    /// Reads and compares both sides again after the flush.
     package var verifies: Bool
-    /// Worker threads.
     package var concurrency: Int
-    /// The size that the target is to have, in bytes; `nil` leaves it as it is.
+    /// Ends the run, instead of comparing everything again, if the target's session was lost and
+    /// another program may have written to it.
+    package var endsWhenLost = false
+    /// Bytes; `nil` to keep the target's size.
     package var resizeTo: Int?
-    /// Where the two may differ, ascending and apart from each other; `nil` for everywhere.
-    ///
-    /// The rest is not read, and taken for equal.
+    /// The only ranges that may differ and are read, ascending and disjoint; `nil` for all.
     package var changes: [ByteRange]?
-    /// The source's stamp of before it was asked what has changed; `nil` for that of the start.
-    package var sourceStamp: ContentStamp?
+    /// The source's change counter from before `changes` were determined; `nil` to read it at the
+    /// start.
+    package var sourceChangeCounter: ChangeCounter?
+    /// Bytes behind the replica on a larger target, which are written at the end.
+    package var tail: [Patch] = []
 
     package init(
         layout: BlockLayout = BlockLayout(), wholeFile: Bool = false, isDryRun: Bool = false,
@@ -42,40 +44,43 @@ package struct SyncOptions: Hashable, Sendable {
     }
 }
 
-/// What a run found and did, and how it ended.
 package struct SyncReport: Sendable {
-    /// Bytes of the source, all of which a complete run compares.
+    /// Bytes of the source.
     package var size: Int
     package var blockSize: Int
     package var tally = Tally()
-    /// The first extents that differed, ascending.
     package var firstDifferences: [ByteRange] = []
-    /// What of the source could not be read and was left out, ascending.
+    /// Skipped ranges of the source, ascending.
     package var unreadableRanges: [ByteRange] = []
-    /// What the read-back found; `nil` when there was none.
+    /// `nil` if nothing was read back.
     package var verification: Verification?
-    /// The error that ended the run early.
     package var failure: IOError?
-    /// The flush failed: what was written may not be on the medium.
+    /// After a failed flush, written data may not be on the medium.
     package var flushError: IOError?
     package var isFlushed = false
-    /// The run was cancelled before all was done.
+    /// Whether the run was cancelled before its end.
     package var wasInterrupted = false
-    /// Somebody wrote to the source while it was read.
+    /// Whether another program wrote to the source during the run.
     package var sourceChanged = false
-    /// Somebody wrote to the target while it was only compared.
+    /// Whether another process wrote to the target during the run, or may have written.
     package var targetChanged = false
+    /// Whether another program had the target open for writing during the run.
+    package var targetWasOpened = false
+    /// Whether that was so during the last comparison, so that nothing shows whether it wrote.
+    package var targetIsUnproven = false
+    /// Number of repeated comparisons, because other programs may have written.
+    package var restarts = 0
     package var seconds = Seconds()
 
-    /// What reading both sides again after the flush found.
     package struct Verification: Sendable {
-        /// Bytes that were compared again.
+        /// Bytes compared again, including holes on both sides.
         package var compared: Int
+        /// Bytes of the target that were read again.
+        package var read: Int
         package var different: Int
         package var firstDifferences: [ByteRange]
     }
 
-    /// How long the parts of a run took.
     package struct Seconds: Hashable, Sendable {
         package var sync = 0.0
         package var flush = 0.0
@@ -88,7 +93,7 @@ package struct SyncReport: Sendable {
         self.blockSize = blockSize
     }
 
-    /// How much of what was compared is the same on both sides, 0 to 1; `nil` when nothing was.
+    /// The share of compared bytes that are equal, 0 to 1; `nil` if none were.
     package var similarity: Double? {
         let known = tally.compared + tally.unchanged
         return known == 0 ? nil : 1 - Double(tally.different) / Double(known)

@@ -4,25 +4,49 @@
 package import BlockDevices
 internal import LinuxIO
 
-/// Makes the target equal to the source, and sees to it that it stays so.
+/// Makes the target equal to the source.
 ///
-/// Blocks until it is done; the work is that of threads of its own.
+/// It blocks while other threads do the work. The report contains the errors, because a failed run
+/// may have written.
 ///
-/// - Parameters:
-///   - source: what is read.
-///   - target: what is written; it must be admitted by the safety gate before. At least as large as
-///     the source, or to be resized.
-///   - options: how.
-///   - control: to watch and to cancel the run.
-/// - Returns: what was done. Errors are in it: a run that failed has done something all the same.
+/// - Parameter target: must have passed the safety gate; at least as large as the source, or
+///   resized by `options`.
 package func synchronize(
     source: any BlockDevice, target: any BlockDevice, options: SyncOptions, control: RunControl
 ) -> SyncReport {
+    let stamp = options.sourceChangeCounter ?? source.changeCounter()
+    let remote = target as? any RemoteDevice
+    var options = options
+    // The change map does not contain writes of other programs to the target.
+    if !options.endsWhenLost, remote?.takeRestart() == true { options.changes = nil }
+    var before = Tally()
+    for attempt in 0... {
+        var report = attemptSynchronization(source, target, options, control)
+        let isLast = attempt == mostRestarts || control.isCancelled
+        if !isLast, !options.endsWhenLost, remote?.takeRestart() == true {
+            before.merge(report.tally)
+            options.changes = nil
+            continue
+        }
+        report.tally.add(writtenBefore: before)
+        report.restarts = attempt
+        report.sourceChanged = hasChanged(source, since: stamp)
+        return report
+    }
+    preconditionFailure("the last attempt returns")
+}
+
+/// A target that is lost repeatedly is given up.
+private let mostRestarts = 3
+
+private func attemptSynchronization(
+    _ source: any BlockDevice, _ target: any BlockDevice, _ options: SyncOptions,
+    _ control: RunControl
+) -> SyncReport {
     var report = SyncReport(size: source.geometry.size, blockSize: options.layout.block)
-    let stamp = options.sourceStamp ?? source.contentStamp()
     do throws(IOError) {
-        // Grown before the first write; shrunk after the last, so that a run that fails early has
-        // not cut anything off.
+        // Grow before the first write. Shrink after the last, so that a failed run cuts nothing
+        // off.
         if let size = options.resizeTo, size > target.geometry.size, !options.isDryRun {
             try target.resize(to: size)
         }
@@ -35,49 +59,83 @@ package func synchronize(
         {
             try target.resize(to: size)
         }
+        if !options.isDryRun && report.isComplete {
+            for patch in options.tail { try target.apply(patch) }
+        }
     } catch {
         report.failure = error
     }
     if !options.isDryRun {
         flush(target, control, &report)
-        if options.verifies && report.isComplete && report.flushError == nil {
-            verify(source: source, target: target, options: options, control, &report)
-        }
+        check(source: source, target: target, options: options, control, &report)
     }
-    report.sourceChanged = hasChanged(source, since: stamp)
     return report
 }
 
-/// Compares two devices over the length of the smaller, and writes nothing.
+/// Compares both sides after the flush, if the user wants it or another program had the target open
+/// for writing.
 ///
-/// - Parameters:
-///   - source: one.
-///   - target: the other.
-///   - options: how; of `layout`, `concurrency`.
-///   - control: to watch and to cancel the run.
-/// - Returns: what was found.
+/// A program that has it open during a comparison may write to places that are already compared. So
+/// the comparison is repeated, but only once.
+private func check(
+    source: any BlockDevice, target: any BlockDevice, options: SyncOptions, _ control: RunControl,
+    _ report: inout SyncReport
+) {
+    // The comparison finds what was written before it.
+    if options.verifies { report.targetWasOpened = target.hadOtherWriters() }
+    var isDue = options.verifies
+    var comparisons = 0
+    repeat {
+        if isDue && report.isComplete && report.flushError == nil {
+            verify(source: source, target: target, options: options, control, &report)
+            comparisons += 1
+        }
+        checkIdentity(of: target, &report)
+        let wasOpened =
+            report.isComplete && report.flushError == nil && target.hadOtherWriters()
+        if wasOpened { report.targetWasOpened = true }
+        isDue = wasOpened && report.verification?.different ?? 0 == 0
+    } while isDue && comparisons < mostComparisons
+    report.targetIsUnproven = isDue
+    report.targetChanged = target.hasForeignWrites() || isDue
+}
+
+/// A target that other programs keep opening is given up.
+private let mostComparisons = 2
+
+/// Compares two devices over the length of the smaller one.
+///
+/// - Parameter options: only `layout`, `concurrency`, `skipsUnreadable` and `changes` count.
 package func compare(
-    source: any BlockDevice, target: any BlockDevice, options: SyncOptions, control: RunControl
+    source: any BlockDevice, target: any BlockDevice, options: SyncOptions, control: RunControl,
+    phase: RunControl.Phase = .verify
 ) -> SyncReport {
     let length = min(source.geometry.size, target.geometry.size)
     var report = SyncReport(size: length, blockSize: options.layout.block)
-    let (stamp, targetStamp) = (source.contentStamp(), target.contentStamp())
+    let (stamp, targetStamp) = (source.changeCounter(), target.changeCounter())
     var comparing = options
     comparing.isDryRun = true
     do throws(IOError) {
         try transfer(
-            source: source, target: target, options: comparing, phase: .verify, control, &report)
+            source: source, target: target, options: comparing, phase: phase, control, &report)
     } catch {
         report.failure = error
     }
+    checkIdentity(of: target, &report)
     report.sourceChanged = hasChanged(source, since: stamp)
     report.targetChanged = hasChanged(target, since: targetStamp)
     return report
 }
 
-/// Whether somebody wrote to a device; not when it can no longer be asked.
-private func hasChanged(_ device: any BlockDevice, since stamp: ContentStamp?) -> Bool {
-    guard let stamp, let now = device.contentStamp() else { return false }
+/// Skipped after an error of the run or of the flush.
+private func checkIdentity(of target: any BlockDevice, _ report: inout SyncReport) {
+    guard report.failure == nil, report.flushError == nil else { return }
+    do throws(IOError) { try target.checkIdentity() } catch { report.failure = error }
+}
+
+/// `false` if the counter cannot be read.
+private func hasChanged(_ device: any BlockDevice, since stamp: ChangeCounter?) -> Bool {
+    guard let stamp, let now = device.changeCounter() else { return false }
     return now != stamp
 }
 
@@ -99,9 +157,9 @@ private func transfer(
     report.firstDifferences = result.differences.ranges
     report.unreadableRanges = result.unreadable.ranges
     if let failure = result.failure { throw failure }
-    try source.checkSize()
+    try source.checkIdentity()
     report.wasInterrupted = report.tally.compared + report.tally.unchanged < report.size
-    // A pass that ends without a reason must have seen every byte.
+    // A pass that ends without an error has processed every byte.
     precondition(!report.wasInterrupted || control.isCancelled)
 }
 
@@ -118,7 +176,7 @@ private func flush(_ target: any BlockDevice, _ control: RunControl, _ report: i
     report.seconds.flush = (clock.now - start) / .seconds(1)
 }
 
-/// Reads both sides again: the flush has left nothing of the target in the page cache.
+/// The flush has dropped the target's pages from the page cache.
 private func verify(
     source: any BlockDevice, target: any BlockDevice, options: SyncOptions, _ control: RunControl,
     _ report: inout SyncReport
@@ -132,20 +190,21 @@ private func verify(
         source: source, target: target, length: report.size, mode: .compare, options: everything,
         control: control
     ).run(concurrency: options.concurrency)
-    report.seconds.verify = (clock.now - start) / .seconds(1)
+    report.seconds.verify += (clock.now - start) / .seconds(1)
     report.verification = .init(
-        compared: result.tally.compared, different: result.tally.different,
+        compared: result.tally.compared, read: result.tally.targetRead,
+        different: result.tally.different,
         firstDifferences: result.differences.ranges)
     report.failure = result.failure
     if report.failure == nil {
-        do throws(IOError) { try source.checkSize() } catch { report.failure = error }
+        do throws(IOError) { try source.checkIdentity() } catch { report.failure = error }
     }
     report.wasInterrupted =
         result.failure == nil && result.tally.compared + result.tally.unchanged < report.size
 }
 
 extension SyncReport {
-    /// Whether every window was worked on and every write succeeded.
+    /// Whether every window was processed and every write succeeded.
     fileprivate var isComplete: Bool {
         failure == nil && !wasInterrupted && tally.writeErrorCount == 0
     }

@@ -4,30 +4,31 @@
 internal import BlockDevices
 package import LinuxIO
 
-/// What was found and done in a pass over two devices, sizes in bytes.
+/// The results of a pass, in bytes.
 package struct Tally: Sendable {
-    /// Bytes that were compared, holes that both sides have included.
+    /// Compared bytes, including holes on both sides.
     package var compared = 0
-    /// Bytes that were not read, since a change map tells that they are equal.
+    /// Bytes of the target, without holes and without those beside unreadable bytes of the source.
+    package var targetRead = 0
+    /// Bytes that were not read, because the change map excludes them.
     package var unchanged = 0
     package var different = 0
     package var differentBlocks = 0
-    /// Data written to the target.
+    /// Bytes that differed in all passes together; more than `different` if the last of several
+    /// passes ended early.
+    package var differentInAllPasses = 0
     package var written = 0
-    /// Bytes of the target that were made zeros.
     package var zeroed = 0
-    /// Operations on the target that this took.
+    /// Number of writing and zeroing operations.
     package var extents = 0
-    /// Bytes of the source that could not be read and were left out.
+    /// Skipped bytes of the source.
     package var unreadable = 0
-    /// Bytes of the target that could not be read and were written because of that.
+    /// Bytes of the target that could not be read and were therefore written.
     package var rewritten = 0
-    /// How many extents could not be written.
     package var writeErrorCount = 0
-    /// The first of the errors in writing.
     package var writeErrors: [IOError] = []
 
-    /// As many errors are kept as a person reads.
+    /// More than a person reads.
     static let errorLimit = 16
 
     package init() {}
@@ -37,9 +38,20 @@ package struct Tally: Sendable {
         if writeErrors.count < Self.errorLimit { writeErrors.append(error) }
     }
 
-    /// Adds what another worker of the same pass found.
+    /// Adds the writes and differences from before a repeated comparison.
+    mutating func add(writtenBefore other: Tally) {
+        differentInAllPasses = different + other.different
+        different = min(differentInAllPasses, compared)
+        differentBlocks += other.differentBlocks
+        written += other.written
+        zeroed += other.zeroed
+        extents += other.extents
+        rewritten += other.rewritten
+    }
+
     mutating func merge(_ other: Tally) {
         compared += other.compared
+        targetRead += other.targetRead
         unchanged += other.unchanged
         different += other.different
         differentBlocks += other.differentBlocks

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import TestSupport
 import Testing
 
 @testable import BlockClient
 
 /// Where bodies go, and what a server cannot make the client take.
-@Suite(.timeLimit(.minutes(30))) struct BodyTests {
-    @Test func `memory grows with what came, doubling, and never beyond the limit`() {
+@Suite(.timeLimit(.minutes(60))) struct BodyTests {
+    @Test func `a body's memory grows with what came, doubling, and never beyond the limit`() {
         let body = ResponseBody(limit: 300_000)
         #expect(body.capacity == 0 && body.bytes.isEmpty)
         let chunk = [UInt8](repeating: 7, count: 10_000)
@@ -23,7 +24,7 @@ import Testing
         #expect(body.bytes.isEmpty && body.capacity == 300_000)
     }
 
-    @Test func `a body as large as the limit is taken, one byte more is not, nor tried again`()
+    @Test func `a body as large as the limit is taken, and one byte more is not, nor retried`()
         throws
     {
         let server = ScriptedServer { connection, _ in
@@ -53,10 +54,10 @@ import Testing
         #expect(error?.kind == .tooLarge)
     }
 
-    @Test func `a promised length takes no memory`() throws {
+    @Test func `a promised length allocates no memory`() throws {
         let server = ScriptedServer { connection, _ in
             _ = connection.readRequest()
-            connection.write(Connection.head(length: 1 << 40) + [1, 2, 3])
+            connection.write(ScriptedConnection.head(length: 1 << 40) + [1, 2, 3])
         }
         defer { server.stop() }
         let transport = try makeTransport(server.base)
@@ -72,7 +73,7 @@ import Testing
             _ = connection.readRequest()
             if number < 2 {
                 connection.write(
-                    Connection.head(length: 9000) + [UInt8](repeating: 0xAA, count: 5000))
+                    ScriptedConnection.head(length: 9000) + [UInt8](repeating: 0xAA, count: 5000))
             } else {
                 connection.answer(200, [1, 2])
                 connection.waitForEnd()
@@ -85,7 +86,7 @@ import Testing
         #expect(notes.all[0].hasPrefix("the answer is incomplete: "))
     }
 
-    @Test func `a large page with a passing state is no reason to give up`() throws {
+    @Test func `a large error page with a transient status is no reason to give up`() throws {
         let server = ScriptedServer { connection, number in
             _ = connection.readRequest()
             connection.answer(number == 0 ? 503 : 200, number == 0 ? Array(0...200) : [1])

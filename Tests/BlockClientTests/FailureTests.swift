@@ -2,10 +2,11 @@
 // Copyright 2026 the blkferry authors
 
 import BlockClient
+import TestSupport
 import Testing
 
 /// Servers that do not speak HTTP, that fall silent, and callers that want to end.
-@Suite(.timeLimit(.minutes(30))) struct FailureTests {
+@Suite(.timeLimit(.minutes(60))) struct FailureTests {
     private func error(
         silence: Double = 60, body: [UInt8]? = nil, retrySeconds: Double = 30,
         cancel: Flag = Flag(), notes: Notes = Notes(), _ script: @escaping ScriptedServer.Script
@@ -23,7 +24,7 @@ import Testing
     }
 
     @Test(arguments: ["SSH-2.0-OpenSSH_9.2\r\n", "\0\u{1}\u{2}\u{3}garbage without end"])
-    func `garbage is no answer, and not asked for again`(text: String) throws {
+    func `garbage is no answer, and the request is not repeated`(text: String) throws {
         let (error, server) = try error { connection, _ in
             _ = connection.readRequest()
             connection.write(text)
@@ -52,12 +53,45 @@ import Testing
         #expect(error?.kind == .protocolViolation)
     }
 
+    private static let chunked = Array("HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n".utf8)
+
+    @Test(arguments: ["1;", "1\r\na\r\n1;a="])
+    func `an answer of framing without end is cut off`(start: String) throws {
+        let (error, server) = try error { connection, _ in
+            _ = connection.readRequest()
+            guard connection.write(Self.chunked), connection.write(start) else { return }
+            let piece = [UInt8](repeating: 0x61, count: 1 << 20)
+            for _ in 0..<200 {
+                guard connection.write(piece) else { return }
+                pauseBriefly()
+            }
+        }
+        #expect(error?.kind == .protocolViolation, "\(String(describing: error))")
+        #expect(server.requests == 1)
+    }
+
+    @Test func `an answer in chunks of one byte is accepted`() throws {
+        let server = ScriptedServer { connection, _ in
+            _ = connection.readRequest()
+            connection.write(Self.chunked)
+            for _ in 0..<40 {
+                connection.write(String(repeating: "1\r\na\r\n", count: 1000))
+                pauseBriefly()
+            }
+            connection.write("0\r\n\r\n")
+        }
+        defer { server.stop() }
+        let transport = try makeTransport(server.base)
+        let answer = try transport.call(silence: 0.5, isRetried: false)
+        #expect(answer.body.count == 40_000)
+    }
+
     @Test(arguments: ["http:/x", "ftp://x:80", "http://", "http://x:80/path", "x:80", ""])
-    func `what is no server's address is refused`(base: String) {
+    func `a URL that names no server is refused`(base: String) {
         #expect(throws: HTTPError.self) { _ = try makeTransport(base) }
     }
 
-    @Test func `a server without TLS is told as such`() throws {
+    @Test func `the error names a server without TLS`() throws {
         let server = ScriptedServer { connection, _ in
             _ = connection.read(100)
             connection.write("HTTP/1.1 400 X\r\n\r\n")
@@ -69,7 +103,7 @@ import Testing
         #expect(server.connections == 1)
     }
 
-    @Test func `no answer is a timeout, and tried again`() throws {
+    @Test func `a missing answer is a timeout, and the request is repeated`() throws {
         let notes = Notes()
         let time = try seconds {
             let (error, server) = try error(silence: 0.3, retrySeconds: 0, notes: notes) {
@@ -82,7 +116,7 @@ import Testing
         #expect(notes.all.count == 2 && notes.all.first?.hasPrefix("no answer for 0.3 s; ") == true)
     }
 
-    @Test func `a server that has reason to be silent is waited for`() throws {
+    @Test func `the client waits for a server that has reason to be silent`() throws {
         let server = ScriptedServer { connection, _ in
             _ = connection.readRequest()
             for _ in 0..<40 { pauseBriefly() }
@@ -100,7 +134,7 @@ import Testing
     @Test func `an answer that stalls is a timeout`() throws {
         let (error, server) = try error(silence: 0.3, retrySeconds: 0) { connection, _ in
             _ = connection.readRequest()
-            connection.write(Connection.head(length: 100) + [1, 2, 3])
+            connection.write(ScriptedConnection.head(length: 100) + [1, 2, 3])
             connection.waitForEnd()
         }
         #expect(error == HTTPError(.timeout, "the answer stopped for 0.3 s"))
@@ -118,10 +152,13 @@ import Testing
         #expect(server.requests == 3)
     }
 
-    @Test func `an answer that comes byte by byte is none`() throws {
+    private static let slowBody = [UInt8](repeating: 7, count: 60)
+
+    @Test func `an answer that comes byte by byte is accepted if it may be slow`() throws {
         let server = ScriptedServer { connection, _ in
             _ = connection.readRequest()
-            for byte in Connection.head(length: 2) + [1, 2] {
+            connection.write(ScriptedConnection.head(length: Self.slowBody.count))
+            for byte in Self.slowBody {
                 connection.write([byte])
                 pauseBriefly()
             }
@@ -129,14 +166,95 @@ import Testing
         }
         defer { server.stop() }
         let transport = try makeTransport(server.base)
-        let time = try seconds {
-            let answer = try transport.call(silence: 1, isRetried: false)
-            #expect(answer.body == [1, 2])
-        }
-        #expect(time > 1)
+        let body = ResponseBody(limit: Self.slowBody.count)
+        var request = HTTPRequest(.get, "/", silence: 1, isRetried: false)
+        request.leastRate = 1
+        let start = ContinuousClock.now
+        #expect(try transport.send(request, into: body).status == 200)
+        #expect([UInt8](body.bytes) == Self.slowBody)
+        // Longer than the server may be silent.
+        #expect(ContinuousClock.now - start > .seconds(1))
     }
 
-    @Test func `a body that only the kernel still sends is no silence`() throws {
+    /// Bytes that a server sends one after the other without end, never silent for long.
+    enum Drip: String, CaseIterable {
+        case body
+        case head
+        case interim
+        case chunk
+
+        var start: [UInt8] {
+            switch self {
+            case .body: ScriptedConnection.head(length: 100_000)
+            case .head: Array("HTTP/1.1 200 X\r\nX-A: ".utf8)
+            case .interim: Array("HTTP/1.1 103 Early Hints\r\nX-A: ".utf8)
+            case .chunk: FailureTests.chunked + Array("1;".utf8)
+            }
+        }
+
+        /// A chunk's extension comes fast enough, and is not a byte of the answer.
+        var piece: [UInt8] { [UInt8](repeating: 0x61, count: self == .chunk ? 16 << 10 : 1) }
+    }
+
+    @Test(arguments: Drip.allCases)
+    func `a server that sends a byte now and then does not hold a client forever`(drip: Drip) throws
+    {
+        let (error, server) = try error(silence: 0.5, retrySeconds: 0) { connection, _ in
+            _ = connection.readRequest()
+            guard connection.write(drip.start) else { return }
+            // Longer than the test waits; it ends with the connection.
+            for _ in 0..<1000 {
+                guard connection.write(drip.piece) else { return }
+                pauseBriefly()
+            }
+        }
+        #expect(error?.kind == .timeout && error?.reason.contains("too slowly") == true)
+        #expect(server.requests == 3)
+    }
+
+    @Test(arguments: [
+        "HTTP/1.1 200 X\r\nX-A: ", "HTTP/1.1 103 Early Hints\r\nX-A: ",
+        "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+        "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-A: ",
+    ])
+    func `only bytes of the body are progress of an answer that may be slow`(start: String) throws {
+        let server = ScriptedServer { connection, _ in
+            _ = connection.readRequest()
+            guard connection.write(start) else { return }
+            for _ in 0..<1000 {
+                guard connection.write("a") else { return }
+                pauseBriefly()
+            }
+        }
+        defer { server.stop() }
+        let transport = try makeTransport(server.base) { $0.retrySeconds = 0 }
+        let body = ResponseBody(limit: 1)
+        var request = HTTPRequest(.get, "/", silence: 0.5, isRetried: false)
+        // A byte of the body is worth half a second.
+        request.leastRate = 2
+        let error = failure { () throws(HTTPError) in
+            let response = try transport.send(request, into: body)
+            return Answer(status: response.status, contentType: response.contentType, body: [])
+        }
+        #expect(error?.kind == .timeout && error?.reason.contains("too slowly") == true)
+    }
+
+    @Test func `an answer in small pieces that add up is accepted`() throws {
+        let server = ScriptedServer { connection, _ in
+            _ = connection.readRequest()
+            connection.write(ScriptedConnection.head(length: 4000))
+            for _ in 0..<40 {
+                connection.write([UInt8](repeating: 7, count: 100))
+                pauseBriefly()
+            }
+        }
+        defer { server.stop() }
+        let transport = try makeTransport(server.base)
+        let answer = try transport.call(silence: 0.5, isRetried: false)
+        #expect(answer.body.count == 4000)
+    }
+
+    @Test func `a body that only the kernel still sends is no timeout`() throws {
         // It fits into the kernel's buffers at once, and the server takes two seconds for it.
         let server = ScriptedServer(receiveBuffer: 256 << 10) { connection, _ in
             guard connection.readHead() != nil else { return }
@@ -160,7 +278,7 @@ import Testing
         #expect(time > 1)
     }
 
-    @Test func `a wish to end cuts the time between attempts short`() throws {
+    @Test func `a cancellation cuts the time between attempts short`() throws {
         let cancel = Flag()
         let (error, _) = try error(cancel: cancel) { connection, _ in
             _ = connection.readRequest()
@@ -169,7 +287,7 @@ import Testing
         #expect(error?.kind == .cancelled)
     }
 
-    @Test func `a request in work is ended after the time of grace`() throws {
+    @Test func `a running request ends after the grace time`() throws {
         let cancel = Flag()
         var outcome: HTTPError?
         let time = try seconds {
@@ -182,7 +300,8 @@ import Testing
         #expect(time >= 0.4)
     }
 
-    @Test func `within it, a request in work is finished, and one for cleaning up is sent`() throws
+    @Test func `within the grace time a running request finishes, and a cleanup request is sent`()
+        throws
     {
         let cancel = Flag()
         let server = ScriptedServer { connection, _ in

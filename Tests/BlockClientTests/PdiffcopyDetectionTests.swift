@@ -11,7 +11,7 @@ import Testing
 import WireProtocol
 
 /// What is taken for a pdiffcopy server, and what of it for a source or target.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct PdiffcopyDetectionTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct PdiffcopyDetectionTests {
     private let wishes = PdiffcopyServer.Wishes(block: 1 << 20, digest: nil, concurrency: nil)
 
     /// A server that gives each request the same answer.
@@ -27,7 +27,7 @@ import WireProtocol
         (404, "text/html", "<h1>Not Found</h1>"), (404, "application/json", "{\"size\":4096}"),
         (404, "text/plain", ""),
     ])
-    func `a web server that has nothing is no server of ours`(
+    func `a web server without the device is neither blkferry nor pdiffcopy`(
         status: Int, type: String, body: String
     ) throws {
         let server = server(status, type, body)
@@ -35,7 +35,7 @@ import WireProtocol
         let error = #expect(throws: ProbeError.self) {
             _ = try findPdiffcopy(server.base + "/image")
         }
-        #expect(error?.description.contains("not a blkferry server") == true)
+        #expect(error?.description.contains("no blkferry server") == true)
     }
 
     @Test(arguments: ["<html>", "{}", "{\"size\":\"4096\"}", "{\"size\":-1}", "[4096]"])
@@ -51,7 +51,7 @@ import WireProtocol
         let error = #expect(throws: ProbeError.self) {
             _ = try findPdiffcopy(server.base + "/image")
         }
-        #expect(error?.description.contains("not a blkferry server") == true)
+        #expect(error?.description.contains("no blkferry server") == true)
     }
 
     @Test(arguments: [
@@ -59,7 +59,7 @@ import WireProtocol
         (401, "application/problem+json", "{}"), (404, "application/problem+json", "{}"),
         (403, "text/html", "Forbidden"), (301, "text/html", ""),
     ])
-    func `who knows the API, or says no, is asked no more`(
+    func `a server that knows the API, or refuses, is not asked as pdiffcopy`(
         status: Int, type: String, body: String
     ) throws {
         let server = server(status, type, body)
@@ -68,7 +68,7 @@ import WireProtocol
         #expect(server.requests == 1)
     }
 
-    @Test func `a token stays at home`() throws {
+    @Test func `a pdiffcopy server never gets the token`() throws {
         let server = ScriptedPdiffcopy([UInt8](repeating: 1, count: 5000))
         let token = "Vh5KXkqVb0kzVqzXlPZbVf5b7qB8k3n3gGf1vFh0m2E"
         let found = try #require(try findPdiffcopy(server.url, token: token))
@@ -81,7 +81,7 @@ import WireProtocol
         }
     }
 
-    @Test func `a size beyond reason is not believed, and takes no memory`() throws {
+    @Test func `a size beyond reason is not believed, and allocates no memory`() throws {
         for size in [1 << 59, 1 << 61] {
             let server = ScriptedPdiffcopy([]) { connection, endpoint, query in
                 if endpoint == "/info" {
@@ -91,7 +91,7 @@ import WireProtocol
                 }
                 guard endpoint == "/blocks" else { return false }
                 let count = Int(query["size"] ?? "") ?? 0
-                connection.answer(200, [UInt8](repeating: 0, count: count))
+                connection.answer(200, type: MediaType.bytes, [UInt8](repeating: 0, count: count))
                 return true
             }
             let found = try #require(try findPdiffcopy(server.url))
@@ -113,7 +113,9 @@ import WireProtocol
             name: "source", size: size, content: .empty, logicalSector: nil, identity: nil)
     }
 
-    @Test func `a device, which seems to be empty, is neither source nor target`() throws {
+    @Test func `a remote device, whose size pdiffcopy gives as 0, is neither source nor target`()
+        throws
+    {
         let server = ScriptedPdiffcopy([UInt8](repeating: 1, count: 5000)) {
             connection, endpoint, query in
             guard endpoint == "/info", query["filename"] != "/" else { return false }
@@ -132,7 +134,7 @@ import WireProtocol
         #expect(!server.requests.contains { $0.hasPrefix("POST") })
     }
 
-    @Test func `nothing is created among the device files`() throws {
+    @Test func `no image is created among the device files`() throws {
         let server = ScriptedPdiffcopy([]) { connection, endpoint, query in
             guard endpoint == "/info", query["filename"] != "/" else { return false }
             connection.answer(404)

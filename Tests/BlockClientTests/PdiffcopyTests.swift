@@ -12,7 +12,7 @@ import Testing
 import WireProtocol
 
 /// A server of pdiffcopy as it should be, and one that lies.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct PdiffcopyTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct PdiffcopyTests {
     private static let block = 64 << 10
     private static let size = 5 * block + 777
 
@@ -42,7 +42,7 @@ import WireProtocol
     }
 
     @Test(arguments: [512, 4096, 5120, 64 << 10, 1 << 20])
-    func `what differs is found, whatever a region is`(block: Int) throws {
+    func `a comparison finds the blocks that differ, whatever the region size`(block: Int) throws {
         let server = ScriptedPdiffcopy(content)
         let same = try comparison(server, block: block)
         #expect(same.failure == nil && same.tally.different == 0)
@@ -55,16 +55,14 @@ import WireProtocol
     }
 
     @Test(arguments: [1, 1000, 65536, 65537])
-    func `where the other side is shorter, its last block is compared as far as it goes`(
-        length: Int
-    ) throws {
+    func `the last block of a shorter side is compared as far as it goes`(length: Int) throws {
         let report = try comparison(ScriptedPdiffcopy(content), with: Array(content[..<length]))
         #expect(report.failure == nil && report.tally.different == 0)
         #expect(report.tally.compared == length)
     }
 
     @Test(arguments: [false, true])
-    func `zeros are written as zeros, and read back anew`(wholeFile: Bool) throws {
+    func `zeros are written as zeros, and read back from the server`(wholeFile: Bool) throws {
         let there = ScriptedPdiffcopy([UInt8](repeating: 9, count: Self.size))
         var source = content
         for index in 0..<3 * Self.block { source[index] = 0 }
@@ -82,7 +80,7 @@ import WireProtocol
     }
 
     @Test(arguments: [false, true])
-    func `a pull gets what differs, zeros as zeros`(wholeFile: Bool) throws {
+    func `a pull fetches the blocks that differ, zeros as zeros`(wholeFile: Bool) throws {
         var source = content
         for index in Self.block..<2 * Self.block { source[index] = 0 }
         let target = MemoryDevice([UInt8](repeating: 3, count: Self.size))
@@ -103,7 +101,7 @@ import WireProtocol
             guard endpoint == "/hashes" else { return false }
             let text = Array(
                 digestLines(content, block: Self.block, method: "sha1").joined().utf8)
-            connection.write(Connection.head(length: text.count))
+            connection.write(ScriptedConnection.head(length: text.count))
             let isFirst = attempts.withLock { count in
                 count += 1
                 return count == 1
@@ -160,7 +158,7 @@ import WireProtocol
     ]
 
     @Test(arguments: lies)
-    func `digests that cannot be are not believed`(lie: Lie) throws {
+    func `impossible digests are refused`(lie: Lie) throws {
         let server = ScriptedPdiffcopy(content) { [content] connection, endpoint, _ in
             guard endpoint == "/hashes" else { return false }
             let lines = digestLines(content, block: Self.block, method: "sha1")
@@ -172,12 +170,12 @@ import WireProtocol
         #expect(failure.reason.contains(lie.word), "\(failure)")
     }
 
-    @Test func `data that is not what was hashed is not believed`() throws {
+    @Test func `data that does not match its digest is refused`() throws {
         let server = ScriptedPdiffcopy(content) { connection, endpoint, query in
             guard endpoint == "/blocks", query["offset"] == "\(3 * Self.block)" else {
                 return false
             }
-            connection.answer(200, [UInt8](repeating: 0, count: Self.block))
+            connection.answer(200, type: MediaType.bytes, [UInt8](repeating: 0, count: Self.block))
             return true
         }
         // One block differs, so that this one is asked for.
@@ -192,7 +190,7 @@ import WireProtocol
         #expect(target.bytes == other)
     }
 
-    @Test func `what follows all digests is believed no more`() throws {
+    @Test func `a digest after the last block is refused`() throws {
         let server = ScriptedPdiffcopy(content) { [content] connection, endpoint, _ in
             guard endpoint == "/hashes" else { return false }
             let lines = digestLines(content, block: Self.block, method: "sha1")
@@ -201,6 +199,34 @@ import WireProtocol
         }
         let failure = try #require(try comparison(server).failure)
         #expect(failure.isNetwork && failure.reason.contains("twice"), "\(failure)")
+    }
+
+    /// What follows the lines, then byte by byte without end, and a word of the error.
+    @Test(
+        arguments: [
+            ("", nil), ("1;", nil), ("0\r\nX-A: ", nil), ("2\r\nx\n\r\n1;", "not an offset"),
+        ] as [(String, String?)])
+    func `the client does not wait for the end of digests that have all come`(
+        start: String, word: String?
+    ) throws {
+        let server = ScriptedPdiffcopy(content) { [content] connection, endpoint, _ in
+            guard endpoint == "/hashes" else { return false }
+            let text = digestLines(content, block: Self.block, method: "sha1").joined()
+            connection.write("HTTP/1.1 200 X\r\nContent-Type: text/plain\r\n")
+            connection.write("Transfer-Encoding: chunked\r\n\r\n")
+            connection.write("\(String(text.utf8.count, radix: 16))\r\n\(text)\r\n\(start)")
+            // It ends with the connection.
+            while !start.isEmpty, connection.write("a") { pauseBriefly() }
+            connection.waitForEnd()
+            return true
+        }
+        let before = ContinuousClock.now
+        let report = try comparison(server)
+        #expect(ContinuousClock.now - before < .seconds(40))
+        #expect(report.tally.different == 0)
+        let failure = report.failure
+        #expect((failure == nil) == (word == nil), "\(String(describing: failure))")
+        if let word { #expect(failure?.reason.contains(word) == true) }
     }
 
     @Test(arguments: ["0\tda39a3ee5e6b4b0d3255bfef95601890afd80709\n", "1\n", "0"])
@@ -216,7 +242,7 @@ import WireProtocol
         #expect(failure.isNetwork && failure.reason.contains("cannot be used"), "\(failure)")
     }
 
-    @Test func `who cancels does not wait for digests that do not come`() throws {
+    @Test func `a cancelled run does not wait for digests that do not come`() throws {
         let cancel = Flag()
         let server = ScriptedPdiffcopy(content) { connection, endpoint, _ in
             guard endpoint == "/hashes" else { return false }
@@ -229,7 +255,7 @@ import WireProtocol
     }
 
     @Test(arguments: ["/hashes", "/blocks"])
-    func `a server that fails is told, and not asked for ever`(failing: String) throws {
+    func `a server that keeps failing ends the run with its error`(failing: String) throws {
         let isOpen = Flag()
         let server = ScriptedPdiffcopy(content) { connection, endpoint, _ in
             guard endpoint == failing, isOpen.isSet else { return false }
@@ -243,7 +269,7 @@ import WireProtocol
             source: source, target: target,
             options: engineOptions(block: Self.block), control: RunControl())
         let failure = try #require(report.failure)
-        #expect(failure.isNetwork && failure.reason == "the pdiffcopy server answers 500")
+        #expect(failure.isNetwork && failure.reason == "the pdiffcopy server answers HTTP 500")
         #expect(target.bytes.allSatisfy { $0 == 3 })
     }
 

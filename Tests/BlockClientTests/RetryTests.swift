@@ -2,10 +2,11 @@
 // Copyright 2026 the blkferry authors
 
 import BlockClient
+import TestSupport
 import Testing
 
 /// Trying again, against servers that fail.
-@Suite(.timeLimit(.minutes(30))) struct RetryTests {
+@Suite(.timeLimit(.minutes(60))) struct RetryTests {
     /// A server whose first answers are given, and then 200 with one byte.
     private func server(
         first answers: [(status: Int, type: String, extra: String)]
@@ -22,8 +23,8 @@ import Testing
         }
     }
 
-    @Test(arguments: [500, 502, 503, 504])
-    func `an answer that may pass is fetched again`(status: Int) throws {
+    @Test(arguments: [429, 500, 502, 503, 504])
+    func `a transient answer is fetched again`(status: Int) throws {
         let server = server(first: [(status, "text/html", ""), (status, "text/html", "")])
         defer { server.stop() }
         let notes = Notes()
@@ -31,10 +32,10 @@ import Testing
         #expect(answer.status == 200 && answer.body == [1])
         #expect(server.requests == 3 && notes.all.count == 2)
         #expect(
-            notes.all[0].hasPrefix("the server answers with status \(status); trying again in 0"))
+            notes.all[0].hasPrefix("the server answers HTTP \(status); trying again in 0"))
     }
 
-    @Test(arguments: [(500, "application/problem+json"), (404, "text/html"), (429, "text/html")])
+    @Test(arguments: [(500, "application/problem+json"), (404, "text/html"), (403, "text/html")])
     func `an answer that says what is wrong is final`(status: Int, type: String) throws {
         let server = server(first: [(status, type, "")])
         defer { server.stop() }
@@ -43,7 +44,7 @@ import Testing
         #expect(server.requests == 1)
     }
 
-    @Test func `Retry-After is waited for`() throws {
+    @Test func `the client waits as long as Retry-After says`() throws {
         let server = server(first: [(503, "text/html", "Retry-After: 1\r\n")])
         defer { server.stop() }
         let transport = try makeTransport(server.base)
@@ -54,7 +55,8 @@ import Testing
         #expect(time >= 1)
     }
 
-    @Test func `an answer that stays is given back, and later requests fail at once`() throws {
+    @Test func `a transient answer that stays is returned, and later requests fail at once`() throws
+    {
         let server = server(first: .init(repeating: (503, "text/html", ""), count: 100))
         defer { server.stop() }
         let transport = try makeTransport(server.base) { $0.retrySeconds = 0.5 }
@@ -64,7 +66,7 @@ import Testing
         #expect(time >= 0.5 && server.requests >= 3)
         let before = server.connections
         let error = failure { () throws(HTTPError) in try transport.call() }
-        #expect(error == HTTPError(.unreachable, "the server answers with status 503"))
+        #expect(error == HTTPError(.unreachable, "the server answers HTTP 503"))
         #expect(server.connections == before)
     }
 
@@ -82,7 +84,7 @@ import Testing
         #expect(server.requests == 3)
     }
 
-    @Test func `before the first success a refused connection is told at once`() throws {
+    @Test func `before the first success a refused connection is an error at once`() throws {
         let server = ScriptedServer { _, _ in }
         server.stop()
         let notes = Notes()
@@ -92,7 +94,7 @@ import Testing
         #expect(notes.all.isEmpty)
     }
 
-    @Test func `a name that does not exist is told at once`() throws {
+    @Test func `a host name that does not exist is an error at once`() throws {
         let notes = Notes()
         let transport = try makeTransport("http://no-such-host.invalid:80", notes: notes)
         let error = failure { () throws(HTTPError) in try transport.call() }
@@ -100,7 +102,9 @@ import Testing
         #expect(error?.reason.isEmpty == false && notes.all.isEmpty)
     }
 
-    @Test func `after it, a server that is away for a moment is waited for`() throws {
+    @Test func `after the first success the client waits for a server that is away for a moment`()
+        throws
+    {
         let server = ScriptedServer { connection, _ in connection.serve { _ in [1] } }
         defer { server.stop() }
         let notes = Notes()
@@ -131,7 +135,7 @@ import Testing
         #expect(notes.all.count == before && server.connections == 1)
     }
 
-    @Test func `three attempts are made even where no time is given`() throws {
+    @Test func `three attempts are made even without a retry time`() throws {
         let server = ScriptedServer { connection, _ in _ = connection.readRequest() }
         defer { server.stop() }
         let transport = try makeTransport(server.base) { $0.retrySeconds = 0 }
@@ -139,7 +143,9 @@ import Testing
         #expect(server.requests == 3)
     }
 
-    @Test func `what must not be repeated is sent once, even where a connection was kept`() throws {
+    @Test func `a request that must not be repeated is sent once, even over a kept connection`()
+        throws
+    {
         let server = ScriptedServer { connection, number in
             // What comes second is read and dropped, as by a server that dies with it.
             _ = connection.readRequest()

@@ -22,11 +22,11 @@ import Testing
             ("chacha20-poly1305@openssh.com", nil), ("aes256-ctr,aes128-ctr", nil),
             ("aes128-gcm@openssh.com,aes256-ctr", nil), ("", nil),
         ])
-    func `the fast ones of the user's ciphers come first`(list: String, expected: String?) {
+    func `the fast ciphers of the user's list come first`(list: String, expected: String?) {
         #expect(SSHCiphers.reordered(in: "host h\nciphers \(list)\nport 22\n") == expected)
     }
 
-    @Test func `what is no configuration changes nothing`() {
+    @Test func `output that is no configuration changes nothing`() {
         for text in ["", "ciphers", "xciphers a,aes128-gcm@openssh.com", "unknown option -- G"] {
             #expect(SSHCiphers.reordered(in: text) == nil)
         }

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 import WireProtocol
 
-@Suite struct ShellWordTests {
+@Suite(.blocking) struct ShellWordTests {
     @Test(
         arguments: [
             ("ssh", ["ssh"]), (" ssh\t-i  key ", ["ssh", "-i", "key"]),
@@ -17,7 +17,7 @@ import WireProtocol
             (#"a '\' "\n\"\\\$""#, ["a", #"\"#, #"\n"\$"#]),
             (#"a '$x;*' ~/b c#d"#, ["a", "$x;*", "~/b", "c#d"]), ("é 'ö ü'", ["é", "ö ü"]),
         ])
-    func `a command is split as a shell would`(text: String, words: [String]) throws {
+    func `a command is split as a shell splits it`(text: String, words: [String]) throws {
         #expect(try shellWords(text) == words)
         // The judge is a shell.
         let printed = try must("sh", "-c", "for word in \(text); do printf '%s|' \"$word\"; done")
@@ -30,7 +30,7 @@ import WireProtocol
             "", "  ", "''", "ssh 'x", #"ssh "x"#, #"ssh x\"#, "ssh $HOME", "a `b`", "a; b", "a | b",
             "a & b", "a > b", "a < b", "(a)", "a *", "a ?", #"a "$b""#, #"a "`b`""#,
         ])
-    func `what only a shell could do is refused`(text: String) {
+    func `a command that only a shell understands is refused`(text: String) {
         #expect(throws: WireError.self) { try shellWords(text) }
     }
 
@@ -56,7 +56,7 @@ import WireProtocol
         return SSHCommand(location, settings, group: "abc")
     }
 
-    @Test func `what may be a volume is exported so that one, or a snapshot, may be made`() throws {
+    @Test func `a path that may be a volume is exported with the right to create volumes`() throws {
         for (path, access) in [
             ("/dev/vg0/new", "rw,create"), ("/dev/vg0/new@pool", "rw,create"),
             ("/dev/sdb", "rw"), ("/UUID=x", "rw"),
@@ -79,7 +79,7 @@ import WireProtocol
             ("ssh://host/LVUUID=x", ["host"], "'LVUUID=x"),
             ("ssh://host/it's%20%24x", ["host"], "'/it'\\''s $x"),
         ])
-    func `host, port and user are words of their own`(
+    func `host, port and user are separate words`(
         text: String, host: [String], selector: String
     ) throws {
         let words = try command(text).words
@@ -92,7 +92,7 @@ import WireProtocol
         #expect(words.contains("-l") == text.contains("@"))
     }
 
-    @Test func `only a target is exported for writing, and a host as a whole for reading`() throws {
+    @Test func `only a target is exported for writing, and a whole host for reading`() throws {
         #expect(try command("ssh://h/x", isTarget: true).words.last?.hasSuffix("'/x:rw'") == true)
         #expect(try command("ssh://h/x:rw").words.last?.hasSuffix("'/x:rw:ro'") == true)
         #expect(try command("ssh://h").words.last?.hasSuffix(" abc --export-all") == true)
@@ -115,7 +115,8 @@ import WireProtocol
             ("kex_exchange_identification: Connection closed by remote host", .unreachable),
             ("", .unreachable),
         ])
-    func `what ssh itself says decides about the status`(line: String, kind: HTTPError.Kind) throws
+    func `ssh's own messages decide the kind of the error`(line: String, kind: HTTPError.Kind)
+        throws
     {
         let error = try error(.exit(255), ["banner", line])
         #expect(error.kind == kind)
@@ -123,7 +124,7 @@ import WireProtocol
         #expect((error.advice != nil) == (kind == .untrusted))
     }
 
-    @Test func `the line that tells something is the one that is told`() throws {
+    @Test func `the error quotes the line that names the cause`() throws {
         let jump = try error(
             .exit(255),
             ["debug1: x", "ssh: jump: Name not known.", "Connection closed by UNKNOWN port 65535"])
@@ -141,7 +142,7 @@ import WireProtocol
         StdioGreeting.find(in: Array(text.utf8), isAll: isAll)
     }
 
-    @Test func `the greeting is the first line`() {
+    @Test func `the greeting is one line with a version`() {
         #expect(StdioGreeting.line(version: "1.2") == Array("blkferry stdio 1 1.2\n".utf8))
         let greeting = "blkferry stdio 1 0.9\n"
         for count in 0..<greeting.utf8.count {
@@ -152,7 +153,7 @@ import WireProtocol
         #expect(find("blkferry stdio 10 x\n") == .other(version: "x"))
     }
 
-    @Test func `anything before it is chatter, of which the first line is told`() {
+    @Test func `lines before the greeting are chatter, and the first of them is quoted`() {
         #expect(find("\r\n Hello\r\nblkferry stdio 1 1\n") == .chatter(" Hello"))
         #expect(find("Hello\nyou\n") == .unfinished)
         #expect(find("Hello\nyou\n", isAll: true) == .chatter("Hello"))

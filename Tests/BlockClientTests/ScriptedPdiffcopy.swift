@@ -7,16 +7,17 @@ import Digests
 import Foundation
 import SyncEngine
 import Synchronization
+import TestSupport
 import WireProtocol
 
 /// A server that behaves like pdiffcopy, but for what a test has it do.
 final class ScriptedPdiffcopy: Sendable {
-    /// What it does with a request; `nil` for the usual.
-    typealias Deed = @Sendable (Connection, _ endpoint: String, _ query: [String: String]) -> Bool
+    typealias Query = [String: String]
+    /// What it does with a request; `false` for the usual.
+    typealias Deed = @Sendable (ScriptedConnection, _ endpoint: String, _ query: Query) -> Bool
 
-    private let content: Mutex<[UInt8]>
-    private let heads = Mutex<[String]>([])
-    private let server = Mutex<ScriptedServer?>(nil)
+    private let file: ServedFile
+    private let server: ScriptedServer
 
     /// Starts it with one file, which has every path.
     ///
@@ -24,25 +25,34 @@ final class ScriptedPdiffcopy: Sendable {
     ///   - content: of the file.
     ///   - deed: does something else, and says so.
     init(_ content: [UInt8], _ deed: @escaping Deed = { _, _, _ in false }) {
-        self.content = Mutex(content)
-        let scripted = ScriptedServer { [unowned self] connection, _ in
+        let file = ServedFile(content)
+        self.file = file
+        // The script must not hold this object, whose end waits for the script.
+        server = ScriptedServer { connection, _ in
             while let request = connection.readRequest() {
-                heads.withLock { $0.append(request.head) }
-                let (endpoint, query) = Self.parse(request.head)
+                file.heads.withLock { $0.append(request.head) }
+                let (endpoint, query) = ServedFile.parse(request.head)
                 if deed(connection, endpoint, query) { continue }
-                answer(connection, endpoint, query, request.body)
+                file.answer(connection, endpoint, query, request.body)
             }
         }
-        server.withLock { $0 = scripted }
     }
 
-    deinit { server.withLock { $0?.stop() } }
+    var bytes: [UInt8] { file.bytes }
+    var requests: [String] { file.heads.withLock { $0 } }
+    var url: String { server.base + "/srv/image" }
+}
+
+/// The file of a scripted pdiffcopy, and the heads of the requests for it.
+private final class ServedFile: Sendable {
+    private let content: Mutex<[UInt8]>
+    let heads = Mutex<[String]>([])
+
+    init(_ content: [UInt8]) { self.content = Mutex(content) }
 
     var bytes: [UInt8] { content.withLock { $0 } }
-    var requests: [String] { heads.withLock { $0 } }
-    var url: String { server.withLock { ($0?.base ?? "") + "/srv/image" } }
 
-    private static func parse(_ head: String) -> (String, [String: String]) {
+    static func parse(_ head: String) -> (String, [String: String]) {
         let target = String(head.split(separator: " ")[1])
         let parts = URLComponents(string: target)
         var query: [String: String] = [:]
@@ -50,8 +60,9 @@ final class ScriptedPdiffcopy: Sendable {
         return (parts?.path ?? "", query)
     }
 
-    private func answer(
-        _ connection: Connection, _ endpoint: String, _ query: [String: String], _ body: [UInt8]
+    func answer(
+        _ connection: ScriptedConnection, _ endpoint: String, _ query: [String: String],
+        _ body: [UInt8]
     ) {
         let offset = query["offset"].flatMap { Int($0) } ?? 0
         let size = query["size"].flatMap { Int($0) } ?? 0

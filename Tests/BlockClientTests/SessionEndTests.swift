@@ -3,6 +3,8 @@
 
 import BlockClient
 import DeviceProbe
+import Glibc
+import LinuxIO
 import Synchronization
 import TestSupport
 import Testing
@@ -20,7 +22,7 @@ private final class MadeUpSessions: Sendable {
 
     init(_ answers: @escaping Answers) { self.answers = answers }
 
-    func serve(_ connection: Connection) {
+    func serve(_ connection: ScriptedConnection) {
         while let request = connection.readRequest() {
             let line = request.head.split(separator: "\r\n").first.map(String.init) ?? ""
             if line.hasPrefix("GET /v1 ") {
@@ -49,8 +51,9 @@ private final class MadeUpSessions: Sendable {
     /// What a session is told to be.
     static func session(
         _ id: String, device: String = "LVUUID=a", number: Int = 1, created: Bool = false,
-        snapshot: String? = nil
+        snapshot: String? = nil, timeout: Double? = nil
     ) -> (Int, String) {
+        let timeout = timeout.map { ",\"timeout\":\($0)" } ?? ""
         let snapshot = snapshot.map { ",\"snapshot\":\"\($0)\"" } ?? ""
         return (
             201,
@@ -58,13 +61,18 @@ private final class MadeUpSessions: Sendable {
             {"session":"\(id)","device":"\(device)","size":4096,"logicalSector":512,
             "alignment":512,"block":4096,"region":65536,"content":{"state":"empty"},
             "kind":"block-device","rotational":false,"warnings":[],"created":\(created),
-            "host":{"boot":"b","device":\(number)}\(snapshot)}
+            "host":{"boot":"b","device":\(number)}\(snapshot)\(timeout)}
             """
         )
     }
 
     static let lost = (
         404, #"{"type":"urn:blkferry:problem:no-session","title":"t","status":404,"detail":"gone"}"#
+    )
+    static let changed = (
+        409,
+        #"{"type":"urn:blkferry:problem:refused","title":"t","status":409,"detail":"it changed","#
+            + #""cause":"changed","advice":"look"}"#
     )
     static let broken = (
         500, #"{"type":"urn:blkferry:problem:digest","title":"t","status":500,"detail":"d"}"#
@@ -75,7 +83,7 @@ private final class MadeUpSessions: Sendable {
 }
 
 /// How a target's session ends, and goes on where the server has lost it.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct SessionEndTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct SessionEndTests {
     private func open(
         _ sessions: MadeUpSessions, _ change: (inout GatePolicy) -> Void = { _ in },
         _ body: (RemoteBlockDevice) throws -> Void
@@ -100,7 +108,7 @@ private final class MadeUpSessions: Sendable {
         (200, #"{"warnings":["an older one stays"],"new":1}"#, ["an older one stays"]),
         (200, "{}", []), (204, "", []), (200, #"{"warnings":"x"}"#, []),
     ])
-    func `what the server says at the end is for the user, and need not be`(
+    func `the server's warnings at the end reach the user, and may be missing`(
         status: Int, body: String, warnings: [String]
     ) throws {
         let sessions = MadeUpSessions { line, _ in
@@ -109,8 +117,27 @@ private final class MadeUpSessions: Sendable {
         try open(sessions) { #expect($0.release(isComplete: true) == warnings) }
     }
 
+    @Test(arguments: [204, 503])
+    func `a session with an invalid record is ended at once, with one attempt`(status: Int) throws {
+        let sessions = MadeUpSessions { line, _ in
+            guard line.hasPrefix("POST ") else { return (status, "") }
+            let (created, text) = MadeUpSessions.session("1")
+            return (created, text.replacing("\"alignment\":512", with: "\"alignment\":7"))
+        }
+        #expect(throws: ProbeError.self) { try open(sessions) { _ in } }
+        let lines = sessions.lines.withLock { $0 }.filter { !$0.hasPrefix("POST ") }
+        #expect(lines == ["DELETE /v1/sessions/1 HTTP/1.1"])
+    }
+
+    @Test func `a session whose name cannot be part of a path is not ended`() throws {
+        let sessions = MadeUpSessions { _, _ in MadeUpSessions.session("../devices/x") }
+        #expect(throws: ProbeError.self) { try open(sessions) { _ in } }
+        let lines = sessions.lines.withLock { $0 }
+        #expect(lines.allSatisfy { $0.hasPrefix("POST ") }, "\(lines)")
+    }
+
     @Test(arguments: [true, false])
-    func `a session that is opened again names its snapshot, so that older ones go`(
+    func `a reopened session names its snapshot, so that the server rotates older ones`(
         isLostAtEnd: Bool
     ) throws {
         let snapshot = "vg1/day-20260101T000000Z"
@@ -120,7 +147,7 @@ private final class MadeUpSessions: Sendable {
                 (204, "")
             case _ where line.contains("/sessions/1"): MadeUpSessions.lost
             case _ where line.contains("/commit "): (200, #"{"warnings":["it goes on"]}"#)
-            default: MadeUpSessions.session(count == 0 ? "1" : "2", snapshot: snapshot)
+            default: MadeUpSessions.session(line.contains("LVUUID") ? "2" : "1", snapshot: snapshot)
             }
         }
         try open(sessions, { $0.snapshot = TargetSnapshot(name: "day", keeps: 7) }) { device in
@@ -132,12 +159,16 @@ private final class MadeUpSessions: Sendable {
         #expect(opened.allSatisfy { $0.request.snapshot == "day" && $0.request.keep == 7 })
     }
 
-    @Test func `of a snapshot without a date nothing is said again, and its end is told`() throws {
+    @Test
+    func `a reopened session does not name a snapshot without a date, and its end is an error`()
+        throws
+    {
         let sessions = MadeUpSessions { line, count in
             line.contains("/sessions/1/commit ")
                 ? MadeUpSessions.lost
                 : line.contains("/commit ")
-                    ? (204, "") : MadeUpSessions.session(count == 0 ? "1" : "2", snapshot: "vg1/x")
+                    ? (204, "")
+                    : MadeUpSessions.session(line.contains("LVUUID") ? "2" : "1", snapshot: "vg1/x")
         }
         try open(sessions, { $0.snapshot = TargetSnapshot(name: "x") }) { try $0.flush() }
         let last = try #require(sessions.opened.withLock { $0.last }).request
@@ -152,7 +183,8 @@ private final class MadeUpSessions: Sendable {
         }
     }
 
-    @Test func `a volume that was made and never written to is there at the end, or that is told`()
+    @Test
+    func `a created volume that was never written to is there at the end, or its loss is an error`()
         throws
     {
         for isThere in [true, false] {
@@ -162,7 +194,7 @@ private final class MadeUpSessions: Sendable {
                 case _ where line.contains("/sessions/1"): MadeUpSessions.lost
                 case _ where line.contains("/commit "):
                     isThere ? (204, "") : MadeUpSessions.broken
-                default: MadeUpSessions.session(count == 0 ? "1" : "2", created: true)
+                default: MadeUpSessions.session(line.contains("LVUUID") ? "2" : "1", created: true)
                 }
             }
             try open(sessions, { $0.creates = true }) { device in
@@ -174,7 +206,7 @@ private final class MadeUpSessions: Sendable {
         }
     }
 
-    @Test func `a volume that went with its session is made anew, while nothing is known of it`()
+    @Test func `a volume that was removed with its session is created again while it is empty`()
         throws
     {
         for isUsed in [false, true] {
@@ -203,5 +235,39 @@ private final class MadeUpSessions: Sendable {
             let names = ["%2Fdev%2Fvg1%2Froot", "LVUUID=a", "%2Fdev%2Fvg1%2Froot"]
             #expect(writes.map(\.device) == Array(names.prefix(isUsed ? 2 : 3)))
         }
+    }
+
+    @Test(arguments: [nil, true])
+    func `a client that was away asks before it writes, and implies no overwrite`(overwrite: Bool?)
+        throws
+    {
+        let sessions = MadeUpSessions { line, count in
+            switch line {
+            case _ where line.contains("/sessions/1"): MadeUpSessions.lost
+            case _ where count > 0 || line.contains("LVUUID"): MadeUpSessions.changed
+            default: MadeUpSessions.session("1", timeout: 0.3)
+            }
+        }
+        try open(sessions, { $0.overwrite = overwrite ?? false }) { device in
+            usleep(500_000)
+            let bytes = [UInt8](repeating: 1, count: 4096)
+            for _ in 0..<2 {
+                do {
+                    try bytes.withUnsafeBytes { try device.write($0, at: 0) }
+                    Issue.record("it was written")
+                } catch let error as IOError {
+                    #expect(error.isNetwork && error.reason.hasPrefix("it changed"), "\(error)")
+                    #expect(error.advice == "look")
+                }
+            }
+            device.release(isComplete: false)
+        }
+        let lines = sessions.lines.withLock { $0 }
+        #expect(!lines.contains { $0.contains("/write") }, "\(lines)")
+        // A run that was refused once does not try again.
+        let opened = sessions.opened.withLock { $0 }
+        #expect(opened.map(\.request.overwrite) == [overwrite ?? false, overwrite ?? false])
+        #expect(opened.map { $0.request.continues != nil } == [false, true])
+        #expect(opened.last?.request.continues?.host?.device == 1)
     }
 }

@@ -4,11 +4,12 @@
 import BlockClient
 import DeviceProbe
 import Synchronization
+import TestSupport
 import Testing
 import WireProtocol
 
 /// Servers that know nothing of logical volumes would leave undone what the user has asked for.
-@Suite(.timeLimit(.minutes(30))) struct VolumeFeatureTests {
+@Suite(.timeLimit(.minutes(60))) struct VolumeFeatureTests {
     /// Opens a target on a server with these features.
     ///
     /// - Returns: the error, and what the server was asked.
@@ -50,7 +51,9 @@ import WireProtocol
         return policy
     }
 
-    @Test func `an older server is not asked for what it does not know`() throws {
+    @Test func `the client does not ask an older server for a feature that it does not know`()
+        throws
+    {
         for policy in [
             policy { $0.shrinks = true }, policy { $0.creates = true },
             policy { $0.snapshot = TargetSnapshot(name: "before") },
@@ -61,7 +64,9 @@ import WireProtocol
         }
     }
 
-    @Test func `one that knows it is asked, and for all else none has to`() throws {
+    @Test func `the client asks a server that knows a feature, and needs none for a plain sync`()
+        throws
+    {
         let (_, requests) = try open(
             policy { $0.creates = true }, features: ["sessions", "volumes"])
         #expect(requests.count == 2 && requests.last?.hasPrefix("POST ") == true)

@@ -4,16 +4,17 @@
 import BlockClient
 import LinuxIO
 import Synchronization
+import TestSupport
 import Testing
 
 /// What goes over the wire.
-@Suite(.timeLimit(.minutes(30))) struct WireTests {
+@Suite(.timeLimit(.minutes(60))) struct WireTests {
     /// Sends one request and gives back its head as the server saw it.
     private func head(
         _ method: HTTPRequest.Method, _ path: String = "/", type: String? = nil,
         _ body: [UInt8]? = nil, userAgent: String? = nil
     ) throws -> (lines: [String], body: [UInt8], server: ScriptedServer) {
-        let seen = Mutex<ReceivedRequest?>(nil)
+        let seen = Mutex<HTTPMessage?>(nil)
         let server = ScriptedServer { connection, _ in
             guard let request = connection.readRequest() else { return }
             seen.withLock { $0 = request }
@@ -44,7 +45,7 @@ import Testing
         #expect(body == content)
     }
 
-    @Test func `a POST without body and type says only that it is empty`() throws {
+    @Test func `a POST without body and type says only that its body is empty`() throws {
         let (lines, _, server) = try head(.post)
         #expect(
             Set(lines) == [
@@ -58,22 +59,22 @@ import Testing
             lines == ["DELETE /v1/sessions/1 HTTP/1.1", "Host: 127.0.0.1:\(server.port)"])
     }
 
-    @Test func `the program's name is sent where one is given`() throws {
+    @Test func `the program's name is sent if one is given`() throws {
         #expect(try head(.get, userAgent: "blkferry/1").lines.contains("User-Agent: blkferry/1"))
     }
 
-    @Test func `a path is sent as it stands`() throws {
+    @Test func `a path is sent without a change`() throws {
         #expect(
             try head(.get, "/v1/devices/..%2F/../x").lines[0].contains(" /v1/devices/..%2F/../x "))
     }
 
-    @Test func `methods follow one another on one connection`() throws {
+    @Test func `requests of all methods share one connection`() throws {
         let methods = Mutex<[String]>([])
         let server = ScriptedServer { connection, _ in
             while let request = connection.readRequest() {
                 let method = request.head.prefix { $0 != " " }
                 methods.withLock { $0.append(String(method)) }
-                let head = Connection.head(length: 3)
+                let head = ScriptedConnection.head(length: 3)
                 connection.write(method == "HEAD" ? head : head + [1, 2, 3])
             }
         }
@@ -90,14 +91,14 @@ import Testing
         #expect(server.requests == 12 && server.connections == 1)
     }
 
-    @Test func `an IPv6 address works`() throws {
+    @Test func `a server with an IPv6 address is reached`() throws {
         try #require(ScriptedServer.hasV6, "this machine has no ::1")
         let server = ScriptedServer(host: "::1") { connection, _ in connection.serve { _ in [6] } }
         defer { server.stop() }
         #expect(try makeTransport(server.base).call().body == [6])
     }
 
-    @Test func `redirects are answers, and codings stay as they came`() throws {
+    @Test func `a redirect is an answer, and content codings stay as they came`() throws {
         let server = ScriptedServer { connection, _ in
             _ = connection.readRequest()
             connection.write(
@@ -125,7 +126,7 @@ import Testing
     }
 
     @Test(arguments: [nil, 50_000_000])
-    func `traffic is what the server counts`(limit: Int?) throws {
+    func `the traffic is what the server counts`(limit: Int?) throws {
         let counted = Atomic(0)
         let server = ScriptedServer { connection, _ in
             while let request = connection.readRequest() {
@@ -138,7 +139,7 @@ import Testing
         var received = 0
         for count in [0, 1, 1000, 65_400, 65_536, 70_000, 3 << 20] {
             _ = try transport.call(.post, type: "a/b", body: [UInt8](repeating: 1, count: count))
-            received += Connection.head(length: count).count + count
+            received += ScriptedConnection.head(length: count).count + count
             #expect(transport.traffic.sent == counted.load(ordering: .relaxed), "\(count)")
             #expect(transport.traffic.received == received, "\(count)")
         }
@@ -165,7 +166,7 @@ import Testing
     }
 }
 
-extension Connection {
+extension ScriptedConnection {
     fileprivate func answer(_ body: [UInt8]) { answer(200, body) }
 }
 

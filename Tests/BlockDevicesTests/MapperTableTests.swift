@@ -31,7 +31,7 @@ import Testing
             + line(100, 50, next: 128, "linear", parameters)
     }
 
-    @Test func `every line is read`() throws {
+    @Test func `every line of a mapper table is read`() throws {
         let found = try #require(table(lines() + [UInt8](repeating: 0, count: 100), count: 2))
         #expect(
             found.targets == [
@@ -40,7 +40,8 @@ import Testing
             ])
     }
 
-    @Test func `the fingerprint is another one for another place, length, type or order`() throws {
+    @Test func `a mapper table's fingerprint changes with the place, length, type or order`() throws
+    {
         let first = line(0, 100, next: 64, "linear", "252:0 2048")
         let second = line(100, 50, next: 128, "linear", "253:1 384")
         var all: Set<Int> = []
@@ -58,23 +59,14 @@ import Testing
         #expect(table(padded, count: 2)?.fingerprint == table(lines(), count: 2)?.fingerprint)
     }
 
-    @Test func `what is cut off, or leads away, is no table`() {
+    @Test func `a mapper table that is cut off, or points outside, is refused`() {
         #expect(table(lines(), count: 3) == nil)
         #expect(table(Array(lines().prefix(100)), count: 2) == nil)
         #expect(table([], count: 0) == nil && table([], count: 1) == nil)
         #expect(table(line(0, 1, next: .max, "linear", "x"), count: 2) == nil)
     }
 
-    @Test(arguments: [
-        ("nbd0", true), ("nbd15p1", true), ("drbd1", true), ("rbd0p2", true), ("sda", false),
-        ("zd16", true), ("zd0p1", true), ("zram0", false),
-        ("nbd", false), ("nvme0n1", false), ("dm-0", false), ("loop0", false), ("", false),
-    ])
-    func `disks that other machines write to are known by their names`(
-        name: String, isShared: Bool
-    ) {
-        #expect(isNameOfSharedDisk(name) == isShared)
+    @Test func `a device that the mapper does not know has no table`() {
+        #expect(MapperTable(of: 0) == nil)
     }
-
-    @Test func `what the mapper does not know has none`() { #expect(MapperTable(of: 0) == nil) }
 }

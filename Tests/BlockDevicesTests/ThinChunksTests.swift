@@ -10,7 +10,7 @@ import Testing
 private let KiB = 1 << 10
 
 @Suite struct ThinChunksTests {
-    @Test func `the whole chunks of a range, and all that it touches`() {
+    @Test func `a range has the chunks that it covers, and the chunks that it touches`() {
         let chunks = ThinChunks(size: 192, areZeroed: false)
         for (range, whole, widened) in [
             (0..<192, 0..<192, 0..<192), (1..<192, 192..<192, 0..<192),
@@ -33,7 +33,7 @@ private let KiB = 1 << 10
             thin: ThinChunks(size: 64 * KiB, areZeroed: areZeroed))
     }
 
-    @Test func `whole chunks of zeros are given back, ragged edges are written`() throws {
+    @Test func `whole chunks of zeros are discarded, ragged edges are written`() throws {
         let loop = try LoopDevice(size: 256 * KiB)
         let device = try open(loop, areZeroed: true)
         var random = SeededGenerator(seed: 7)
@@ -69,7 +69,7 @@ private let KiB = 1 << 10
         #expect(try FileStatus(path: loop.backingFile).allocated == 96 * KiB)
     }
 
-    @Test func `a device that was resized is asked for its size again`() throws {
+    @Test func `the size of a resized device is read again`() throws {
         let loop = try LoopDevice(size: 1 << 20)
         let device = try BlockSpecialFile(path: loop.path, name: loop.path, access: .readWrite)
         try must("truncate", "-s", "3M", loop.backingFile)

@@ -5,25 +5,25 @@ import Foundation
 import TestSupport
 import Testing
 
-/// The package of docs/example, built as its users build theirs.
+/// The package of docs/example.
+///
+/// Its program is also a target of this package, without `package` access: a build of its own would
+/// compile everything a second time.
 @Suite(.blocking) struct ExampleTests {
-    private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+    private static let package = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         .deletingLastPathComponent().deletingLastPathComponent().path
 
-    /// Builds it; `tools/test` has done so before, so that little is left to do.
-    private func example() throws -> String {
-        let build = [
-            "swift", "build", "--package-path", "\(Self.root)/docs/example", "--scratch-path",
-            "\(Self.root)/.build/example",
-        ]
-        try must(build)
-        return try must(build + ["--show-bin-path"]).split(separator: "\n").last.map {
-            "\($0)/replicate"
-        } ?? ""
+    @Test func `the example's package depends on the library and has its program`() throws {
+        let scratch = try ScratchDirectory()
+        let description = try must(
+            "swift", "package", "--package-path", "\(Self.package)/docs/example", "--scratch-path",
+            scratch.file("build"), "describe", "--type", "json")
+        #expect(description.contains("\"product_dependencies\" : [\n        \"BlockReplication\""))
+        #expect(description.contains("\"path\" : \"Sources/replicate\""))
     }
 
-    @Test func `the example builds, and does what it says`() throws {
-        let program = try example()
+    @Test func `the example does what its documentation says`() throws {
+        let program = builtProgram("replicate")
         let scratch = try ScratchDirectory()
         let (source, target) = (scratch.file("source"), scratch.file("target"))
         var random = SeededGenerator(seed: 2)

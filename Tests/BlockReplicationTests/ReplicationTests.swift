@@ -8,6 +8,9 @@ import TestSupport
 import Testing
 
 /// The library as its users see it: nothing here is imported from the layers below.
+///
+/// A run compares again if another program had the target open for writing, and a process that
+/// another test has just forked is one, until it executes its program.
 @Suite(.blocking) struct ReplicationTests {
     private let scratch: ScratchDirectory
     private let source: String
@@ -37,7 +40,7 @@ import Testing
         }
     }
 
-    @Test func `a target becomes the replica, and the report says what that took`() throws {
+    @Test func `a target becomes the replica, and the report has the figures of the run`() throws {
         let target = scratch.file("target")
         var options = Replication.Options()
         options.verifies = true
@@ -60,11 +63,11 @@ import Testing
         #expect(try bytes(target) == changed)
         let second = try Replication(from: source, to: target).run()
         #expect(second.isDone && second.written == 8192 && !second.wasCreated)
-        #expect(second.verifiedDifferent == nil)
+        #expect(second.verifiedDifferent ?? 0 == 0)
         #expect(try bytes(target) == bytes(source))
     }
 
-    @Test func `progress is told while it runs, and not after`() throws {
+    @Test func `progress is reported during the run, and not after it`() throws {
         let calls = Mutex<[Replication.Progress]>([])
         let replication = try Replication(from: source, to: scratch.file("target"))
         let report = replication.run(every: .zero) { progress in
@@ -76,10 +79,15 @@ import Testing
         #expect(calls.withLock { $0.count } == count)
         #expect(calls.withLock { $0.allSatisfy { $0.done <= $0.total && $0.total <= size } })
         let last = replication.progress
-        #expect(last.phase == .flush && last.done == size && last.different == size)
+        #expect(last.done == size)
+        if report.verifiedDifferent == nil {
+            #expect(last.phase == .flush && last.different == size)
+        } else {
+            #expect(last.phase == .verify && last.different == 0)
+        }
     }
 
-    @Test func `a run that was cancelled is not done, and says so`() throws {
+    @Test func `a cancelled run is not done, and its report says so`() throws {
         let replication = try Replication(from: source, to: scratch.file("target"))
         replication.cancel()
         let report = replication.run()
@@ -87,7 +95,7 @@ import Testing
         #expect(report.error == nil && report.compared == 0)
     }
 
-    @Test func `what the gate refuses is an error of its kind, with its cause`() throws {
+    @Test func `a refusal of the gate is an error of its kind, with its cause`() throws {
         let foreign = try scratch.sparseFile("foreign", size: 8 << 20)
         try must("mkfs.ext4", "-q", "-F", "-L", "precious", foreign)
         let before = try bytes(foreign)
@@ -105,7 +113,7 @@ import Testing
         #expect(error(from: source, to: foreign) { $0.overwrites = true } == nil)
     }
 
-    @Test func `what cannot be done is an error before anything is opened or created`() throws {
+    @Test func `an impossible request is an error before anything is opened or created`() throws {
         let target = scratch.file("target")
         let wrong: [(String, String, (inout Replication.Options) -> Void)] = [
             (source, target, { $0.blockSize = 1000 }), (source, target, { $0.concurrency = 0 }),
@@ -124,7 +132,7 @@ import Testing
         #expect(!FileManager.default.fileExists(atPath: target))
     }
 
-    @Test func `events tell what the user should know`() throws {
+    @Test func `events carry the warnings for the user`() throws {
         let events = Mutex<[Replication.Event]>([])
         let report = try Replication(from: source, to: scratch.file("target")) { event in
             events.withLock { $0.append(event) }

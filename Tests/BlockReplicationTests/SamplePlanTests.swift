@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct SamplePlanTests {
     @Test(arguments: [1, 512, 65536, 65537, 1 << 20, 256 << 20, (1 << 40) + 512])
-    func `places ascend, are apart, within the device, and have its two ends`(size: Int) {
+    func `sampled ranges ascend, are apart, within the device, and cover its two ends`(size: Int) {
         for seed in UInt64(0)..<20 {
             let plan = SamplePlan(size: size, oneIn: 512, atMost: 256, seed: seed)
             let ranges = plan.ranges
@@ -17,7 +17,7 @@ import Testing
         }
     }
 
-    @Test func `one in so many bytes, a few of a small device, not too many of a large one`() {
+    @Test func `a plan has one sample per so many bytes, with a minimum and a maximum`() {
         func count(_ size: Int) -> Int {
             SamplePlan(size: size, oneIn: 512, atMost: 256, seed: 1).ranges.count
         }
@@ -27,7 +27,7 @@ import Testing
         #expect(count(100_000) == 2)
     }
 
-    @Test func `a seed chooses the same places each time, another one others`() {
+    @Test func `a seed gives the same samples each time, and another seed others`() {
         func plan(_ seed: UInt64) -> SamplePlan {
             SamplePlan(size: 4 << 30, oneIn: 512, atMost: 256, seed: seed)
         }

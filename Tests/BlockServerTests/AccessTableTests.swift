@@ -16,7 +16,7 @@ import WireProtocol
         table.judge(HTTPHeaders(lines.map { ("Authorization", $0) }))
     }
 
-    @Test func `whoever shows a token gets what it is for`() throws {
+    @Test func `a request with a token gets the rights of that token`() throws {
         let table = try AccessTable([
             TokenEntry(name: "a", token: Self.token, access: .readOnly),
             TokenEntry(name: "b", token: Self.other),
@@ -38,7 +38,8 @@ import WireProtocol
         #expect(judge(["Bearer \(Self.token)", "Bearer \(Self.token)"], table) == .wrong)
     }
 
-    @Test func `without tokens everybody may do everything, and tokens can be changed`() throws {
+    @Test func `without tokens every request may do everything, and tokens can be replaced`() throws
+    {
         let table = try AccessTable(nil)
         #expect(judge([], table) == .granted(.everything))
         #expect(judge(["Bearer nonsense"], table) == .granted(.everything))
@@ -51,30 +52,79 @@ import WireProtocol
     }
 
     @Test func `each wrong token costs twice as much, up to a limit, and is forgotten`() {
-        let penalties = Penalties()
+        let throttle = AuthThrottle()
         let start = ContinuousClock.Instant.now
-        let waits = (0..<20).map { penalties.wait(of: "192.0.2.1", now: start + .seconds($0)) }
+        let waits = (0..<20).map { throttle.wait(of: "192.0.2.1", now: start + .seconds($0)) }
         #expect(waits.prefix(4) == [.milliseconds(500), .seconds(1), .seconds(2), .seconds(4)])
         #expect(waits.dropFirst(6).allSatisfy { $0 == .seconds(30) })
-        #expect(penalties.wait(of: "192.0.2.2", now: start) == .milliseconds(500))
-        #expect(penalties.wait(of: "192.0.2.1", now: start + .seconds(700)) == .milliseconds(500))
+        #expect(throttle.wait(of: "192.0.2.2", now: start) == .milliseconds(500))
+        #expect(throttle.wait(of: "192.0.2.1", now: start + .seconds(700)) == .milliseconds(500))
     }
 
-    @Test func `an asker's addresses of one network count as one`() {
-        let penalties = Penalties()
-        #expect(penalties.wait(of: "2001:db8::1") == .milliseconds(500))
-        #expect(penalties.wait(of: "2001:db8::ffff:2") == .seconds(1))
-        #expect(penalties.wait(of: "2001:db8:0:1::1") == .milliseconds(500))
-        #expect(penalties.wait(of: "::ffff:192.0.2.1") == .milliseconds(500))
-        #expect(penalties.wait(of: "::ffff:192.0.2.2") == .milliseconds(500))
+    @Test func `addresses of one network count as one`() {
+        let throttle = AuthThrottle()
+        #expect(throttle.wait(of: "2001:db8::1") == .milliseconds(500))
+        #expect(throttle.wait(of: "2001:db8::ffff:2") == .seconds(1))
+        #expect(throttle.wait(of: "2001:db8:0:1::1") == .milliseconds(500))
+        #expect(throttle.wait(of: "::ffff:192.0.2.1") == .milliseconds(500))
+        #expect(throttle.wait(of: "::ffff:192.0.2.2") == .milliseconds(500))
     }
 
     @Test func `any number of addresses is no burden`() {
-        let penalties = Penalties()
+        let throttle = AuthThrottle()
         let start = ContinuousClock.Instant.now
         for index in 0..<10_000 {
-            _ = penalties.wait(of: "10.0.\(index / 250).\(index % 250)", now: start + .seconds(1))
+            _ = throttle.wait(of: "10.0.\(index / 250).\(index % 250)", now: start + .seconds(1))
         }
-        #expect(penalties.count <= 4096)
+        #expect(throttle.count <= 4096)
+    }
+
+    @Test func `while one network waits, addresses of other networks do not`() {
+        let throttle = AuthThrottle()
+        let start = ContinuousClock.Instant.now
+        #expect(throttle.remaining(of: "2001:db8::1", now: start) == nil)
+        _ = throttle.wait(of: "2001:db8::1", now: start)
+        #expect(
+            throttle.remaining(of: "2001:db8::2", now: start + .milliseconds(200))
+                == .milliseconds(300))
+        #expect(throttle.remaining(of: "192.0.2.1", now: start) == nil)
+        #expect(throttle.remaining(of: "2001:db8::1", now: start + .milliseconds(500)) == nil)
+    }
+
+    @Test func `a token is valid until it expires, and from its addresses only`() throws {
+        var entry = TokenEntry(name: "a", token: Self.token)
+        entry.expires = 1000
+        entry.origins = [try AddressBlock("192.0.2.0/24"), try AddressBlock("2001:db8::/32")]
+        let table = try AccessTable([entry])
+        let headers = HTTPHeaders([("Authorization", "Bearer \(Self.token)")])
+        let grant = Grant(entry)
+        func judge(_ address: String, _ now: Int) -> AccessTable.Verdict {
+            table.judge(headers, address: address, now: now)
+        }
+        #expect(judge("192.0.2.9", 999) == .granted(grant))
+        #expect(judge("::ffff:192.0.2.9", 999) == .granted(grant))
+        #expect(judge("2001:db8:1::1", 999) == .granted(grant))
+        #expect(judge("192.0.2.9", 1000) == .expired(grant))
+        for address in ["192.0.3.1", "local", "2001:db9::1", "::ffff:192.0.3.1", ""] {
+            #expect(judge(address, 999) == .misplaced(grant), "\(address)")
+        }
+        entry.token = nil
+        let certificates = try AccessTable([entry])
+        #expect(
+            certificates.judge([:], certified: "a", address: "192.0.2.1", now: 1001)
+                == .expired(grant))
+        #expect(
+            certificates.judge([:], certified: "a", address: "192.0.9.1", now: 1)
+                == .misplaced(grant))
+    }
+
+    @Test func `a hashed token admits the token itself, and not its hash`() throws {
+        let atRest = try TokenEntry.atRest(Self.token)
+        let table = try AccessTable([try TokenEntry(line: "a \(atRest) ro")])
+        #expect(
+            judge(["Bearer \(Self.token)"], table)
+                == .granted(Grant(name: "a", access: .readOnly, selectors: nil)))
+        #expect(judge(["Bearer \(atRest)"], table) == .wrong)
+        #expect(judge(["Bearer \(atRest.dropFirst(7))"], table) == .wrong)
     }
 }

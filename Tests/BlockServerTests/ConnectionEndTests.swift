@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// Connections whose client ends them.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct ConnectionEndTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct ConnectionEndTests {
     private let rig: ServerRig
 
     init() throws { rig = try ServerRig() }
@@ -23,11 +23,13 @@ import Testing
     }
 
     @Test(arguments: [
-        "", "GET /v1 HTTP/1.1\r\nHos", "GET /v1 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST /v1/sessions/x/write HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n"
+        "", "GET /v1 HTTP/1.1\r\nHos", "GET /v1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST /v1/sessions/x/write HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
             + "Content-Type: application/x-blkferry\r\n\r\nhalf of it",
     ])
-    func `an end wherever it comes ends the connection here as well`(sent: String) throws {
+    func `a client that ends its side anywhere ends the connection on the server as well`(
+        sent: String
+    ) throws {
         let connection = try StreamSocket(port: rig.port)
         connection.limitWaiting(to: 10)
         if !sent.isEmpty { try connection.send(sent) }

@@ -6,12 +6,12 @@ import TestSupport
 import Testing
 
 /// The proxy as a bad HTTP proxy.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct FaultProxyAnswerTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct FaultProxyAnswerTests {
     private let server: ScriptedServer
     private let proxy: FaultProxy
 
     init() throws {
-        server = try ScriptedServer(ScriptedServer.http)
+        server = ScriptedServer.http()
         proxy = try FaultProxy(upstreamPort: server.port)
     }
 
@@ -25,15 +25,16 @@ import Testing
         _ method: String, body: Int, headers: String = "", _ connection: StreamSocket
     ) throws -> HTTPMessage {
         try connection.send(
-            "\(method) /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: \(body)\r\n\(headers)\r\n")
+            "\(method) /v1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: \(body)\r\n\(headers)\r\n"
+        )
         try connection.send([UInt8](repeating: 65, count: body))
         return try #require(try HTTPMessage(from: connection))
     }
 
     @Test(arguments: [500, 503])
-    func `the next requests are answered by the proxy, the others by the server`(
-        status: Int
-    ) throws {
+    func `the proxy answers the next requests, and the server answers the others`(status: Int)
+        throws
+    {
         let connection = try connect()
         #expect(try request("PUT", body: 3, connection).text == "served 3")
         proxy.answers = .init(status: status, count: 2, retryAfter: 7)
@@ -52,7 +53,7 @@ import Testing
         #expect(proxy.answers?.count == 0)
     }
 
-    @Test func `an answer may end the connection`() throws {
+    @Test func `an answer of the proxy may end the connection`() throws {
         proxy.answers = .init(status: 503, count: 1, isClosing: true)
         let connection = try connect()
         let answer = try request("GET", body: 0, connection)
@@ -72,7 +73,7 @@ import Testing
     }
 
     @Test func `the proxy answers although no server is there`() throws {
-        server.close()
+        server.stop()
         proxy.answers = .init(status: 503, count: 1)
         let connection = try connect()
         #expect(try request("GET", body: 0, connection).status == "503")
@@ -80,7 +81,7 @@ import Testing
         #expect(throws: Errno.connectionReset) { try connection.receive() }
     }
 
-    @Test func `an answer is late by the delay of both ways`() throws {
+    @Test func `an answer of the proxy is late by the delay of both ways`() throws {
         proxy.delay = 0.1
         proxy.answers = .init(status: 503, count: 1)
         let start = ContinuousClock.now
@@ -100,8 +101,8 @@ import Testing
         #expect(proxy.counters.requests == 2)
     }
 
-    @Test func `what is not HTTP passes untouched while answers are due`() throws {
-        let echo = try ScriptedServer(ScriptedServer.echo)
+    @Test func `bytes that are not HTTP pass untouched while answers are due`() throws {
+        let echo = ScriptedServer.echo()
         proxy.upstreamPort = echo.port
         proxy.answers = .init(status: 503, count: 1)
         for text in ["hello", "GET it\r\n\r\n", "\u{16}\u{3}\u{1}TLS"] {

@@ -9,12 +9,12 @@ import TestSupport
 import Testing
 
 /// The proxy as a bad network.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct FaultProxyTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct FaultProxyTests {
     private let server: ScriptedServer
     private let proxy: FaultProxy
 
     init() throws {
-        server = try ScriptedServer(ScriptedServer.echo)
+        server = ScriptedServer.echo()
         proxy = try FaultProxy(upstreamPort: server.port)
     }
 
@@ -36,7 +36,8 @@ import Testing
         return received
     }
 
-    @Test func `without faults every byte passes, over many connections, and is counted`() throws {
+    @Test func `without faults the proxy passes and counts every byte of many connections`() throws
+    {
         var generator = SeededGenerator(seed: 2)
         let content = generator.bytes(1 << 20)
         for connection in try (0..<32).map({ _ in try connect() }) {
@@ -64,12 +65,12 @@ import Testing
     }
 
     @Test func `a server that is not there resets the connection`() throws {
-        server.close()
+        server.stop()
         #expect(throws: Errno.connectionReset) { try connect().receive() }
     }
 
     @Test func `new connections go to the new upstream port`() throws {
-        let other = try ScriptedServer { (connection) throws(Errno) in
+        let other = ScriptedServer.streams { (connection) throws(Errno) in
             try connection.send("other")
         }
         let old = try connect()
@@ -78,7 +79,7 @@ import Testing
         #expect(try connect().receive(count: 5) == Array("other".utf8))
     }
 
-    @Test func `a delay makes a round trip last twice as long`() throws {
+    @Test func `a delay of the proxy makes a round trip last twice as long`() throws {
         proxy.delay = 0.1
         let connection = try connect()
         for _ in 0..<2 {
@@ -89,7 +90,7 @@ import Testing
         }
     }
 
-    @Test func `a delay is latency, not less bandwidth`() throws {
+    @Test func `a delay of the proxy is latency, not less bandwidth`() throws {
         proxy.delay = 0.5
         var generator = SeededGenerator(seed: 4)
         let content = generator.bytes(16 << 20)
@@ -100,7 +101,7 @@ import Testing
         #expect(ContinuousClock.now - start < .seconds(7))
     }
 
-    @Test func `cuts come after as many bytes as asked for, with resets and in order`() throws {
+    @Test func `cuts come after as many bytes as requested, with resets and in order`() throws {
         proxy.cutEvery = 100_000...200_000
         proxy.cutsLeft = 20
         var failures: [Errno?] = []
@@ -172,7 +173,7 @@ import Testing
         return String(decoding: try connection.receive(count: text.utf8.count), as: UTF8.self)
     }
 
-    @Test func `a stall begins after as many bytes over all connections as asked for`() throws {
+    @Test func `a stall begins after as many bytes over all connections as requested`() throws {
         proxy.stallAfter = 10
         let (first, second) = (try connect(), try connect())
         #expect(try echoed("ab", first) == "ab")

@@ -11,13 +11,16 @@ import Testing
 import WireProtocol
 
 /// A live server and a great many requests that are wrong in some way.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPBadRequestTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct HTTPBadRequestTests {
     /// How many, and from which seed; both may be set for a longer run.
     private static let environment = ProcessInfo.processInfo.environment
     private static let count = environment["BLKFERRY_BAD_REQUESTS"].flatMap { Int($0) } ?? 100_000
     private static let seed = environment["BLKFERRY_SEED"].flatMap { UInt64($0) } ?? 1
 
-    @Test func `it serves on, has forgotten them, and no export has changed`() throws {
+    @Test
+    func `after bad requests the server serves on, has forgotten them, and no export has changed`()
+        throws
+    {
         let scratch = try ScratchDirectory()
         let readOnly = try SeededImage(scratch, "ro", size: 1 << 20)
         let writable = try SeededImage(scratch, "rw", size: 1 << 20, seed: 2)

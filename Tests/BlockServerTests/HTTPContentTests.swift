@@ -8,7 +8,7 @@ import Testing
 import WireProtocol
 
 /// A device's raw bytes, whole and in ranges (RFC 9110, section 14), and programs that read them.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPContentTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct HTTPContentTests {
     private static let size = (3 << 20) + 1234
     private let scratch: ScratchDirectory
     private let image: SeededImage
@@ -60,7 +60,7 @@ import WireProtocol
         ["Range: bytes=0-1", "If-Range: \"x\""],
         ["Range: bytes=0-1", "If-Range: Wed, 21 Oct 2015 07:28:00 GMT"],
     ])
-    func `what is no single range gets all`(headers: [String]) throws {
+    func `a request without a valid single range gets the whole content`(headers: [String]) throws {
         let answer = try server.ask("GET", path, headers)
         #expect(answer.status == 200 && answer.body == image.bytes)
         #expect(answer.headers["content-range"] == nil)
@@ -70,7 +70,7 @@ import WireProtocol
 
     /// RFC 9110, section 14.2: only GET has ranges.
     @Test(arguments: [[], ["Range: bytes=5-9"], ["Range: bytes=\(size)-"]])
-    func `HEAD tells about all, and sends nothing`(headers: [String]) throws {
+    func `HEAD has the size of the whole content, and no body`(headers: [String]) throws {
         let connection = try HTTPConnection(port: server.port)
         let answer = try connection.ask("HEAD", path, headers)
         #expect(answer.status == 200)
@@ -110,7 +110,7 @@ import WireProtocol
 }
 
 /// Programs that know nothing of blkferry read a device.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPForeignClientTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct HTTPForeignClientTests {
     private let scratch: ScratchDirectory
     private let image: SeededImage
     private let server: TestServer
@@ -125,7 +125,7 @@ import WireProtocol
     }
 
     @Test(.enabled(if: isInstalled("curl"), "curl is not installed"))
-    func `curl reads ranges and all`() throws {
+    func `curl reads ranges and the whole content`() throws {
         let copy = scratch.file("copy")
         for (range, first, end) in [
             ("0-0", 0, 1), ("1000-70000", 1000, 70001), ("5242880-", 5 << 20, image.bytes.count),

@@ -8,7 +8,7 @@ import Testing
 import WireProtocol
 
 /// What is answered to those who do not keep to the protocol.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPErrorTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct HTTPErrorTests {
     private let scratch: ScratchDirectory
     private let image: SeededImage
     private let server: TestServer
@@ -58,7 +58,7 @@ import WireProtocol
     @Test func `a chunked body is answered with 411`() throws {
         let connection = try HTTPConnection(port: server.port)
         try connection.send(
-            "POST \(Self.session)/write HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+            "POST \(Self.session)/write HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
                 + "\(Wire.frames)\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
         let answer = try connection.answer()
         #expect(answer.status == 411 && answer.problem == .lengthRequired)
@@ -66,7 +66,7 @@ import WireProtocol
         #expect(try connection.isEnded())
     }
 
-    @Test func `a body without a length is an empty one`() throws {
+    @Test func `a body without a length is empty`() throws {
         let answer = try server.ask("POST", Self.session + "/write", [Wire.frames])
         #expect(answer.status == 404 && answer.problem == .noSession)
     }
@@ -81,7 +81,8 @@ import WireProtocol
     ) throws {
         let connection = try HTTPConnection(port: server.port)
         try connection.send(
-            "POST \(path) HTTP/1.1\r\nHost: x\r\n\(type)\r\nContent-Length: \(length)\r\n\r\n")
+            "POST \(path) HTTP/1.1\r\nHost: localhost\r\n\(type)\r\nContent-Length: \(length)\r\n\r\n"
+        )
         let answer = try connection.answer()
         #expect(answer.status == 413 && answer.problem == .tooLarge)
         // A client that sends it all the same reads the answer, too.
@@ -93,7 +94,7 @@ import WireProtocol
     }
 
     @Test(arguments: [17 << 10, 70 << 10, 200 << 10])
-    func `a header too large is answered with 431`(size: Int) throws {
+    func `too large a header is answered with 431`(size: Int) throws {
         for header in [
             "X: " + String(repeating: "a", count: size),
             (0..<(size / 100)).map { "X-\($0): " + String(repeating: "b", count: 90) }
@@ -115,7 +116,7 @@ import WireProtocol
         "GET /v1 HTTP/1.1\r\nno colon\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "POST /v1 HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ])
-    func `what is no request is answered with 400, and the connection ends`(text: String) throws {
+    func `a malformed request is answered with 400, and the connection ends`(text: String) throws {
         let connection = try HTTPConnection(port: server.port)
         try connection.send(text)
         let answer = try connection.answer()
@@ -127,7 +128,7 @@ import WireProtocol
     @Test func `half a request is answered with 408 when patience ends`() throws {
         let connection = try HTTPConnection(port: server.port)
         try connection.send(
-            "POST \(Self.session)/write HTTP/1.1\r\nHost: x\r\n\(Wire.frames)\r\n"
+            "POST \(Self.session)/write HTTP/1.1\r\nHost: localhost\r\n\(Wire.frames)\r\n"
                 + "Content-Length: 1000\r\n\r\nhalf")
         let answer = try connection.answer()
         #expect(answer.status == 408 && answer.problem == .timeout)
@@ -144,7 +145,7 @@ import WireProtocol
         }
     }
 
-    @Test func `a client that ends its side is answered all the same`() throws {
+    @Test func `a client that ends its side is still answered`() throws {
         let connection = try HTTPConnection(port: server.port)
         try connection.send(HTTPConnection.request("GET", "/v1"))
         connection.socket.endSending()
@@ -159,15 +160,22 @@ import WireProtocol
         #expect(server.server.freeMemory == 64 << 20)
     }
 
-    @Test func `who expects 100-continue gets it, or the reason why not`() throws {
+    @Test func `a client that expects 100-continue gets it, or the reason why not`() throws {
         let connection = try HTTPConnection(port: server.port)
-        let head = "POST \(Self.session)/write HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
-        try connection.send(head + "\(Wire.frames)\r\nContent-Length: 4\r\n\r\n")
+        func head(_ path: String, _ type: String, _ length: Int) -> String {
+            "POST \(path) HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\(type)\r\n"
+                + "Content-Length: \(length)\r\n\r\n"
+        }
+        try connection.send(head(Route.sessions(device: "/x").path, Wire.json, 4))
         #expect(try connection.answer().status == 100)
         try connection.send("body")
-        #expect(try connection.answer().status == 404)
-        try connection.send(head + "\(Wire.frames)\r\nContent-Length: 9999999\r\n\r\n")
+        #expect(try connection.answer().status == 400)
+        try connection.send(head("\(Self.session)/write", Wire.frames, 9_999_999))
         #expect(try connection.answer().status == 413)
+        // Without a session no byte of the body is wanted.
+        let other = try HTTPConnection(port: server.port)
+        try other.send(head("\(Self.session)/write", Wire.frames, 4))
+        #expect(try other.answer().status == 404)
     }
 
     @Test func `HTTP/1.0 is answered, and the connection ends`() throws {
@@ -178,7 +186,7 @@ import WireProtocol
         #expect(try connection.isEnded())
     }
 
-    @Test func `requests that follow without waiting are answered in order`() throws {
+    @Test func `pipelined requests are answered in order`() throws {
         let connection = try HTTPConnection(port: server.port)
         let path = Route.content(image.path).path
         var bytes: [UInt8] = []
@@ -193,7 +201,7 @@ import WireProtocol
         }
     }
 
-    @Test func `a connection too many is answered with 503`() throws {
+    @Test func `a connection beyond the limit is answered with 503`() throws {
         let server = try TestServer(image.path) { $0.maximumConnections = 4 }
         let connections = try (0..<4).map { _ in try HTTPConnection(port: server.port) }
         for connection in connections { #expect(try connection.ask("GET", "/v1").status == 200) }

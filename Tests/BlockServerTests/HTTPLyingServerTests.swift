@@ -15,7 +15,7 @@ import Testing
 import WireProtocol
 
 /// What a client does with a server that is broken, malicious, or none at all: it says so.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPLyingServerTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct HTTPLyingServerTests {
     private typealias Answer = @Sendable (String) -> (type: String, body: [UInt8])
 
     private static let size = 1 << 20
@@ -32,13 +32,20 @@ import WireProtocol
     }
 
     /// A server that answers by the path of the request.
-    private static func server(_ answer: @escaping Answer) throws -> ScriptedServer {
-        try ScriptedServer { (connection) throws(Errno) in
+    ///
+    /// - Parameter failure: the status of all answers; `nil` for success.
+    private static func server(
+        failure: Int? = nil, _ answer: @escaping Answer
+    ) throws -> ScriptedServer {
+        ScriptedServer.streams { (connection) throws(Errno) in
             while let request = try HTTPMessage(from: connection) {
                 let path = request.head.split(separator: " ").dropFirst().first.map(String.init)
                 let (type, body) = answer(path ?? "")
+                let success = path?.hasSuffix("/sessions") == true ? 201 : 200
+                let status = failure ?? success
                 try connection.send(
-                    "HTTP/1.1 200 OK\r\nContent-Type: \(type)\r\n"
+                    "HTTP/1.1 \(status) OK\r\n"
+                        + (type.isEmpty ? "" : "Content-Type: \(type)\r\n")
                         + "Content-Length: \(body.count)\r\n\r\n")
                 try connection.send(body)
             }
@@ -62,7 +69,7 @@ import WireProtocol
     ) throws -> (ScriptedServer, RemoteBlockDevice) {
         let server = try server { path in
             path.hasSuffix("/read") || path.hasSuffix("/compare")
-                ? (MediaType.frames, (try? body()) ?? []) : (MediaType.json, record())
+                ? ("", (try? body()) ?? []) : (MediaType.json, record())
         }
         return (server, try open(server))
     }
@@ -86,17 +93,22 @@ import WireProtocol
 
     @Test(arguments: [
         ("size", "-1"), ("size", "9223372036854775808"), ("size", "1e300"), ("size", "\"x\""),
-        ("size", "9223372036854775807"),
+        ("size", "9223372036854775807"), ("size", "0"),
         ("alignment", "0"), ("alignment", "-512"), ("alignment", "9223372036854775807"),
         ("alignment", "7"), ("block", "0"), ("block", "-4096"), ("block", "4095"),
         ("block", "1099511627776"), ("region", "0"), ("region", "4095"), ("region", "12288"),
+        ("region", "131072"), ("region", "4096"), ("logicalSector", "2097152"),
         ("region", "1099511627776"), ("logicalSector", "0"), ("logicalSector", "513"),
         ("logicalSector", "-512"), ("sizeBefore", "-1"), ("resizeTo", "-1"),
         ("content", "{\"state\":\"signatures\"}"), ("content", "{\"state\":\"x\"}"),
         ("content", "[]"), ("digest", "\"md5\""), ("digest", "\"\""), ("session", "null"),
-        ("warnings", "{}"), ("timeout", "\"soon\""),
+        ("warnings", "{}"), ("timeout", "\"soon\""), ("timeout", "0"), ("timeout", "-1"),
+        ("timeout", "1e300"), ("session", "\"\""), ("session", "\"../devices\""),
+        ("device", "\"\""), ("kind", "\"disk\""),
+        ("stamp", "[\(Array(repeating: "1", count: 65).joined(separator: ","))]"),
     ])
-    func `a session that cannot be is refused`(field: String, value: String) throws {
+    func `a session record with impossible numbers is refused`(field: String, value: String) throws
+    {
         let server = try Self.server { _ in (MediaType.json, Self.record([field: value])) }
         let error = failure { _ = try Self.open(server) }
         #expect(error != nil && isNetwork(error), "\(String(describing: error))")
@@ -107,11 +119,85 @@ import WireProtocol
         (MediaType.json, ""), (MediaType.json, "{}"), (MediaType.json, "[[[[[["),
         (MediaType.problem, "{}"), ("", "x"),
     ])
-    func `what is no answer of a blkferry server is told as such`(type: String, body: String) throws
+    func `the error names an answer that is not a blkferry server's`(type: String, body: String)
+        throws
     {
         let server = try Self.server { _ in (type, Array(body.utf8)) }
         let error = failure { _ = try Self.open(server) }
         #expect(error != nil && isNetwork(error), "\(String(describing: error))")
+    }
+
+    /// Two megabytes; the 1000th byte is in the middle of a character.
+    private static let long = "x" + String(repeating: "é", count: 1 << 20)
+
+    /// What the client prints of a server's text at most: 1000 bytes and "…".
+    private static let shown = 1003
+
+    /// The texts of an error that are printed beside the client's own name of the device.
+    private func texts(of error: (any Error)?) -> [String] {
+        switch error as? ProbeError {
+        case .failed(let error)?: [error.operation, error.reason, error.advice ?? ""]
+        case .refused(let refusal)?: [refusal.reason, refusal.advice ?? ""]
+        case nil: []
+        }
+    }
+
+    @Test(arguments: [
+        ("device-error", "operation"), ("device-error", "detail"), ("device-error", "advice"),
+        ("refused", "detail"), ("refused", "advice"), ("busy", "detail"), ("busy", "advice"),
+        ("x", "detail"),
+    ])
+    func `a long text of a problem is cut`(kind: String, field: String) throws {
+        var fields = [
+            "type": "urn:blkferry:problem:\(kind)", "title": "t", "operation": "o", "detail": "d",
+            "advice": "a",
+        ]
+        fields[field] = Self.long
+        let problem = fields.map { "\"\($0)\":\"\($1)\"" }.joined(separator: ",")
+        let body = Array("{\"status\":409,\(problem)}".utf8)
+        let server = try Self.server(failure: 409) { _ in (MediaType.problem, body) }
+        let texts = texts(of: failure { _ = try Self.open(server) })
+        #expect(texts.contains("x" + String(repeating: "é", count: 499) + "…"))
+        #expect(texts.allSatisfy { $0.utf8.count <= Self.shown })
+    }
+
+    @Test(arguments: ["device", "digest", "snapshot"])
+    func `a session record with a name of megabytes is refused`(field: String) throws {
+        let body = Self.record([field: "\"\(Self.long)\""])
+        let server = try Self.server { _ in (MediaType.json, body) }
+        let error = failure { _ = try Self.open(server) }
+        #expect(isNetwork(error))
+        #expect(texts(of: error).allSatisfy { $0.utf8.count <= Self.shown })
+    }
+
+    @Test func `many and long warnings are cut`() throws {
+        let all = (["\"\(Self.long)\""] + [String](repeating: "\"w\"", count: 1_000))
+            .joined(separator: ",")
+        let body = Self.record(["warnings": "[\(all)]"])
+        let server = try Self.server { _ in (MediaType.json, body) }
+        let device = try Self.open(server)
+        let warnings = device.record.warnings
+        #expect(warnings.count == 101)
+        #expect(warnings.first?.hasSuffix("é…") == true)
+        #expect(warnings.last == "… and 901 more")
+        #expect(warnings.allSatisfy { $0.utf8.count <= Self.shown })
+    }
+
+    @Test(arguments: [0, -1])
+    func `a list with a path of megabytes is refused`(size: Int) throws {
+        let record =
+            "{\"id\":\"i\",\"tags\":[],\"path\":\"\(Self.long)\",\"kind\":\"image\",\"size\":\(size),"
+            + "\"logicalSector\":0,\"access\":\"ro\",\"content\":{\"state\":\"empty\"},\"inUseBy\":[]}"
+        let body = Array("{\"devices\":[\(record)],\"directories\":[]}".utf8)
+        let server = try Self.server { _ in (MediaType.json, body) }
+        guard case .remote(let location) = try Location("http://127.0.0.1:\(server.port)") else {
+            throw Errno.invalidArgument
+        }
+        let error = failure { _ = try RemoteServer(location, .init()).exports() }
+        #expect(isNetwork(error))
+        let texts = texts(of: error)
+        #expect(texts.contains { $0.contains("a text has more than") || $0.hasSuffix("…") })
+        #expect(texts.allSatisfy { $0.utf8.count <= Self.shown + 100 })
     }
 
     @Test(arguments: ["[", "{\"a\":"])
@@ -122,8 +208,9 @@ import WireProtocol
     }
 
     @Test(arguments: ["SSH-2.0-OpenSSH_9.2\r\n", "220 mail ESMTP\r\n", "\0\0\0"])
-    func `another protocol is told as such`(greeting: String) throws {
-        let server = try ScriptedServer { (connection) throws(Errno) in
+    func `a server that speaks another protocol is an error of the network`(greeting: String) throws
+    {
+        let server = ScriptedServer.streams { (connection) throws(Errno) in
             try connection.send(greeting)
             _ = try connection.receive()
         }
@@ -132,7 +219,7 @@ import WireProtocol
 
     @Test func `a body without end is cut off`() throws {
         let sent = Mutex(0)
-        let server = try ScriptedServer { (connection) throws(Errno) in
+        let server = ScriptedServer.streams { (connection) throws(Errno) in
             while try HTTPMessage(from: connection) != nil {
                 try connection.send("HTTP/1.1 200 OK\r\nContent-Type: \(MediaType.json)\r\n\r\n")
                 let spaces = [UInt8](repeating: 0x20, count: 1 << 20)
@@ -169,9 +256,9 @@ import WireProtocol
     }
 
     @Test(arguments: Lie.allCases)
-    private func `data that is not what was asked for is not taken`(lie: Lie) throws {
+    private func `a payload that does not match the request is refused`(lie: Lie) throws {
         let (server, device) = try Self.device { try Self.payload(lie) }
-        defer { server.close() }
+        defer { server.stop() }
         let buffer = AlignedBuffer(count: 16384)
         buffer.bytes.initializeMemory(as: UInt8.self, repeating: 0xAA)
         let part = UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[4096..<12288])
@@ -192,11 +279,11 @@ import WireProtocol
     ]
 
     @Test(arguments: maps)
-    func `a map that cannot be is refused`(words: [UInt64]) throws {
+    func `an impossible map is refused`(words: [UInt64]) throws {
         let body = try Wire.sealed(
             words.flatMap { word in withUnsafeBytes(of: word.littleEndian) { Array($0) } })
         let (server, device) = try Self.device { body }
-        defer { server.close() }
+        defer { server.stop() }
         let error = failure { _ = try device.nextData(from: 0) }
         #expect(error != nil && isNetwork(error), "\(String(describing: error))")
     }
@@ -211,7 +298,7 @@ import WireProtocol
             }
             return try Self.words(end, 0)
         }
-        defer { server.close() }
+        defer { server.stop() }
         #expect(isNetwork(failure { _ = try device.nextData(from: 0) }))
         #expect(position.withLock { $0 } < 10)
     }
@@ -229,7 +316,7 @@ import WireProtocol
         }
         let body = try Wire.sealed(content)
         let (server, device) = try Self.device { body }
-        defer { server.close() }
+        defer { server.stop() }
         let digests = [UInt8](repeating: 0, count: 16 * 32)
         let error = failure {
             _ = try digests.withUnsafeBytes {

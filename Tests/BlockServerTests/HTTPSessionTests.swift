@@ -12,7 +12,7 @@ import Testing
 import WireProtocol
 
 /// Who may have a device beside whom, and when that ends.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct HTTPSessionTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct HTTPSessionTests {
     private let scratch: ScratchDirectory
     private let image: SeededImage
 
@@ -27,20 +27,25 @@ import WireProtocol
         try TestServer(image.path + ":rw", scratch.path + "/:rw", change: change)
     }
 
-    @Test func `many read, and no writer is let in beside them`() throws {
+    @Test func `many readers share a device, and no target's session is let in beside them`() throws
+    {
         let server = try makeServer()
         let readers = try (0..<8).map { _ in try server.session(image.path, .read) }
         #expect(Set(readers.map(\.session)).count == 8)
-        let answer = try server.open(image.path, .write, size: 1 << 20)
-        #expect(answer.status == 423 && answer.problem == .locked)
+        for mode in [SessionRequest.Mode.write, .dryRun] {
+            let answer = try server.open(image.path, mode, size: 1 << 20)
+            #expect(answer.status == 423 && answer.problem == .locked)
+            let problem = try answer.decoded(as: Problem.self)
+            #expect(problem.detail.contains("127.0.0.1:") && problem.detail.contains("reading"))
+        }
         for reader in readers { #expect(try server.commit(reader.session).status == 204) }
         #expect(try server.open(image.path, .write, size: 1 << 20).status == 201)
     }
 
-    @Test func `one writes, nobody has a session beside, and the content can be read`() throws {
+    @Test func `one writer has the device alone, and its content can be read`() throws {
         let server = try makeServer()
         let writer = try server.session(image.path, .write, size: 1 << 20)
-        for mode in [SessionRequest.Mode.write, .read] {
+        for mode in [SessionRequest.Mode.write, .dryRun, .read] {
             let answer = try server.open(image.path, mode, size: 1 << 20)
             #expect(answer.status == 423)
             let problem = try answer.decoded(as: Problem.self)
@@ -53,7 +58,30 @@ import WireProtocol
         #expect(try server.open(image.path, .read).status == 201)
     }
 
-    @Test func `the digest is the one asked for, but for a faster one that both have`() throws {
+    @Test(arguments: ["a.img", "new.img"])
+    func `a dry run has the device alone, and its client is named`(name: String) throws {
+        let server = try makeServer()
+        let path = scratch.file(name)
+        let isNew = path != image.path
+        let dry = try server.session(path, .dryRun, size: 1 << 20, run: "run-1")
+        // A new image that a dry run does not create cannot be read.
+        let modes: [SessionRequest.Mode] = isNew ? [.write, .dryRun] : [.write, .dryRun, .read]
+        for mode in modes {
+            let answer = try server.open(path, mode, size: 1 << 20, run: "run-2")
+            #expect(answer.status == 423 && answer.problem == .locked)
+            let problem = try answer.decoded(as: Problem.self)
+            #expect(problem.detail.contains("127.0.0.1:") && problem.detail.contains("checking"))
+            #expect(problem.object == path)
+        }
+        let again = try server.session(path, .dryRun, size: 1 << 20, run: "run-1")
+        #expect(again.session == dry.session && server.server.sessionCount == 1)
+        let answer = try server.ask("GET", Route.content(path).path)
+        #expect(answer.status == (isNew ? 404 : 200))
+        #expect(try server.ask("DELETE", Route.session(dry.session).path).status == 204)
+        #expect(try server.open(path, .write, size: 1 << 20).status == 201)
+    }
+
+    @Test func `the digest is the requested one, unless both sides have a faster one`() throws {
         let server = try makeServer()
         var request = Wire.sessionRequest(.read)
         func digest() throws -> String? {
@@ -87,7 +115,7 @@ import WireProtocol
     }
 
     @Test(arguments: ["a.img", "new.img"])
-    func `who asks again for the same run gets the same session`(name: String) throws {
+    func `a second request for the same run gets the same session`(name: String) throws {
         let server = try makeServer()
         let path = scratch.file(name)
         let first = try server.session(path, .write, size: 1 << 20, run: "run-1")
@@ -99,9 +127,7 @@ import WireProtocol
         #expect(again.host != nil && first.host == again.host)
     }
 
-    @Test func `a silent session is released and flushed, one that shows signs of life is not`()
-        throws
-    {
+    @Test func `a silent session is released and flushed, and one with keepalives is not`() throws {
         let server = try makeServer { $0.sessionTimeout = 0.6 }
         let silent = try server.session(image.path, .write, size: 1 << 20)
         #expect(silent.timeout == 0.6)
@@ -123,7 +149,7 @@ import WireProtocol
         #expect(try server.open(image.path, .write, size: 1 << 20).status == 201)
     }
 
-    @Test func `an ended session is not there, for any request`() throws {
+    @Test func `no request finds an ended session`() throws {
         let server = try makeServer()
         let session = try server.session(image.path, .write, size: 1 << 20).session
         #expect(try server.commit(session).status == 204)
@@ -144,7 +170,7 @@ import WireProtocol
         #expect(server.log.all(with: "session begins").count == 1)
     }
 
-    @Test func `there are so many sessions and no more`() throws {
+    @Test func `the number of sessions is limited`() throws {
         let server = try makeServer { $0.maximumSessions = 3 }
         let sessions = try (0..<3).map { _ in try server.session(image.path, .read) }
         let answer = try server.open(image.path, .read)
@@ -154,7 +180,7 @@ import WireProtocol
         #expect(try server.open(image.path, .read).status == 201)
     }
 
-    @Test func `commits and ends at once do not wait for each other`() throws {
+    @Test func `commits and session ends at the same time do not wait for each other`() throws {
         let server = try makeServer()
         for round in 0..<40 {
             let session = try server.session(image.path, .write, size: 1 << 20).session
@@ -187,7 +213,7 @@ import WireProtocol
     }
 
     @Test(arguments: [(0, 100), (4096, 5000), (0, 1), ((1 << 20) - 100, 100)])
-    func `what is not whole blocks is done right or refused, and never crashes`(
+    func `a write that is not whole blocks is done right or refused, and never crashes`(
         offset: Int, length: Int
     ) throws {
         let server = try makeServer()

@@ -22,7 +22,7 @@ final class LogLines: Sendable {
     func all(with text: String) -> [String] { all.filter { $0.contains(text) } }
 }
 
-private struct LineHandler: LogHandler {
+struct LineHandler: LogHandler {
     let lines: LogLines
     var metadata: Logger.Metadata = [:]
     var logLevel = Logger.Level.info
@@ -103,8 +103,9 @@ final class HTTPConnection {
     let socket: StreamSocket
     private var received: [UInt8] = []
 
-    init(port: Int, patience: Double = 20) throws {
-        socket = try StreamSocket(port: port)
+    /// - Parameter source: the last byte of the client's address, 127.0.0.x.
+    init(port: Int, patience: Double = 20, from source: UInt8 = 1) throws {
+        socket = try StreamSocket(port: port, from: source)
         socket.limitWaiting(to: patience)
     }
 
@@ -115,7 +116,7 @@ final class HTTPConnection {
     static func request(
         _ method: String, _ path: String, _ headers: [String] = [], body: [UInt8]? = nil
     ) -> [UInt8] {
-        var lines = ["\(method) \(path) HTTP/1.1", "Host: test"] + headers
+        var lines = ["\(method) \(path) HTTP/1.1", "Host: localhost"] + headers
         if let body { lines.append("Content-Length: \(body.count)") }
         return Array((lines.joined(separator: "\r\n") + "\r\n\r\n").utf8) + (body ?? [])
     }
@@ -292,7 +293,7 @@ struct SeededImage {
 }
 
 /// Waits until something holds; `false` after some seconds.
-func becomesTrue(within seconds: Double = 20, _ condition: () throws -> Bool) rethrows -> Bool {
+func becomesTrue(within seconds: Double = 60, _ condition: () throws -> Bool) rethrows -> Bool {
     let end = ContinuousClock.now + .seconds(seconds)
     while ContinuousClock.now < end {
         if try condition() { return true }
@@ -301,48 +302,10 @@ func becomesTrue(within seconds: Double = 20, _ condition: () throws -> Bool) re
     return try condition()
 }
 
-/// The program that was built with the tests.
-let program: String = {
-    let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
-    return URL(fileURLWithPath: own).deletingLastPathComponent().path + "/blkferry"
-}()
+/// The program under test.
+let program = builtProgram("blkferry")
 
 /// Whether a program is there.
 func isInstalled(_ name: String) -> Bool {
     (try? run("sh", "-c", "command -v \(name)").status) == 0
-}
-
-/// `blkferry serve` as a process of its own.
-final class ServeProcess {
-    let process: RunningProgram
-    let port: Int
-    private let directory: String
-
-    init(_ arguments: String...) throws {
-        let listener = try Loopback.listen()
-        port = try Loopback.port(of: listener)
-        _ = consume listener
-        process = try RunningProgram(
-            [program, "serve", "--listen", "127.0.0.1:\(port)"] + arguments)
-        directory = "/proc/\(process.processID)"
-        let port = port
-        guard becomesTrue({ (try? StreamSocket(port: port)) != nil }) else {
-            throw Errno.connectionRefused
-        }
-    }
-
-    /// A field of /proc/PID/status in KiB.
-    private func status(_ field: String) -> Int {
-        let text = (try? String(contentsOfFile: "\(directory)/status", encoding: .utf8)) ?? ""
-        let line = text.split(separator: "\n").first { $0.hasPrefix(field + ":") } ?? ""
-        return line.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0
-    }
-
-    /// Bytes of memory that it has now, and has had at most.
-    var memory: (now: Int, peak: Int) { (status("VmRSS") << 10, status("VmHWM") << 10) }
-
-    /// How many descriptors it has open.
-    var descriptors: Int {
-        (try? FileManager.default.contentsOfDirectory(atPath: "\(directory)/fd").count) ?? 0
-    }
 }

@@ -7,7 +7,7 @@ import Testing
 /// Two hosts with a cable between them.
 @Suite(
     .enabled(if: NetworkNamespaces.isAvailable, "network namespaces need root and ip(8)"),
-    .blocking, .timeLimit(.minutes(30)))
+    .blocking, .timeLimit(.minutes(60)))
 struct NetworkNamespaceTests {
     /// A connection over the cable, made by Python: the first host serves, the second one asks.
     private static let client = """
@@ -28,7 +28,7 @@ struct NetworkNamespaceTests {
         """
 
     @Test(arguments: [4, 6])
-    func `a program on one host reaches the other`(version: Int) throws {
+    func `a program on one host reaches the other host`(version: Int) throws {
         let pair = try NetworkNamespaces()
         let there = version == 4 ? pair.first.ipv4 : pair.first.ipv6
         let server = try RunningProgram(
@@ -45,7 +45,7 @@ struct NetworkNamespaceTests {
         }
     }
 
-    @Test func `pairs do not meet, and nothing is left of them`() throws {
+    @Test func `pairs of hosts do not meet, and are removed completely`() throws {
         var names: [String] = []
         do {
             let pairs = [try NetworkNamespaces(), try NetworkNamespaces()]

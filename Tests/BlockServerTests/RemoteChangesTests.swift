@@ -8,7 +8,7 @@ import TestSupport
 import Testing
 
 /// Push and pull of what a change map names.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct RemoteChangesTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct RemoteChangesTests {
     private let rig: ServerRig
     private let image: String
 
@@ -39,7 +39,7 @@ import Testing
         return (map, compared)
     }
 
-    private func expected(_ pair: RemotePair, _ compared: [ByteRange]) -> [UInt8] {
+    private func expected(_ pair: DevicePair, _ compared: [ByteRange]) -> [UInt8] {
         var bytes = pair.target
         for range in compared {
             bytes.replaceSubrange(
@@ -49,20 +49,29 @@ import Testing
     }
 
     @Test(arguments: UInt64(1)...28)
-    func `a push makes equal what the map names, and looks at nothing else`(seed: UInt64) throws {
-        let pair = RemotePair(seed: seed)
-        try makeImage(image, pair.target)
+    func `a push makes the ranges of the map equal, and reads nothing else`(seed: UInt64) throws {
+        let pair = DevicePair(seed: seed)
         let region = BlockLayout(block: pair.block).region
         let (map, compared) = changes(seed: seed, size: pair.source.count, region: region)
-        let source = RecordingDevice(MemoryDevice(pair.source, knowsHoles: seed % 2 == 0))
         var run = RemoteRun(block: pair.block, method: pair.method)
         run.options.changes = map
-        let report = try run.push(source, to: image, of: rig)
+        func push() throws -> (SyncReport, RecordingDevice, compared: Int) {
+            try makeImage(image, pair.target)
+            let source = RecordingDevice(MemoryDevice(pair.source, knowsHoles: seed % 2 == 0))
+            let before = rig.counts.compared
+            let report = try run.push(source, to: image, of: rig)
+            return (report, source, rig.counts.compared - before)
+        }
+        var (report, source, comparedThere) = try push()
+        // A child of another test may have had the image open: then all is compared at the end.
+        for _ in 0..<20 where report.targetWasOpened {
+            (report, source, comparedThere) = try push()
+        }
         #expect(report.isGood, "seed \(seed): \(report)")
         #expect(try [UInt8](contentsOf: image) == expected(pair, compared), "seed \(seed)")
         #expect(report.tally.compared == compared.length, "seed \(seed)")
         #expect(report.tally.unchanged == pair.source.count - compared.length, "seed \(seed)")
-        #expect(rig.counts.compared <= compared.length, "seed \(seed)")
+        #expect(comparedThere <= compared.length, "seed \(seed)")
         #expect(
             source.reads.allSatisfy { read in
                 compared.contains { $0.offset <= read.offset && read.end <= $0.end }
@@ -71,8 +80,8 @@ import Testing
     }
 
     @Test(arguments: UInt64(1)...28)
-    func `a pull makes equal what the map names, and looks at nothing else`(seed: UInt64) throws {
-        let pair = RemotePair(seed: seed)
+    func `a pull makes the ranges of the map equal, and reads nothing else`(seed: UInt64) throws {
+        let pair = DevicePair(seed: seed)
         try makeImage(image, pair.source)
         let region = BlockLayout(block: pair.block).region
         let (map, compared) = changes(seed: seed, size: pair.source.count, region: region)

@@ -12,7 +12,7 @@ import TestSupport
 import Testing
 
 /// Push and pull over a bad network: equal in the end, or the promised error.
-@Suite(.blocking, .timeLimit(.minutes(30)), .serialized) struct RemoteFaultTests {
+@Suite(.blocking, .timeLimit(.minutes(60)), .serialized) struct RemoteFaultTests {
     private let rig: ServerRig
     private let proxy: FaultProxy
     private let size = 12 << 20
@@ -38,7 +38,7 @@ import Testing
         let proxy = proxy ?? self.proxy
         var run = run
         run.port = proxy.port
-        let pair = RemotePair(seed: seed, size: size)
+        let pair = DevicePair(seed: seed, size: size)
         func judge(_ report: SyncReport, _ result: [UInt8], _ what: String) {
             if report.isGood {
                 #expect(result == pair.source, "seed \(seed), \(what): success with a difference")
@@ -76,14 +76,16 @@ import Testing
         }
     }
 
-    @Test func `without faults`() throws { try bothWays(seed: 1) { _ in } }
+    @Test func `without faults a push and a pull make both sides equal`() throws {
+        try bothWays(seed: 1) { _ in }
+    }
 
-    @Test func `a delay of 20 ms each way`() throws {
+    @Test func `a push and a pull survive a delay of 20 ms each way`() throws {
         for seed in UInt64(1)...3 { try bothWays(seed: seed) { $0.delay = 0.02 } }
     }
 
     @Test(arguments: UInt64(1)...16)
-    func `connections that are cut at random bytes`(seed: UInt64) throws {
+    func `a push and a pull survive connections that are cut at random bytes`(seed: UInt64) throws {
         let proxy = try FaultProxy(upstreamPort: rig.port, seed: seed)
         try bothWays(seed: seed, through: proxy) {
             $0.cutEvery = seed % 2 == 0 ? 1...500_000 : 100...20_000
@@ -94,9 +96,9 @@ import Testing
     }
 
     @Test(arguments: UInt64(1)...3)
-    func `connections that are cut for ever end the run with an error or with success`(
-        seed: UInt64
-    ) throws {
+    func `connections that keep being cut end the run with an error or with success`(seed: UInt64)
+        throws
+    {
         let proxy = try FaultProxy(upstreamPort: rig.port, seed: seed)
         var run = RemoteRun()
         run.client.retrySeconds = 1
@@ -123,7 +125,7 @@ import Testing
     }
 
     @Test(arguments: UInt64(1)...10, [ProxyDirection.toServer, .toClient])
-    func `a bit or two that flip on the way are noticed and sent again`(
+    func `flipped bits on the way are noticed, and the data is sent again`(
         seed: UInt64, direction: ProxyDirection
     ) throws {
         let proxy = try FaultProxy(upstreamPort: rig.port, seed: seed)
@@ -135,7 +137,7 @@ import Testing
     }
 
     @Test(arguments: [ProxyDirection.toServer, .toClient])
-    func `bits that flip for ever end the run with an error, and no wrong byte is written`(
+    func `bits that keep flipping end the run with an error, and no wrong byte is written`(
         direction: ProxyDirection
     ) throws {
         for seed in UInt64(1)...3 {
@@ -148,7 +150,7 @@ import Testing
     }
 
     @Test(arguments: [500, 502, 503, 504])
-    func `answers of a proxy in between are waited out`(status: Int) throws {
+    func `the client waits out error answers of a proxy in between`(status: Int) throws {
         let run = RemoteRun()
         try bothWays(seed: UInt64(status), run) { proxy in
             proxy.answers = NetworkFaults.Answers(
@@ -157,7 +159,7 @@ import Testing
         }
     }
 
-    @Test func `connections that are refused for a while in the middle of a run`() throws {
+    @Test func `a run survives refused connections in the middle of it`() throws {
         for seed in UInt64(1)...3 {
             let trouble = Trouble(proxy)
             try bothWays(seed: seed) { _ in trouble.start() }
@@ -166,7 +168,7 @@ import Testing
         #expect(proxy.counters.refused > 0)
     }
 
-    @Test func `a network that stands still ends nothing while it comes back in time`() throws {
+    @Test func `a network that stands still ends no run if it comes back in time`() throws {
         let image = rig.image("image")
         var random = SeededGenerator(seed: 5)
         let content = random.bytes(size)
@@ -188,7 +190,7 @@ import Testing
         #expect(try [UInt8](contentsOf: image) == content)
     }
 
-    @Test func `a network that stands still does not keep the one who cancels`() throws {
+    @Test func `a network that stands still does not keep a cancelled run waiting`() throws {
         let image = rig.image("image")
         var random = SeededGenerator(seed: 5)
         let content = random.bytes(size)

@@ -7,11 +7,11 @@ import TestSupport
 import Testing
 
 /// What the server is told of a run whose end is judged by whoever has started it.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct ReplicationEndTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct ReplicationEndTests {
     @Test(arguments: [true, false])
-    func `a run that does not count abandons its target, though all of it was written`(
-        counts: Bool
-    ) throws {
+    func `a run that does not count abandons its target, though all of it was written`(counts: Bool)
+        throws
+    {
         let scratch = try ScratchDirectory()
         let source = try SeededImage(scratch, size: 1 << 20)
         let server = try TestServer(scratch.path + "/:rw")
@@ -26,7 +26,9 @@ import Testing
         #expect(server.log.all(with: counts ? "end=committed" : "end=abandoned").count == 1)
     }
 
-    @Test func `a target that the server has made larger is known as what it was found`() throws {
+    @Test func `a target that the server has extended keeps the change counter it was found with`()
+        throws
+    {
         let scratch = try ScratchDirectory()
         let source = try SeededImage(scratch, size: 1 << 20)
         let server = try TestServer(scratch.path + "/:rw")
@@ -38,7 +40,7 @@ import Testing
             ) { _ in }
         }
         let first = try open()
-        var left: String?
+        var left: TargetMark?
         _ = first.run(changes: nil) { _ in
             left = try? first.targetMark()
             return true

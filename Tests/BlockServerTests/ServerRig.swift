@@ -37,6 +37,8 @@ final class ServerRig: Sendable {
             exports: try (["\(scratch.path)/"] + paths).map { try ExportSelector("\($0):rw") },
             logger: Logger(label: "test") { _ in log })
         options.sessionTimeout = timeout
+        // The log counts all sessions, so none of their lines may be left out.
+        options.logInterval = 0
         server = try BlockServer(options)
     }
 

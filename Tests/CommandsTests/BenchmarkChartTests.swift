@@ -9,7 +9,7 @@ import Testing
 @testable import Commands
 
 /// The chart of a benchmark.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct BenchmarkChartTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct BenchmarkChartTests {
     /// The texts of an SVG file that parses as XML, in their order.
     private func texts(_ path: String) throws -> [String] {
         let script = """
@@ -44,7 +44,7 @@ import Testing
         #expect(files.filter { $0.contains("chart.svg") } == ["chart.svg"])
     }
 
-    @Test func `without rsync there is one line, and one step is enough`() throws {
+    @Test func `without rsync the chart has one line, and one step is enough`() throws {
         let rig = try BenchmarkRig()
         let chart = rig.scratch.file("chart.svg")
         let result = try rig.run(
@@ -55,7 +55,7 @@ import Testing
         #expect(!texts.contains { $0.hasPrefix("rsync ") })
     }
 
-    @Test func `nothing but a chart is written over`() throws {
+    @Test func `a file that is no chart is not overwritten`() throws {
         let rig = try BenchmarkRig()
         try must("ln", "-s", "/dev/null", rig.scratch.file("link.svg"))
         for path in [rig.source, rig.scratch.path, rig.scratch.file("link.svg"), rig.target] {

@@ -6,11 +6,13 @@ import TestSupport
 import Testing
 
 /// Benchmarks that do not come to their end.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct BenchmarkInterruptionTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct BenchmarkInterruptionTests {
     private func isAlive(_ process: Int32) -> Bool { kill(process, 0) == 0 }
 
     @Test(arguments: [SIGINT, SIGTERM, SIGHUP])
-    func `a signal while rsync runs ends both, and the target is equal`(signal: Int32) throws {
+    func `a signal while rsync runs ends rsync and blkferry, and the target is equal`(signal: Int32)
+        throws
+    {
         let rig = try BenchmarkRig()
         // Its child is of the same group.
         try rig.fakeRsync("echo $$ > \"$0.pid\"; kill -\(signal) $PPID; sleep 600; exit 0")
@@ -42,7 +44,9 @@ import Testing
         #expect(try areEqual(rig.source, rig.target))
     }
 
-    @Test func `a second signal ends it at once, and a plain sync repairs the target`() throws {
+    @Test func `a second signal ends the benchmark at once, and a plain sync repairs the target`()
+        throws
+    {
         let rig = try BenchmarkRig(size: 8 << 20)
         let server = try ServeProcess(rig.source)
         try must("cp", rig.source, rig.target)
@@ -98,7 +102,10 @@ import Testing
         #expect(try !areEqual(rig.source, rig.target))
     }
 
-    @Test func `what cannot be restored is told, with what repairs it`() throws {
+    @Test
+    func `the error names a source that cannot be restored, with the command that repairs it`()
+        throws
+    {
         let rig = try BenchmarkRig()
         try rig.fakeRsync("mv '\(rig.source)' '\(rig.source)-away'; exit 1")
         let (result, json) = try rig.json(

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// A benchmark beside an rsync: the real one, or one that fails.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct BenchmarkRsyncTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct BenchmarkRsyncTests {
     /// rsync's daemon on a loopback port, killed when the test forgets it; it serves a directory.
     private final class Daemon {
         struct NotListening: Error {}
@@ -77,7 +77,7 @@ import Testing
     }
 
     @Test(.enabled(if: isRoot, "loop devices need root"))
-    func `what the changes do to names and signatures is in nobody's way`() throws {
+    func `changed names and signatures of the source cause no refusal`() throws {
         let size = 16 << 20
         let rig = try BenchmarkRig(size: 1 << 20)
         let source = try LoopDevice(size: size)
@@ -98,7 +98,7 @@ import Testing
         #expect(try areEqual(source.path, target.path))
     }
 
-    @Test func `with a URL as source there are wire bytes, and rsync where its daemon is named`()
+    @Test func `with a URL as source there are wire bytes, and rsync if its daemon is named`()
         throws
     {
         let rig = try BenchmarkRig()
@@ -141,7 +141,7 @@ import Testing
         #expect(result.errors.contains("is not below /elsewhere"))
     }
 
-    @Test func `an rsync that fails is a warning, and its column stays empty`() throws {
+    @Test func `a failing rsync is a warning, and its column stays empty`() throws {
         let rig = try BenchmarkRig()
         try rig.fakeRsync("echo 'no room in the ferry' >&2; exit 7")
         let (result, json) = try rig.json(
@@ -155,7 +155,7 @@ import Testing
         #expect(try areEqual(rig.source, rig.target))
     }
 
-    @Test func `an rsync that copies nothing and says that it did is found out`() throws {
+    @Test func `an rsync that copies nothing and claims success is found out`() throws {
         let rig = try BenchmarkRig()
         try rig.fakeRsync("exit 0")
         let (result, json) = try rig.json(

@@ -64,10 +64,10 @@ struct BenchmarkRig {
 }
 
 /// `blkferry benchmark` between images: what needs no root.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct BenchmarkTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct BenchmarkTests {
     private let rig = Result { try BenchmarkRig() }
 
-    @Test func `a row for each step, the same in text and JSON, and the target equals the source`()
+    @Test func `a benchmark has the same rows in text and JSON, and the target equals the source`()
         throws
     {
         let rig = try rig.get()
@@ -97,7 +97,7 @@ struct BenchmarkRig {
     private let dashed = String(repeating: " ", count: "rsync/blkferry".count - 1) + "-"
 
     @Test(arguments: ["sequential", "random"], ["512", "4K", "66048"])
-    func `exactly so many blocks are changed, found and written as the step wants`(
+    func `each step changes, finds and writes exactly its number of blocks`(
         pattern: String, block: String
     ) throws {
         let rig = try rig.get()
@@ -117,7 +117,7 @@ struct BenchmarkRig {
         #expect(try areEqual(rig.source, rig.target))
     }
 
-    @Test func `zeros of the source come back without being moved`() throws {
+    @Test func `zeros of the source are restored by zeroing, not by writing`() throws {
         let rig = try rig.get()
         let zeros = try rig.scratch.sparseFile("zeros", size: 1 << 20)
         let (_, json) = try rig.json("benchmark", "-B", "1", zeros, rig.target, onlyOurs: true)
@@ -126,7 +126,7 @@ struct BenchmarkRig {
         #expect(try areEqual(zeros, rig.target))
     }
 
-    @Test func `a seed chooses the same blocks each time, another seed others`() throws {
+    @Test func `a seed chooses the same blocks each time, and another seed others`() throws {
         let rig = try rig.get()
         _ = try rig.run("benchmark", "-B", "1", rig.source, rig.target, onlyOurs: true)
         // What a step has changed is seen by who runs in the place of rsync.
@@ -150,7 +150,7 @@ struct BenchmarkRig {
         ["benchmark", "-n"], ["benchmark", "--pattern", "zigzag"], ["benchmark", "--plot", ""],
         ["benchmark", "--plot", "/dev/null"], ["benchmark", "--plot", "/none/chart.svg"],
     ])
-    func `what cannot be measured is wrong usage, and nothing is written`(options: [String]) throws
+    func `an impossible benchmark is wrong usage, and nothing is written`(options: [String]) throws
     {
         let rig = try rig.get()
         let result = try RunningProgram(
@@ -172,7 +172,9 @@ struct BenchmarkRig {
         #expect(result.errors.contains("which has to be a device of this machine"))
     }
 
-    @Test func `without a terminal it is refused, unless the environment permits it`() throws {
+    @Test func `without a terminal a benchmark is refused, unless the environment permits it`()
+        throws
+    {
         let rig = try rig.get()
         for variables in [[:], ["BLKFERRY_BENCHMARK": "yes"]] {
             let result = try RunningProgram(
@@ -194,7 +196,9 @@ struct BenchmarkRig {
     }
 
     @Test(arguments: [("y", 0), ("yes", 0), ("n", 2), ("", 2), ("maybe", 2)])
-    func `on a terminal it asks, and only a yes permits it`(answer: String, status: Int) throws {
+    func `on a terminal the benchmark asks, and only a yes permits it`(answer: String, status: Int)
+        throws
+    {
         let rig = try rig.get()
         let command = "\(program) benchmark -B 1 -q \(rig.source) \(rig.target)"
         let result = try run("sh", "-c", "echo '\(answer)' | script -qec '\(command)' /dev/null")
@@ -203,7 +207,7 @@ struct BenchmarkRig {
         #expect(FileManager.default.fileExists(atPath: rig.target) == (status == 0))
     }
 
-    @Test func `the gate and the size policy rule the first sync`() throws {
+    @Test func `the gate and the size policy apply to the first sync`() throws {
         let rig = try rig.get()
         let foreign = try rig.scratch.sparseFile("foreign", size: 32 << 20)
         try must("mkfs.ext4", "-q", "-F", foreign)

@@ -5,11 +5,8 @@ import Foundation
 import TestSupport
 import Testing
 
-/// The program that was built with the tests.
-let program: String = {
-    let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
-    return URL(fileURLWithPath: own).deletingLastPathComponent().path + "/blkferry"
-}()
+/// The program under test.
+let program = builtProgram("blkferry")
 
 /// Runs the program to its end.
 func blkferry(_ arguments: String..., environment: [String: String] = [:]) throws -> ProgramResult {

@@ -17,9 +17,11 @@ import Testing
         try must("dd", "if=/dev/urandom", "of=\(source.path)", "bs=1M", "oflag=direct", "count=192")
     }
 
-    private func start() throws -> RunningProgram {
-        let sync = try RunningProgram(
-            slowly("--progress", "json", source.path, target.path))
+    /// - Parameter options: of strace(1).
+    private func start(_ options: String...) throws -> RunningProgram {
+        var command = slowly("--progress", "json", source.path, target.path)
+        command.insert(contentsOf: options, at: 1)
+        let sync = try RunningProgram(command)
         // Until it writes; then it also has its signals blocked.
         let block = { try [UInt8](contentsOf: source.path, count: 4096) }
         let wanted = try block()
@@ -45,6 +47,19 @@ import Testing
         #expect(try areEqual(source.path, target.path))
     }
 
+    /// Exit handlers of libraries would free what the other threads still use.
+    @Test func `a second signal ends the program at once, without exit handlers`() throws {
+        let sync = try start("-E", "LD_DEBUG=libs")
+        sync.signal(SIGINT)
+        while sync.isRunning, try !sync.errorsSoFar().contains("interrupted, ") { usleep(1_000) }
+        sync.signal(SIGTERM)
+        let result = try sync.wait()
+        #expect(result.status == 130)
+        #expect(result.errors.contains("interrupted twice"))
+        #expect(result.errors.contains("calling init: "))
+        #expect(!result.errors.contains("calling fini: "))
+    }
+
     @Test func `a stray SIGUSR2 does not end the watch over signals`() throws {
         let sync = try start()
         sync.signal(SIGUSR2)
@@ -53,7 +68,7 @@ import Testing
         #expect(try sync.wait().status == 130)
     }
 
-    @Test func `a bar is one line, taken away at the end`() throws {
+    @Test func `a progress bar is one line, removed at the end`() throws {
         let sync = try RunningProgram(
             slowly("--progress", "bar", source.path, target.path))
         let result = try sync.wait()

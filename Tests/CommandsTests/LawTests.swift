@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import Foundation
 import TestSupport
 import Testing
 
@@ -56,7 +57,7 @@ import Testing
     }
 
     @Test(arguments: all)
-    func `the version is told, and is success`(subcommand: Subcommand) throws {
+    func `the version is printed, and is success`(subcommand: Subcommand) throws {
         let result = try subcommand.run("--version")
         #expect(result.status == 0)
         #expect(result.output.wholeMatch(of: /\d+\.\d+\.\d+\n/) != nil)
@@ -72,7 +73,7 @@ import Testing
     }
 
     @Test(arguments: all)
-    func `an operand too many is wrong usage`(subcommand: Subcommand) throws {
+    func `one operand too many is wrong usage`(subcommand: Subcommand) throws {
         let operands =
             switch subcommand.name {
             case ["list"]: ["http://a", "/c"]
@@ -95,9 +96,9 @@ import Testing
     }
 
     @Test(arguments: withOperands, ["0", "100", "5x", "-1", "4097", "1G", "99999999999999999999"])
-    func `a block size that cannot be is wrong usage`(subcommand: Subcommand, size: String) throws {
+    func `an impossible block size is wrong usage`(subcommand: Subcommand, size: String) throws {
         expectOneMessage(
-            try subcommand.run("--block-size=\(size)", "/a", "/b"), status: 64, "")
+            try subcommand.run("--block-size=\(size)", "/a", "/b"), status: 64, "block")
     }
 
     @Test(
@@ -107,7 +108,7 @@ import Testing
             "ftp://localhost/a", "http://user@localhost/a", "http://localhost/a?b",
             "http://::1/a", "http://localhost/%zz", "http://local host/a",
         ])
-    func `a URL that cannot be is wrong usage`(subcommand: Subcommand, url: String) throws {
+    func `an impossible URL is wrong usage`(subcommand: Subcommand, url: String) throws {
         expectOneMessage(try subcommand.run(url, "/b"), status: 64, url)
         expectOneMessage(try subcommand.run("/b", url), status: 64, url)
     }
@@ -120,7 +121,7 @@ import Testing
     }
 
     @Test(arguments: withOperands)
-    func `a server that is not there is an error of the network`(subcommand: Subcommand) throws {
+    func `an unreachable server is an error of the network`(subcommand: Subcommand) throws {
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: 4096)
         // Port 1, tcpmux, is served nowhere.
@@ -136,9 +137,8 @@ import Testing
     }
 
     @Test(arguments: withOperands)
-    func `an empty source is an error, and the target stays as it is`(
-        subcommand: Subcommand
-    ) throws {
+    func `an empty source is an error, and the target stays as it is`(subcommand: Subcommand) throws
+    {
         let scratch = try ScratchDirectory()
         let empty = try scratch.sparseFile("empty", size: 0)
         let target = try scratch.sparseFile("target", size: 4096)
@@ -157,7 +157,7 @@ import Testing
     }
 
     @Test(arguments: withOperands)
-    func `a device that no tag leads to is named`(subcommand: Subcommand) throws {
+    func `the error names a device that no tag leads to`(subcommand: Subcommand) throws {
         let scratch = try ScratchDirectory()
         let target = try scratch.sparseFile("target", size: 4096)
         expectOneMessage(
@@ -213,17 +213,18 @@ import Testing
         #expect(try areEqual(source, target))
     }
 
-    @Test func `a limit of file size is an error like a full disk`() throws {
+    @Test func `a limit of file size is a refusal before anything is written`() throws {
         let scratch = try ScratchDirectory()
         let source = try scratch.sparseFile("source", size: 4 << 20)
         try fill(source, seed: 1, size: 4 << 20)
-        let result = try run(
-            "prlimit", "--fsize=1000000", program, source, scratch.file("target"))
-        #expect(result.status == 3)
-        #expect(result.errors.contains("File too large"))
+        let target = scratch.file("target")
+        let result = try run("prlimit", "--fsize=1000000", program, source, target)
+        #expect(result.status == 2)
+        #expect(result.errors.contains("this process may write files of 1000000 bytes at most"))
+        #expect(!FileManager.default.fileExists(atPath: target))
     }
 
-    @Test func `no arguments at all print help and are not success`() throws {
+    @Test func `a call without arguments prints help and is not success`() throws {
         let result = try blkferry()
         #expect(result.status == 64)
         #expect(result.errors.contains("USAGE: blkferry"))
@@ -239,5 +240,24 @@ import Testing
         let refused = try subcommand.run("--json", scratch.path, image)
         #expect(refused.output.contains("\"cause\":\"wrong-kind\""))
         #expect(result.output.split(separator: "\n").count == 1)
+    }
+
+    /// The dynamic linker tells which libraries end in order; threads may still use them.
+    @Test func `the program ends without the exit handlers of libraries`() throws {
+        let scratch = try ScratchDirectory()
+        let source = try scratch.sparseFile("source", size: 1 << 20)
+        let calls = [
+            (0, [source, scratch.file("target")]), (0, ["--version"]), (0, ["list", "--help"]),
+            (2, [scratch.path, source]), (3, [scratch.file("none"), source]), (64, []),
+            (64, ["--no-such-option"]), (64, ["-rf"]),
+        ]
+        for (status, arguments) in calls {
+            let result = try RunningProgram(
+                [program] + arguments, environment: ["LD_DEBUG": "libs"]
+            ).wait()
+            #expect(result.status == status, "\(arguments): \(result)")
+            #expect(result.errors.contains("calling init: "), "\(result)")
+            #expect(!result.errors.contains("calling fini: "), "\(arguments)")
+        }
     }
 }

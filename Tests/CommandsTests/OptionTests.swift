@@ -6,6 +6,7 @@ import BlockReplication
 import SyncEngine
 import TestSupport
 import Testing
+import WireProtocol
 
 @testable import Commands
 
@@ -23,33 +24,33 @@ import Testing
         "", "K", "x", "-1", "1X", "1KK", "1.2.3K", "1.5", "9223372036854775808", "9999999P", "1e3",
         "0x10", "١", "1 000",
     ])
-    func `what is no size is refused`(text: String) {
+    func `text that is no size is refused`(text: String) {
         #expect(ByteSize(text) == nil)
     }
 }
 
-@Suite struct WordingTests {
+@Suite struct FormatTests {
     @Test(arguments: [
         (0, "0 B"), (999, "999 B"), (1000, "0.98 KiB"), (1024, "1.00 KiB"), (1_048_576, "1.00 MiB"),
         (10_735_616, "10.2 MiB"), (1 << 40, "1.00 TiB"), (Int.max, "8.00 EiB"),
     ])
     func `bytes have three significant digits`(count: Int, text: String) {
-        #expect(Wording.bytes(count) == text)
+        #expect(Format.bytes(count) == text)
     }
 
-    @Test func `a share that is not all and not nothing never looks like it`() {
-        #expect(Wording.percent(1) == "100 %")
-        #expect(Wording.percent(0.9999999) == "99.99 %")
-        #expect(Wording.percent(0.0000001) == "0.01 %")
-        #expect(Wording.percent(0) == "0 %")
-        #expect(Wording.percent(0.12345) == "12.35 %" || Wording.percent(0.12345) == "12.34 %")
+    @Test func `a percentage between nothing and all is never shown as 0 % or 100 %`() {
+        #expect(Format.percent(1) == "100 %")
+        #expect(Format.percent(0.9999999) == "99.99 %")
+        #expect(Format.percent(0.0000001) == "0.01 %")
+        #expect(Format.percent(0) == "0 %")
+        #expect(Format.percent(0.12345) == "12.35 %" || Format.percent(0.12345) == "12.34 %")
     }
 
     @Test func `durations are short and readable`() {
-        #expect(Wording.seconds(0.184) == "0.18 s")
-        #expect(Wording.seconds(75.21) == "75.2 s")
-        #expect(Wording.seconds(3723) == "1:02:03")
-        #expect(Wording.clock(7) == "0:07")
+        #expect(Format.seconds(0.184) == "0.18 s")
+        #expect(Format.seconds(75.21) == "75.2 s")
+        #expect(Format.seconds(3723) == "1:02:03")
+        #expect(Format.clock(7) == "0:07")
     }
 }
 
@@ -63,37 +64,50 @@ import Testing
                 layout: BlockLayout(block: block), isRotational: isRotational, isRemote: isRemote)
     }
 
-    @Test func `a rotational disk gets two threads, others several a processor, a user his wish`()
-        throws
-    {
+    @Test func `a rotational disk gets two threads, other disks more, and -c any number`() throws {
         #expect(try threads([], isRotational: true) == 2)
         #expect(try (2...32).contains(threads([])))
         #expect(try (6...16).contains(threads([], isRemote: true)))
         #expect(try threads(["-c", "7"], isRotational: true) == 7)
     }
 
-    @Test func `buffers stay small by themselves, and bounded on request`() throws {
+    @Test func `buffers stay small by default, and bounded on request`() throws {
         #expect(try threads([], block: 16 << 20) == 1)
         #expect(throws: ReplicationError.self) { try threads(["-c", "256"], block: 16 << 20) }
     }
 }
 
-@Suite struct ListenOptionTests {
+@Suite(.blocking) struct UsageErrorTests {
+    @Test(arguments: [
+        (["ho\nst:/x", "target"], #"ho\nst:/x: it has white space"#),
+        (["source", "http://a\nb/x"], #"http://a\nb/x: it has white space"#),
+        (["source", "target", "-b", "1\rx"], #"1\rx"#), (["--fo\no", "a", "b"], #"'--fo\no'"#),
+    ])
+    func `a line end in an argument does not cut the message`(
+        arguments: [String], message: String
+    ) throws {
+        let result = try RunningProgram([program] + arguments).wait()
+        #expect(result.status == 64 && result.errors.contains(message))
+        #expect(result.errors.split(separator: "\n").count == 2)
+    }
+}
+
+@Suite(.blocking) struct ListenOptionTests {
     @Test(arguments: [
         (["--listen=8080"], true), (["-l", "8080", "--export", "a"], true), (["-l8080"], true),
         (["-v", "--listen", "8080"], true), (["-n", "a", "b"], false), (["a", "b"], false),
         (["list", "-l"], false), (["-n", "--", "-l", "b"], false), (["--help"], false),
     ])
-    func `to listen is to serve, as with pdiffcopy`(arguments: [String], isServer: Bool) {
+    func `--listen means serve, as with pdiffcopy`(arguments: [String], isServer: Bool) {
         #expect(Blkferry.withSubcommand(arguments) == (isServer ? ["serve"] : []) + arguments)
     }
 
-    @Test func `nothing is served that was not named`() throws {
+    @Test func `a server without a named export is refused`() throws {
         let result = try blkferry("--listen=8080")
         #expect(result.status == 64 && result.errors.contains("nothing is exported"))
     }
 
-    @Test func `a server says which group or volume is not there`() throws {
+    @Test func `the error names a group or volume that a server does not find`() throws {
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: 1 << 20)
         let server = try ServeProcess(
@@ -105,7 +119,7 @@ import Testing
         #expect(lines.last?.contains("export=/dev/no-such-group/root ") == true)
     }
 
-    @Test func `a server logs every request where that is wanted`() throws {
+    @Test func `-v makes a server log every request`() throws {
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: 1 << 20)
         let (verbose, usual) = (
@@ -117,5 +131,24 @@ import Testing
         let log = try verbose.log()
         #expect(log.contains("path=/v1/devices") && log.contains("status=200"), "\(log)")
         #expect(try !usual.log().contains("path="))
+    }
+}
+
+@Suite struct ListenAddressTests {
+    @Test(arguments: [
+        ("::1", "[::1]:8080"), ("::", "[::]:8080"), ("2001:db8::1", "[2001:db8::1]:8080"),
+        ("fe80::", "[fe80::]:8080"), ("1:2:3:4:5:6:7:8", "[1:2:3:4:5:6:7:8]:8080"),
+        ("::ffff:192.0.2.1", "[::ffff:192.0.2.1]:8080"), ("::1:9000", "[::1]:9000"),
+        (":::80", "[::]:80"), ("1:2:3:4:5:6:7:8:80", "[1:2:3:4:5:6:7:8]:80"),
+    ])
+    func `the advice for an IPv6 address without brackets shows the brackets`(
+        text: String, advice: String
+    ) {
+        do throws(WireError) {
+            _ = try ListenAddress(text)
+            Issue.record("taken")
+        } catch {
+            #expect(error.reason.hasSuffix(": \(advice)"), "\(error.reason)")
+        }
     }
 }

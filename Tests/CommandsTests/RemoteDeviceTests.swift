@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Block devices on a server, and the safety gate there.
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct RemoteDeviceTests {
     private let size = 16 << 20
     private let source: LoopDevice
@@ -18,7 +18,7 @@ struct RemoteDeviceTests {
     }
 
     @Test(arguments: [512, 4096])
-    func `a device goes to a device there and back`(sector: Int) throws {
+    func `a device is copied to a device on a server and back`(sector: Int) throws {
         let there = try LoopDevice(size: size, sectorSize: sector)
         let back = try LoopDevice(size: size, sectorSize: sector)
         let server = try ServeProcess("\(there.path):rw")
@@ -77,7 +77,7 @@ struct RemoteDeviceTests {
         #expect(try blkferry(source.path, server.url(foreign.path)).status == 0, "a replica")
     }
 
-    @Test func `a mounted device here is no target of a pull`() throws {
+    @Test func `a mounted local device is refused as the target of a pull`() throws {
         let mount = try LoopMount(size: size)
         let server = try ServeProcess(source.path)
         let result = try blkferry(server.url(source.path), mount.loop.path)
@@ -85,8 +85,7 @@ struct RemoteDeviceTests {
         #expect(result.errors.contains("mounted on \(mount.path)"))
     }
 
-    @Test func `tags select an export, and one that two devices have is refused with both`() throws
-    {
+    @Test func `tags select an export, and a tag of two devices is refused with both`() throws {
         let twin = try LoopDevice(size: size)
         try must("dd", "if=\(source.path)", "of=\(twin.path)", "bs=1M", "status=none")
         let uuid = try must("blkid", "-p", "-s", "UUID", "-o", "value", source.path)
@@ -107,7 +106,7 @@ struct RemoteDeviceTests {
         }
     }
 
-    @Test func `a partition is selected by PARTUUID and PARTLABEL`() throws {
+    @Test(.noSilentDisk) func `a partition is selected by PARTUUID and PARTLABEL`() throws {
         let disk = try LoopDevice(size: size * 2, partitions: true)
         let script = "label: gpt\nstart=2048, size=\(size / 512), name=data\n"
         try must("sfdisk", "-q", disk.path, input: script)
@@ -133,7 +132,7 @@ struct RemoteDeviceTests {
         #expect(try blkferry("list", "http://[::1]:\(server.port)").status == 0)
     }
 
-    @Test func `bad blocks of either side are left out on request, and only then`() throws {
+    @Test func `bad blocks of either side are skipped on request, and only then`() throws {
         for isPush in [true, false] {
             let bad = try LoopDevice(size: size)
             let target = try LoopDevice(size: size)

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `sync`, `verify` and `list` with images on a server: what needs no root.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct RemoteImageTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct RemoteImageTests {
     private let scratch: ScratchDirectory
     private let there: String
     private let server: ServeProcess
@@ -24,7 +24,9 @@ import Testing
 
     private func url(_ name: String) -> String { server.url("\(there)/\(name)") }
 
-    @Test func `an image is created there, verified, and a second push has nothing to do`() throws {
+    @Test func `an image is created on the server, verified, and a second push has nothing to do`()
+        throws
+    {
         let first = try blkferryJSON("--verify", source, url("image"))
         #expect(first.result.status == 0, "\(first.result)")
         #expect(first.json.bool("created") == true)
@@ -58,7 +60,7 @@ import Testing
         #expect(try blkferry("verify", "-m", method, url("image"), back).status == 0)
     }
 
-    @Test func `a dry run writes nothing on either side and tells what a run would do`() throws {
+    @Test func `a dry run writes nothing on either side and reports what a run would do`() throws {
         let missing = try blkferryJSON("-n", source, url("missing"))
         #expect(missing.result.status == 0)
         #expect(missing.json.int("different") == size)
@@ -91,10 +93,13 @@ import Testing
         #expect(try areEqual(source, back))
     }
 
-    @Test func `size policies refuse and prefix hold on a server as they do here`() throws {
+    @Test func `size policies refuse and prefix work on a server as they do locally`() throws {
         let small = try scratch.sparseFile("there/small", size: 4096)
         let large = try scratch.sparseFile("there/large", size: 8 << 20)
         for policy in ["refuse", "prefix"] {
+            let new = try blkferry("--size-policy", policy, source, url("new-\(policy)"))
+            #expect(new.status == 0, "\(new)")
+            #expect(try areEqual(source, "\(there)/new-\(policy)"))
             let result = try blkferry("--size-policy", policy, source, url("small"))
             #expect(result.status == 2, "\(policy)")
             #expect(result.errors.contains("4096") && result.errors.contains("\(size)"))
@@ -119,7 +124,8 @@ import Testing
         #expect(try [UInt8](contentsOf: local).count == 8 << 20)
     }
 
-    @Test func `a terabyte with little data on it goes both ways at once, and stays sparse`() throws
+    @Test func `a terabyte with little data on it is copied both ways at once, and stays sparse`()
+        throws
     {
         let huge = try scratch.sparseFile("huge", size: 1 << 40)
         for (seed, offset) in [(1, 0), (2, 77 << 20), (3, 500 << 30), (4, (1 << 40) - 4096)] {
@@ -157,9 +163,7 @@ import Testing
         }
     }
 
-    @Test func `what is not exported, and a server that is not there, have their own statuses`()
-        throws
-    {
+    @Test func `a missing export, and an unreachable server, have their own statuses`() throws {
         let missing = try blkferry(url("missing"), scratch.file("back"))
         #expect(missing.status == 3)
         #expect(missing.errors.contains("the server exports no such device"))
@@ -201,7 +205,7 @@ import Testing
         #expect(try blkferry("list", url("missing")).status == 3)
     }
 
-    @Test func `progress as JSON ends with all bytes, and the figures are those of the result`()
+    @Test func `progress as JSON ends with all bytes, and its figures are those of the result`()
         throws
     {
         let (result, json) = try blkferryJSON("--progress", "json", source, url("image"))
@@ -215,7 +219,7 @@ import Testing
         #expect(json.int("size") == size && json.int("exitStatus") == 0)
     }
 
-    @Test func `a source that is written to while it is read is told of, in both directions`()
+    @Test func `a source that is written to while it is read gives a warning, in both directions`()
         throws
     {
         _ = try blkferry(source, url("image"))
@@ -234,7 +238,7 @@ import Testing
         }
     }
 
-    @Test func `a limit of the rate holds`() throws {
+    @Test func `a run keeps to its rate limit`() throws {
         let rate = 2 << 20
         let (result, json) = try blkferryJSON("--bwlimit", "2M", source, url("image"))
         #expect(result.status == 0)

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `ssh://` where something is in the way: one clear line each, at once.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct SSHErrorTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct SSHErrorTests {
     private let scratch: ScratchDirectory
     private let server: SSHServer
     private let source: String
@@ -36,7 +36,7 @@ import Testing
         return result
     }
 
-    @Test func `a key that the host does not take ends with 5`() throws {
+    @Test func `a key that the host refuses ends with 5`() throws {
         let result = try failure(ssh: server.command(key: "stranger"))
         #expect(result.status == 5, "\(result)")
         #expect(result.errors.contains("Permission denied"), "\(result)")
@@ -54,20 +54,20 @@ import Testing
         #expect(changed.errors.contains("is not the one that ssh knows"), "\(changed)")
     }
 
-    @Test func `a host that is not there ends with 4 and what ssh says`() throws {
+    @Test func `an unreachable host ends with 4 and ssh's message`() throws {
         let port = try { try Loopback.port(of: Loopback.listen()) }()
         let result = try failure(url: "ssh://127.0.0.1:\(port)/dev/none")
         #expect(result.status == 4, "\(result)")
         #expect(result.errors.contains("Connection refused"), "\(result)")
     }
 
-    @Test func `no ssh on this side ends with 4`() throws {
+    @Test func `a missing ssh ends with 4`() throws {
         let result = try failure(ssh: "no-ssh-here -F x")
         #expect(result.status == 4, "\(result)")
         #expect(result.errors.contains("no-ssh-here is not found on this machine"), "\(result)")
     }
 
-    @Test func `a blkferry that is missing there ends with 4`() throws {
+    @Test func `a missing blkferry on the host ends with 4`() throws {
         let result = try failure(remote: "/nowhere/blkferry")
         #expect(result.status == 4, "\(result)")
         #expect(result.errors.contains("/nowhere/blkferry is not found there"), "\(result)")
@@ -84,9 +84,9 @@ import Testing
             ("echo Welcome to this host; exec \(program) \"$@\"", "\"Welcome to this host\""),
             ("echo Welcome to this host; exec sleep 20", "\"Welcome to this host\""),
             ("exec yes", "\"y\""), ("echo 'no tty present' >&2; exit 1", "no tty present"),
-            ("exit 3", "status 3"), ("kill -9 $$", "without a word"),
+            ("exit 3", "status 3"), ("kill -9 $$", "without a message"),
         ])
-    func `what speaks there and is not this version ends with 4`(
+    func `another program or version on the host ends with 4`(
         script: String, words: String
     ) throws {
         let result = try failure(remote: server.script(script))
@@ -94,7 +94,7 @@ import Testing
         #expect(result.errors.contains(words), "\(result)")
     }
 
-    @Test func `a URL or an option that cannot be is wrong usage`() throws {
+    @Test func `an impossible URL or option is wrong usage`() throws {
         for arguments in [
             ["ssh://-oProxyCommand=x/dev/a"], ["ssh://a:b@host/dev/a"], ["ssh://-l@host/dev/a"],
             ["ssh://host/SERIAL=1"], ["ssh://host"], ["ssh://host:0/dev/a"],
@@ -108,7 +108,7 @@ import Testing
         }
     }
 
-    @Test func `serving standard streams goes with no other way in, and with no terminal`() throws {
+    @Test func `--stdio is refused with another way in, and on a terminal`() throws {
         for arguments in [
             ["--listen", "127.0.0.1:0"], ["--insecure"], ["--one-time-token"],
             ["--token-file", source], ["--group", "a/b"], ["--group", ""],

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `ssh://` runs whose client, ssh or server dies on the way.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct SSHInterruptionTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct SSHInterruptionTests {
     private let scratch: ScratchDirectory
     private let server: SSHServer
     private let source: String
@@ -23,9 +23,15 @@ import Testing
 
     /// Starts a run that takes about six seconds, and waits until its target has some of the data
     /// and two ssh processes take part.
-    private func start(_ from: String, _ to: String, target: String) throws -> RunningProgram {
-        let sync = try RunningProgram(
-            [program, "-v", "--json", "-c", "2", "--bwlimit", "4M"] + server.options + [from, to])
+    ///
+    /// - Parameter remote: what ssh runs on the host.
+    private func start(
+        _ from: String, _ to: String, target: String, remote: String = program
+    ) throws -> RunningProgram {
+        var arguments = [program, "-v", "--json", "-c", "2", "--bwlimit", "4M"]
+        arguments += server.options.dropLast()
+        arguments += [remote, from, to]
+        let sync = try RunningProgram(arguments)
         let wanted = try [UInt8](contentsOf: source, count: 4096)
         while sync.isRunning {
             let isWritten = (try? [UInt8](contentsOf: target, count: 4096)) == wanted
@@ -44,9 +50,7 @@ import Testing
         return Record(try #require(object as? [String: Any]))
     }
 
-    @Test func `a client that is killed leaves nothing behind, and the target is free at once`()
-        throws
-    {
+    @Test func `a killed client leaves nothing behind, and the target is free at once`() throws {
         let sync = try startPush()
         #expect(SSHPart.all(with: there).contains { $0.isServer })
         sync.signal(SIGKILL)
@@ -63,27 +67,26 @@ import Testing
     @Test func `a server with stopped neighbours ends when its client is killed`() throws {
         let sync = try startPush()
         let soon = ContinuousClock.now + .seconds(30)
-        while SSHPart.all(with: there).filter(\.isServer).count < 2, ContinuousClock.now < soon {
+        var joined = SSHPart.all(with: there).filter(\.hasJoinedServer)
+        while joined.isEmpty, ContinuousClock.now < soon {
             usleep(5_000)
+            joined = SSHPart.all(with: there).filter(\.hasJoinedServer)
         }
-        let parts = SSHPart.all(with: there).filter(\.isServer)
-        // One of them is the server, the others wait for its end; which is which does not show.
-        #expect(parts.count > 1, "\(parts)")
-        let newest = try #require(parts.max { $0.process < $1.process })
-        kill(newest.process, SIGSTOP)
-        defer { kill(newest.process, SIGCONT) }
+        let stopped = try #require(joined.first)
+        kill(stopped.process, SIGSTOP)
+        defer { kill(stopped.process, SIGCONT) }
         sync.signal(SIGKILL)
         _ = try sync.wait()
         let deadline = ContinuousClock.now + .seconds(60)
         var left = SSHPart.all(with: scratch.path).filter(\.isServer)
-        while left.contains(where: { $0.process != newest.process }),
+        while left.contains(where: { $0.process != stopped.process }),
             ContinuousClock.now < deadline
         {
             usleep(50_000)
             left = SSHPart.all(with: scratch.path).filter(\.isServer)
         }
-        #expect(left.allSatisfy { $0.process == newest.process }, "\(left)")
-        kill(newest.process, SIGCONT)
+        #expect(left.allSatisfy { $0.process == stopped.process }, "\(left)")
+        kill(stopped.process, SIGCONT)
         #expect(SSHPart.waitForNone(with: scratch.path).isEmpty)
     }
 
@@ -127,7 +130,9 @@ import Testing
     }
 
     @Test(arguments: [SIGKILL, SIGTERM])
-    func `a server that dies with all its connections is started again`(signal: Int32) throws {
+    func `the death of the server with all its connections does not end a push`(signal: Int32)
+        throws
+    {
         let sync = try startPush()
         for part in SSHPart.all(with: there) where part.isServer { kill(part.process, signal) }
         let result = try sync.wait()
@@ -137,7 +142,49 @@ import Testing
         #expect(SSHPart.waitForNone(with: scratch.path).isEmpty)
     }
 
-    @Test func `nor does the death of the server end a pull`() throws {
+    enum Change: CaseIterable {
+        case nothing, oneByte, fileSystem
+    }
+
+    /// The server of each run is a process of its own, whose log is in a file here.
+    @Test(arguments: Change.allCases)
+    func `a client that wakes up after its session leaves a changed target alone`(change: Change)
+        throws
+    {
+        let log = scratch.file("log")
+        let remote = try server.script("exec \(program) \"$@\" --session-timeout 1 2>>\(log)")
+        func silentEnds() throws -> Int {
+            try String(contentsOfFile: log, encoding: .utf8)
+                .components(separatedBy: "end=silent").count - 1
+        }
+        let sync = try start(source, server.url(there), target: there, remote: remote)
+        let before = try silentEnds()
+        sync.signal(SIGSTOP)
+        let deadline = ContinuousClock.now + .seconds(60)
+        while try silentEnds() == before {
+            try #require(ContinuousClock.now < deadline)
+            usleep(20_000)
+        }
+        switch change {
+        case .nothing: break
+        case .oneByte: try overwrite(there, [UInt8](contentsOf: source, count: 1), at: 0)
+        case .fileSystem: try must("mkfs.ext4", "-q", "-F", "-L", "precious", there)
+        }
+        let after = try [UInt8](contentsOf: there)
+        sync.signal(SIGCONT)
+        let result = try sync.wait()
+        if change == .nothing {
+            #expect(result.status == 0, "\(result)")
+            #expect(try areEqual(source, there))
+        } else {
+            #expect(result.status == 4, "\(result)")
+            #expect(result.errors.contains("nothing more was written"), "\(result)")
+            #expect(try [UInt8](contentsOf: there) == after)
+        }
+        #expect(SSHPart.waitForNone(with: scratch.path).isEmpty)
+    }
+
+    @Test func `the death of the server does not end a pull`() throws {
         try must("cp", source, there)
         let target = scratch.file("back")
         let sync = try start(server.url(there), target, target: target)

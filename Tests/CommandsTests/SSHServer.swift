@@ -16,7 +16,10 @@ final class SSHServer {
     private let process: RunningProgram
 
     /// Starts it and waits until it listens.
-    init() throws {
+    ///
+    /// - Parameter settings: lines of its configuration that come first, and so count.
+    /// - Throws: when it does not come to listen.
+    init(settings: String = "") throws {
         scratch = try ScratchDirectory()
         let directory = scratch.path
         for key in ["host", "user", "stranger"] {
@@ -27,7 +30,7 @@ final class SSHServer {
             try? FileManager.default.createDirectory(
                 atPath: "/run/sshd", withIntermediateDirectories: true)
         }
-        (process, port) = try Self.start(directory)
+        (process, port) = try Self.start(directory, settings)
         let hostKey = try String(contentsOfFile: "\(directory)/host.pub", encoding: .utf8)
             .split(separator: " ").prefix(2).joined(separator: " ")
         try "[127.0.0.1]:\(port) \(hostKey)\n".write(
@@ -37,12 +40,15 @@ final class SSHServer {
         options = ["--ssh-command", "ssh -F \(directory)/config", "--remote-command", program]
     }
 
-    private static func start(_ directory: String) throws -> (RunningProgram, Int) {
+    private static func start(
+        _ directory: String, _ settings: String
+    ) throws -> (RunningProgram, Int) {
         var errors = ""
         for _ in 1...5 {
             // Somebody else may take the port before sshd does.
             let port = try { try Loopback.port(of: Loopback.listen()) }()
             try """
+            \(settings)
             Port \(port)
             ListenAddress 127.0.0.1
             HostKey \(directory)/host
@@ -53,7 +59,7 @@ final class SSHServer {
             PermitRootLogin yes
             PasswordAuthentication no
             KbdInteractiveAuthentication no
-            MaxStartups 100
+            \(settings.contains("MaxStartups") ? "" : "MaxStartups 100")
             LogLevel VERBOSE
 
             """.write(toFile: "\(directory)/sshd_config", atomically: false, encoding: .utf8)
@@ -104,9 +110,12 @@ final class SSHServer {
         return "ssh://\(NSUserName())@127.0.0.1:\(port)\(path)"
     }
 
+    /// What sshd has logged so far.
+    func log() throws -> String { try process.errorsSoFar() }
+
     /// How many sessions there were so far: each is an ssh process.
     func sessionCount() throws -> Int {
-        try process.errorsSoFar().components(separatedBy: "Starting session: command").count - 1
+        try log().components(separatedBy: "Starting session: ").count - 1
     }
 
     /// Writes a program for `--remote-command`.
@@ -125,6 +134,22 @@ struct SSHPart {
     /// Whether it is a server, or one that has joined it, and not ssh or a shell.
     var isServer: Bool { command.hasPrefix(program) }
     var isSSH: Bool { command.hasPrefix("ssh ") }
+
+    /// Whether sshd started it and it has handed its streams to a server, or is about to.
+    ///
+    /// The server has replaced its own standard input, and its children, which look like it until
+    /// they end, are not children of sshd.
+    var hasJoinedServer: Bool {
+        func text(_ process: Int32, _ name: String) -> String {
+            (try? String(contentsOfFile: "/proc/\(process)/\(name)", encoding: .utf8)) ?? ""
+        }
+        let line = text(process, "status").split(separator: "\n").first { $0.hasPrefix("PPid:") }
+        guard isServer, let parent = line?.split(separator: "\t").last.flatMap({ Int32($0) }),
+            let input = try? FileManager.default.destinationOfSymbolicLink(
+                atPath: "/proc/\(process)/fd/0")
+        else { return false }
+        return text(parent, "comm").hasPrefix("sshd") && input != "/dev/null"
+    }
 
     /// All that run with a text in their arguments.
     static func all(with text: String) -> [SSHPart] {

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// `ssh://` by a real ssh and sshd: what works.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct SSHTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct SSHTests {
     private let scratch: ScratchDirectory
     private let server: SSHServer
     private let source: String
@@ -29,7 +29,8 @@ import Testing
     }
 
     /// The limits give all processes the time to join.
-    @Test func `an image is created there, comes back, and several ssh processes take part`() throws
+    @Test func `an image is created on the host, comes back, and several ssh processes take part`()
+        throws
     {
         let there = scratch.file("there's a \"new\" $HOME image")
         let url = server.url(there.replacing(" ", with: "%20"))
@@ -57,7 +58,7 @@ import Testing
         #expect(SSHPart.waitForNone(with: scratch.path).isEmpty)
     }
 
-    @Test func `the user's ciphers are used, with those first that have instructions`() throws {
+    @Test func `the user's ciphers are used, those with processor instructions first`() throws {
         let hasInstructions = try String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)
             .contains(" aes ")
         // A program called ssh that takes down how it is called.
@@ -89,7 +90,7 @@ import Testing
     }
 
     @Test(arguments: [[], ["--whole-file"], ["--bwlimit", "16M"], ["-c", "1"], ["-m", "sha256"]])
-    func `the options of a run work as they do over http`(flags: [String]) throws {
+    func `the options of a run work as they do over HTTP`(flags: [String]) throws {
         let there = scratch.file("there")
         let arguments = [program] + server.options + flags
         let dry = try RunningProgram(arguments + ["-n", source, server.url(there)]).wait()
@@ -104,7 +105,7 @@ import Testing
         #expect(try areEqual(source, back))
     }
 
-    @Test func `list shows one device, and what is not there has status 3`() throws {
+    @Test func `list shows one device, and a missing device has status 3`() throws {
         let one = try ferry("list", server.url(source))
         #expect(one.status == 0, "\(one)")
         #expect(one.output.contains(source) && one.output.contains(" ro"))
@@ -116,7 +117,7 @@ import Testing
         #expect(nowhere.errors.contains("parent directory"), "\(nowhere)")
     }
 
-    @Test func `what is read is exported for reading, and a push against that is refused`() throws {
+    @Test func `a source is exported for reading, and a push to it is refused`() throws {
         let record = scratch.file("record")
         let recording = try server.script("echo \"$@\" >>\(record); exec \(program) \"$@\"")
         let ssh = try server.command()
@@ -148,7 +149,7 @@ import Testing
         #expect(try [UInt8](contentsOf: there) == before)
     }
 
-    @Test func `a target that is the source by another way is refused`() throws {
+    @Test func `a target that is the source under another name is refused`() throws {
         let same = try ferry(source, server.url(source))
         #expect(same.status == 2, "\(same)")
         #expect(same.errors.contains("is the source"), "\(same)")
@@ -164,7 +165,7 @@ import Testing
         #expect(try areEqual(source, there))
     }
 
-    @Test func `verbose tells what the other side says`() throws {
+    @Test func `-v shows what the remote program says`() throws {
         let result = try ferry("-v", source, server.url(scratch.file("there")))
         #expect(result.status == 0, "\(result)")
         #expect(result.errors.contains("blkferry: 127.0.0.1: "), "\(result)")
@@ -173,7 +174,7 @@ import Testing
 }
 
 /// Block devices, and the safety gate over there.
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct SSHDeviceTests {
     private let size = 16 << 20
     private let server: SSHServer
@@ -190,7 +191,7 @@ struct SSHDeviceTests {
         try RunningProgram([program] + arguments + server.options).wait()
     }
 
-    @Test func `a device goes to a device there and back`() throws {
+    @Test func `a device is copied to a device on the host and back`() throws {
         let there = try LoopDevice(size: size)
         let back = try LoopDevice(size: size)
         let push = try ferry(
@@ -204,7 +205,7 @@ struct SSHDeviceTests {
         #expect(try ferry("verify", server.url(there.path), back.path).status == 0)
     }
 
-    @Test func `the gate's refusals come in full and end with 2`() throws {
+    @Test func `the gate's refusals come from the host in full and end with 2`() throws {
         let foreign = try LoopDevice(size: size)
         try must("mkfs.ext4", "-q", "-L", "precious", foreign.path)
         // For reading, or it would write by itself.
@@ -223,7 +224,7 @@ struct SSHDeviceTests {
         }
     }
 
-    @Test func `list without a device shows all of that machine, for reading`() throws {
+    @Test func `list without a device shows all devices of the host, for reading`() throws {
         let result = try ferry("list", server.url())
         #expect(result.status == 0, "\(result)")
         let line = result.output.split(separator: "\n").first { $0.contains(" \(source.path) ") }

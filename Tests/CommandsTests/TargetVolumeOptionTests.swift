@@ -8,7 +8,7 @@ import Testing
 
 @testable import Commands
 
-@Suite struct TargetVolumeOptionTests {
+@Suite(.blocking) struct TargetVolumeOptionTests {
     @Test(arguments: [
         ["--shrink"], ["--shrink", "--size-policy", "prefix"], ["--keep", "2"],
         ["--create", "--shrink", "--size-policy", "refuse"],
@@ -23,7 +23,9 @@ import Testing
         ["--shrink", "--size-policy", "resize"], ["--create", "--shrink"],
         ["--snapshot-target", "x", "--keep", "1"], ["--snapshot-target", "x", "--dry-run"],
     ])
-    func `others do`(options: [String]) throws { _ = try Sync.parse(options + ["/a", "/b"]) }
+    func `options that go together are accepted`(options: [String]) throws {
+        _ = try Sync.parse(options + ["/a", "/b"])
+    }
 
     @Test func `a name that no volume can have is wrong usage`() throws {
         let scratch = try ScratchDirectory()

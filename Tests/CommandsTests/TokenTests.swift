@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Tokens as users have them: files, the environment, and nothing of them to be seen.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct TokenTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct TokenTests {
     private let scratch: ScratchDirectory
     private let image: String
     private let size = 1 << 20
@@ -30,7 +30,7 @@ import Testing
         return result.output.trimmingCharacters(in: .newlines)
     }
 
-    @Test func `a token is 43 letters of a URL, another one each time`() throws {
+    @Test func `a token is 43 letters of a URL, and random`() throws {
         let tokens = try (0..<20).map { _ in try makeToken() }
         let letters = CharacterSet(
             charactersIn: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -43,7 +43,7 @@ import Testing
         #expect(Set(tokens.joined()).count == 64)
     }
 
-    @Test func `with the token from a file or the environment all commands work, without none`()
+    @Test func `all commands work with the token from a file or the environment, and none without`()
         throws
     {
         let token = try makeToken()
@@ -77,7 +77,7 @@ import Testing
         #expect(try server.log().contains("client=me"))
     }
 
-    @Test func `the token is nowhere to be seen, on neither side`() throws {
+    @Test func `the token is visible nowhere, on neither side`() throws {
         let token = try makeToken()
         let tokens = try secret("tokens", "me \(token)\n")
         let server = try ServeProcess(image + ":rw", options: ["--token-file", tokens])
@@ -114,7 +114,7 @@ import Testing
         }
     }
 
-    @Test func `a bad line, or no file, is told without the token`() throws {
+    @Test func `the error about a bad line, or a missing file, does not show the token`() throws {
         let token = try makeToken()
         let path = try secret("bad", "me \(token)\nyou \(token)\n")
         let result = try blkferry("serve", "--export", image, "--token-file", path)
@@ -128,7 +128,7 @@ import Testing
         #expect(short.status == 64 && !short.errors.contains("hunter2"))
     }
 
-    @Test func `an address that others reach needs a token, or the wish to be insecure`() throws {
+    @Test func `an address that others reach needs a token, or --insecure`() throws {
         let refused = try blkferry("serve", "--export", image, "--listen", "0.0.0.0:0")
         #expect(refused.status == 64)
         for option in ["--token-file", "--one-time-token", "--insecure"] {
@@ -141,7 +141,7 @@ import Testing
         }
     }
 
-    @Test func `a one-time token comes with the command to type`() throws {
+    @Test func `a one-time token is printed with the command to type`() throws {
         let server = try ServeProcess(image, options: ["--one-time-token"])
         let output = try server.process.outputSoFar()
         let line = try #require(output.split(separator: "\n").last)
@@ -188,5 +188,103 @@ import Testing
         #expect(try list(first).status == 5)
         let now = try list(second).output
         #expect(now.contains(other) && !now.contains(image))
+    }
+
+    @Test func `a hashed token admits the token itself`() throws {
+        let made = try blkferry("token", "--hash")
+        let lines = made.output.split(separator: "\n").map(String.init)
+        #expect(made.status == 0 && lines.count == 2 && lines[0].utf8.count == 43)
+        #expect(lines[1].hasPrefix("sha256:") && lines[1].utf8.count == 71)
+        let mine = try secret("mine", lines[0] + "\n")
+        let again = try blkferry("token", "--hash", "--token-file", mine)
+        #expect(again.output == lines[1] + "\n")
+        let sum = try run("sh", "-c", "printf %s '\(lines[0])' | sha256sum").output
+        #expect(sum.hasPrefix(lines[1].dropFirst(7)))
+        let server = try ServeProcess(
+            image, options: ["--token-file", try secret("tokens", "me \(lines[1])\n")])
+        #expect(try blkferry("list", server.url(""), "--token-file", mine).status == 0)
+        #expect(try blkferry("token", "--token-file", mine).status == 64)
+    }
+
+    @Test
+    func `expired lines, and lines for other addresses, end the client with 5 and the reason`()
+        throws
+    {
+        let (old, elsewhere) = (try makeToken(), try makeToken())
+        let tokens = try secret(
+            "tokens", "old \(old) expires=2001-01-01\nfar \(elsewhere) from=192.0.2.0/24\n")
+        let server = try ServeProcess(image, options: ["--token-file", tokens])
+        for (token, reason) in [(old, "expired"), (elsewhere, "from this address")] {
+            let result = try RunningProgram(
+                [program, "list", server.url("")], environment: ["BLKFERRY_TOKEN": token]
+            ).wait()
+            #expect(result.status == 5 && result.errors.contains(reason), "\(result)")
+        }
+        let log = try server.log()
+        #expect(log.contains("client=old") && log.contains("client=far"))
+        #expect(!log.contains(old) && !log.contains(elsewhere))
+    }
+
+    @Test func `the token of the environment is handed to no program, whatever the command`() throws
+    {
+        let token = try makeToken()
+        let seen = scratch.file("seen")
+        let fake = scratch.file("ssh")
+        try "#!/bin/sh\nenv > \(seen)\nexit 1\n".write(
+            toFile: fake, atomically: false, encoding: .utf8)
+        try must("chmod", "755", fake)
+        let mine = try secret("mine", token)
+        for options in [[], ["--token-file", mine]] {
+            _ = try RunningProgram(
+                [program, "list", "ssh://nowhere/dev/x", "--ssh-command", fake] + options,
+                environment: ["BLKFERRY_TOKEN": token]
+            ).wait()
+            let text = try String(contentsOfFile: seen, encoding: .utf8)
+            #expect(text.contains("PATH="))
+            #expect(!text.contains("BLKFERRY_TOKEN") && !text.contains(token), "\(options)")
+            try must("rm", seen)
+        }
+    }
+
+    @Test func `no control character from outside reaches the terminal or the log`() throws {
+        let nasty = "n\u{9B}31m\u{202E}x\n\u{1B}[2J"
+        let path = scratch.file(nasty)
+        try must("cp", image, path)
+        let server = try ServeProcess(scratch.path + "/:rw", options: ["-v"])
+        for arguments in [["list", server.url("")], ["list", "--json", server.url("")]] {
+            let result = try RunningProgram([program] + arguments).wait()
+            #expect(result.status == 0, "\(result)")
+            for character in ["\u{9B}", "\u{202E}", "\u{1B}"] {
+                #expect(!(result.output + result.errors).contains(character), "\(result)")
+            }
+        }
+        let json = try blkferry("list", "--json", server.url("")).output
+        #expect(json.contains("\\u009b") && json.contains("\\u202e"))
+        let copy = scratch.file("copy")
+        let url = server.url(
+            path.addingPercentEncoding(
+                withAllowedCharacters: .alphanumerics.union(CharacterSet(charactersIn: "/"))) ?? "")
+        let pull = try RunningProgram([program, "-v", url, copy]).wait()
+        #expect(pull.status == 0, "\(pull)")
+        for line in try server.log().split(separator: "\n") {
+            #expect(line.contains(" blkferry: "), "\(line)")
+            for character in ["\u{9B}", "\u{202E}", "\u{1B}"] {
+                #expect(!line.contains(character), "\(line)")
+            }
+        }
+    }
+
+    @Test func `a second server on a unix socket ends with 4, and the first serves on`() throws {
+        let socket = scratch.file("socket")
+        let first = try RunningProgram(
+            [program, "serve", "--listen", "unix:\(socket)", "--export", image])
+        while first.isRunning, try !first.errorsSoFar().contains("listening") { usleep(5_000) }
+        let second = try blkferry("serve", "--listen", "unix:\(socket)", "--export", image)
+        #expect(second.status == 4, "\(second)")
+        #expect(second.errors.contains("unix:\(socket): listen: Address already in use"))
+        #expect(FileManager.default.fileExists(atPath: socket))
+        first.signal(SIGTERM)
+        #expect(try first.wait().status == 0)
+        #expect(!FileManager.default.fileExists(atPath: socket))
     }
 }

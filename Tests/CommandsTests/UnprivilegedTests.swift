@@ -6,8 +6,8 @@ import TestSupport
 import Testing
 
 /// What works without root, tried as the user nobody.
-@Suite(.blocking, .timeLimit(.minutes(30)), .enabled(if: isRoot)) struct UnprivilegedTests {
-    @Test func `images are served, pushed and pulled by users, with token and TLS`() throws {
+@Suite(.blocking, .timeLimit(.minutes(60)), .enabled(if: isRoot)) struct UnprivilegedTests {
+    @Test func `unprivileged users serve, push and pull images, with token and TLS`() throws {
         let scratch = try ScratchDirectory()
         let size = 2 << 20
         let image = try scratch.sparseFile("image", size: size)

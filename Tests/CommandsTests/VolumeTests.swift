@@ -23,14 +23,17 @@ import Testing
         ["refresh", "--snapshot-size", "1.5%", "vg/a", "b"],
         ["verify", "--snapshot", "vg/a", "b"],
     ])
-    func `what cannot be meant is wrong usage`(arguments: [String]) throws {
+    func `an impossible combination of snapshot options is wrong usage`(arguments: [String]) throws
+    {
         let result = try RunningProgram([program] + arguments).wait()
         #expect(result.status == 64, "\(result)")
         #expect(result.errors.hasPrefix("blkferry: usage: ") && result.output.isEmpty)
     }
 
     @Test(arguments: [["sync", "--snapshot"], ["sync", "--since", "vg0/s"], ["refresh"]])
-    func `what is no logical volume is named, and nothing is written`(command: [String]) throws {
+    func `the error names an image that is no logical volume, and nothing is written`(
+        command: [String]
+    ) throws {
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: 4096)
         let target = scratch.file("target")

@@ -10,9 +10,9 @@ import TestSupport
 import Testing
 
 /// Mounts are read-only here: what a file system writes on its own would look like the gate's doing.
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct GateInUseTests {
-    @Test func aMountedTargetIsRefusedWithItsMountPoint() throws {
+    @Test func `the refusal of a mounted target names its mount point`() throws {
         let loop = try LoopDevice(size: 32 * MiB)
         try makeExt4(loop.path, uuid: freshUUID())
         let mounted = try Mounted(loop.path, name: "a place", options: "ro")
@@ -23,7 +23,7 @@ struct GateInUseTests {
         #expect(no.advice == "Unmount it first: umount \(mounted.point)")
     }
 
-    @Test func swapIsRefused() throws {
+    @Test func `a target that is active swap is refused`() throws {
         let loop = try LoopDevice(size: 16 * MiB)
         let swap = try Swap(loop.path)
         defer { withExtendedLifetime(swap) {} }
@@ -34,7 +34,7 @@ struct GateInUseTests {
         #expect(no.reason == "it is in use as swap")
     }
 
-    @Test func aSwapFileIsRefused() throws {
+    @Test func `a target that is an active swap file is refused`() throws {
         let scratch = try ScratchDirectory()
         let file = scratch.file("swap")
         try must("dd", "if=/dev/zero", "of=\(file)", "bs=1M", "count=4", "status=none")
@@ -48,7 +48,7 @@ struct GateInUseTests {
         #expect(no.reason == "it is in use as swap")
     }
 
-    @Test func aDiskIsRefusedForItsMountedPartition() throws {
+    @Test func `a disk is refused because its partition is mounted`() throws {
         let disk = try PartitionedDisk()
         try makeExt4(disk.second, uuid: freshUUID())
         let mounted = try Mounted(disk.second, options: "ro")
@@ -59,7 +59,7 @@ struct GateInUseTests {
         #expect(no.reason == "its partition \(name) is mounted on \(mounted.point)")
     }
 
-    @Test func aPartitionIsRefusedForItsMountedDisk() throws {
+    @Test func `a partition is refused because its disk is mounted`() throws {
         let disk = try PartitionedDisk()
         // A file system over the table; the kernel keeps its partitions.
         try makeExt4(disk.path, uuid: freshUUID())
@@ -71,7 +71,7 @@ struct GateInUseTests {
             no.reason.contains("its disk \(disk.path.dropFirst(5)) is mounted on \(mounted.point)"))
     }
 
-    @Test func aPartitionBesideAMountedOneIsAdmitted() throws {
+    @Test func `a partition beside a mounted partition is admitted`() throws {
         let disk = try PartitionedDisk()
         try makeExt4(disk.second, uuid: freshUUID())
         let mounted = try Mounted(disk.second, options: "ro")
@@ -81,7 +81,7 @@ struct GateInUseTests {
         #expect(target.device.geometry.size == 16 * MiB)
     }
 
-    @Test func everyMemberOfABtrfsIsRefused() throws {
+    @Test func `every member of a mounted btrfs is refused`() throws {
         let first = try LoopDevice(size: 128 * MiB)
         let second = try LoopDevice(size: 128 * MiB)
         try must("mkfs.btrfs", "-q", "-f", first.path, second.path)
@@ -93,7 +93,7 @@ struct GateInUseTests {
         }
     }
 
-    @Test func aDeviceBehindALoopDeviceIsRefusedThoughNobodyClaimsIt() throws {
+    @Test func `a device behind a loop device is refused although nobody claims it`() throws {
         let below = try LoopDevice(size: 16 * MiB)
         let above = try LoopDevice(backingFile: below.path)
         let no = try refusal(below.path, source: facts(size: 16 * MiB))
@@ -102,7 +102,7 @@ struct GateInUseTests {
         #expect(no.advice == "Detach it first: losetup -d \(above.path)")
     }
 
-    @Test func aPartitionBehindALoopDeviceKeepsTheDisk() throws {
+    @Test func `a disk is refused because a loop device stands on its partition`() throws {
         let disk = try PartitionedDisk()
         let above = try LoopDevice(backingFile: disk.first)
         let no = try refusal(
@@ -111,7 +111,7 @@ struct GateInUseTests {
         #expect(no.reason.contains("behind loop device \(above.path)"))
     }
 
-    @Test func anImageBehindALoopDeviceIsRefusedWithWhatItIsMountedOn() throws {
+    @Test func `the refusal of an image behind a loop device names the mount point`() throws {
         let loop = try LoopDevice(size: 32 * MiB)
         try makeExt4(loop.path, uuid: freshUUID())
         let mounted = try Mounted(loop.path, options: "ro")
@@ -123,7 +123,7 @@ struct GateInUseTests {
                 == "it is behind loop device \(loop.path) (mounted on \(mounted.point))")
     }
 
-    @Test func aLockedImageIsRefusedWithTheProcess() throws {
+    @Test func `the refusal of a locked image names the process`() throws {
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: MiB)
         let locker = try Locker(image, scratch: scratch)
@@ -134,7 +134,7 @@ struct GateInUseTests {
         #expect(no.reason.contains("python"))
     }
 
-    @Test func aSecondLoopDeviceOnAMountedImageIsRefused() throws {
+    @Test func `a second loop device on a mounted image is refused`() throws {
         let first = try LoopDevice(size: 16 * MiB)
         try makeExt4(first.path, uuid: freshUUID())
         let mounted = try Mounted(first.path, options: "ro")
@@ -147,7 +147,7 @@ struct GateInUseTests {
                 == "it shares its bytes with \(first.path), which is mounted on \(mounted.point)")
     }
 
-    @Test func aLoopDeviceOnAMountedDeviceIsRefused() throws {
+    @Test func `a loop device on a mounted device is refused`() throws {
         let below = try LoopDevice(size: 16 * MiB)
         try makeExt4(below.path, uuid: freshUUID())
         let mounted = try Mounted(below.path, options: "ro")
@@ -158,7 +158,7 @@ struct GateInUseTests {
         #expect(no.reason.contains("\(below.path), which is mounted on \(mounted.point)"))
     }
 
-    @Test func aLoopDeviceOverAMountedPartitionIsRefused() throws {
+    @Test func `a loop device over a mounted partition is refused`() throws {
         let disk = try PartitionedDisk()
         try makeExt4(disk.second, uuid: freshUUID())
         let mounted = try Mounted(disk.second, options: "ro")
@@ -168,13 +168,63 @@ struct GateInUseTests {
         #expect(no.reason.contains("\(disk.second), which is mounted on \(mounted.point)"))
     }
 
-    @Test func aFreeLoopDeviceOnAFreeDeviceIsAdmitted() throws {
+    @Test func `a free loop device on a free device is admitted`() throws {
         let below = try LoopDevice(size: MiB)
         let above = try LoopDevice(backingFile: below.path)
         _ = try SafetyGate.admit(above.path, source: facts(size: MiB), policy: GatePolicy())
     }
 
-    @Test func anImageBehindALoopDeviceIsFoundWhateverItsName() throws {
+    @Test func `a partition of a free loop device on a free device is admitted`() throws {
+        let below = try LoopDevice(size: 64 * MiB)
+        let disk = try PartitionedDisk(
+            LoopDevice(backingFile: below.path, partitions: true))
+        let admitted = try SafetyGate.admit(
+            disk.first, source: facts(size: 16 * MiB), policy: GatePolicy())
+        #expect(admitted.device.geometry.size == 16 * MiB)
+    }
+
+    @Test func `of three stacked loop devices only the highest is admitted`() throws {
+        let lowest = try LoopDevice(size: MiB)
+        let middle = try LoopDevice(backingFile: lowest.path)
+        let highest = try LoopDevice(backingFile: middle.path)
+        _ = try SafetyGate.admit(highest.path, source: facts(size: MiB), policy: GatePolicy())
+        for (device, above) in [(middle, highest), (lowest, middle)] {
+            let no = try refusal(device.path, source: facts(size: MiB))
+            #expect(no.reason.hasPrefix("it is behind loop device \(above.path)"), "\(no.reason)")
+        }
+        withExtendedLifetime((lowest, middle, highest)) {}
+    }
+
+    @Test func `another loop device below a chain of loop devices is refused`() throws {
+        let lowest = try LoopDevice(size: MiB)
+        let middle = try LoopDevice(backingFile: lowest.path)
+        let highest = try LoopDevice(backingFile: middle.path)
+        let other = try LoopDevice(backingFile: lowest.path)
+        let no = try refusal(highest.path, source: facts(size: MiB))
+        #expect(no.cause == .inUse)
+        #expect(
+            no.reason
+                == "it shares its bytes with \(lowest.path), which is behind loop device \(other.path)"
+        )
+        #expect(no.advice == "Detach it first: losetup -d \(other.path)")
+        withExtendedLifetime((middle, highest)) {}
+    }
+
+    @Test func `a mounted device below a chain of loop devices is refused`() throws {
+        let lowest = try LoopDevice(size: 16 * MiB)
+        try makeExt4(lowest.path, uuid: freshUUID())
+        let middle = try LoopDevice(backingFile: lowest.path)
+        let highest = try LoopDevice(backingFile: middle.path)
+        for mounted in [lowest, middle] {
+            let mount = try Mounted(mounted.path, options: "ro")
+            let no = try refusal(
+                highest.path, source: facts(size: 16 * MiB), policy: GatePolicy(overwrite: true))
+            #expect(no.reason.contains("\(mounted.path), which is mounted on \(mount.point)"))
+        }
+        withExtendedLifetime((lowest, middle)) {}
+    }
+
+    @Test func `an image behind a loop device is found under any of its names`() throws {
         let scratch = try ScratchDirectory()
         // A name that is no UTF-8, and another one for the same file.
         let image = try scratch.sparseFile("image", size: MiB)
@@ -188,7 +238,7 @@ struct GateInUseTests {
         #expect(no.reason.contains("behind loop device \(loop)"))
     }
 
-    @Test func aDiskWhoseTableIsDamagedIsNotEmpty() throws {
+    @Test func `a disk with a damaged partition table is not empty`() throws {
         let disk = try PartitionedDisk()
         try makeExt4(disk.first, uuid: freshUUID(), label: "precious")
         try must(
@@ -202,7 +252,7 @@ struct GateInUseTests {
         #expect(no.reason.contains("precious"))
     }
 
-    @Test func aTargetLockedWithFlockIsRefused() throws {
+    @Test func `a target locked with flock is refused`() throws {
         let loop = try LoopDevice(size: MiB)
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: MiB)
@@ -213,7 +263,7 @@ struct GateInUseTests {
         }
     }
 
-    @Test func aDeviceOfARunningQEMUIsRefusedThoughNobodyClaimsIt() throws {
+    @Test func `a device of a running QEMU is refused although nobody claims it`() throws {
         let loop = try LoopDevice(size: MiB)
         // The program that QEMU is made of, holding the device as a virtual machine does.
         let qemu = try RunningProgram([
@@ -235,7 +285,7 @@ struct GateInUseTests {
         #expect(no.reason == wanted)
     }
 
-    @Test func anAdmittedTargetIsHeldAgainstASecondRun() throws {
+    @Test func `an admitted target is held against a second run`() throws {
         let loop = try LoopDevice(size: MiB)
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: MiB)
@@ -247,7 +297,7 @@ struct GateInUseTests {
         }
     }
 
-    @Test func aDeviceThatAnotherProgramHasClaimedIsRefusedWithTheProcess() throws {
+    @Test func `a device that another program has claimed is refused with its process`() throws {
         let loop = try LoopDevice(size: MiB)
         let scratch = try ScratchDirectory()
         let ready = scratch.file("ready")
@@ -266,7 +316,7 @@ struct GateInUseTests {
         #expect(no.reason == "it is claimed by process \(program.processID) (python3)")
     }
 
-    @Test func aMountThatOnlyAContainerSeesIsFound() throws {
+    @Test func `a mount that only a container sees is found`() throws {
         let loop = try LoopDevice(size: 16 * MiB)
         try makeExt4(loop.path, uuid: freshUUID())
         let scratch = try ScratchDirectory()

@@ -7,7 +7,7 @@ import LinuxIO
 import TestSupport
 import Testing
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct GateOverlapTests {
     private func overlapRefusal(_ source: String, _ target: String) throws -> Refusal {
         let opened = try openSource(source)
@@ -16,14 +16,14 @@ struct GateOverlapTests {
             policy: GatePolicy(sizePolicy: nil, overwrite: true))
     }
 
-    @Test func aDeviceIsNotItsOwnTarget() throws {
+    @Test func `a device is not its own target`() throws {
         let loop = try LoopDevice(size: MiB)
         let no = try overlapRefusal(loop.path, loop.path)
         #expect(no.cause == .overlap)
         #expect(no.reason == "it is the source, \(loop.path)")
     }
 
-    @Test func anImageIsNotItsOwnTargetUnderAnyName() throws {
+    @Test func `an image is not its own target under any name`() throws {
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: MiB)
         try must("ln", image, scratch.file("hard"))
@@ -35,7 +35,7 @@ struct GateOverlapTests {
         }
     }
 
-    @Test func aDiskAndItsPartitionOverlapBothWays() throws {
+    @Test func `a disk and its partition overlap both ways`() throws {
         let disk = try PartitionedDisk()
         let name = disk.path.dropFirst("/dev/".count)
         for (source, target) in [(disk.path, disk.first), (disk.first, disk.path)] {
@@ -45,13 +45,13 @@ struct GateOverlapTests {
         }
     }
 
-    @Test func twoPartitionsOfADiskDoNotOverlap() throws {
+    @Test func `two partitions of a disk do not overlap`() throws {
         let disk = try PartitionedDisk()
         let source = try openSource(disk.first)
         _ = try SafetyGate.admit(disk.second, source: source.facts, policy: GatePolicy())
     }
 
-    @Test func aLoopDeviceAndItsImageOverlapBothWays() throws {
+    @Test func `a loop device and its image overlap both ways`() throws {
         let loop = try LoopDevice(size: MiB)
         #expect(try overlapRefusal(loop.path, loop.backingFile).cause == .overlap)
         let no = try overlapRefusal(loop.backingFile, loop.path)
@@ -59,7 +59,7 @@ struct GateOverlapTests {
         #expect(no.reason.hasSuffix("both are on one image"))
     }
 
-    @Test func twoLoopDevicesOnOneImageOverlapOnlyWhereTheirBytesDo() throws {
+    @Test func `two loop devices on one image overlap only where their bytes do`() throws {
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: 4 * MiB)
         let whole = try LoopDevice(backingFile: image)
@@ -68,7 +68,7 @@ struct GateOverlapTests {
         #expect(try overlapRefusal(tail.path, whole.path).cause == .overlap)
     }
 
-    @Test func aLoopDeviceOnAPartitionOverlapsItsDiskAndNotItsNeighbour() throws {
+    @Test func `a loop device on a partition overlaps its disk and not its neighbour`() throws {
         let disk = try PartitionedDisk()
         let above = try LoopDevice(backingFile: disk.first)
         #expect(try overlapRefusal(disk.path, above.path).cause == .overlap)
@@ -76,7 +76,7 @@ struct GateOverlapTests {
         _ = try SafetyGate.admit(above.path, source: neighbour.facts, policy: GatePolicy())
     }
 
-    @Test func anImageOnTheSourcesFileSystemIsRefusedBeforeItExists() throws {
+    @Test func `an image on the source's file system is refused before it exists`() throws {
         let loop = try LoopDevice(size: 32 * MiB)
         try makeExt4(loop.path, uuid: freshUUID())
         let mounted = try Mounted(loop.path)
@@ -86,7 +86,7 @@ struct GateOverlapTests {
         #expect(try overlapRefusal(loop.path, image).cause == .overlap)
     }
 
-    @Test func anImageOnABtrfsSubvolumeIsFoundOnEveryMember() throws {
+    @Test func `an image on a btrfs subvolume is found on every member`() throws {
         let first = try LoopDevice(size: 128 * MiB)
         let second = try LoopDevice(size: 128 * MiB)
         try must("mkfs.btrfs", "-q", "-f", first.path, second.path)
@@ -98,7 +98,7 @@ struct GateOverlapTests {
         }
     }
 
-    @Test func twoImagesOnOneFileSystemDoNotOverlap() throws {
+    @Test func `two images on one file system do not overlap`() throws {
         let scratch = try ScratchDirectory()
         let source = try openSource(try scratch.sparseFile("one", size: MiB))
         let target = try SafetyGate.admit(

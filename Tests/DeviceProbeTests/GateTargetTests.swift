@@ -9,16 +9,16 @@ import SystemPackage
 import TestSupport
 import Testing
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct GateTargetTests {
-    @Test func aReadOnlyDeviceIsRefused() throws {
+    @Test func `a read-only device is refused`() throws {
         let loop = try LoopDevice(size: MiB, readOnly: true)
         let no = try refusal(loop.path, source: facts(size: MiB))
         #expect(no.cause == .readOnly)
         #expect(no.reason == "it is read-only")
     }
 
-    @Test func aDeviceThatWasMadeReadOnlyIsRefused() throws {
+    @Test func `a device that was made read-only is refused`() throws {
         let loop = try LoopDevice(size: MiB)
         // A loop device stays so when it is detached.
         try must("blockdev", "--setro", loop.path)
@@ -26,7 +26,7 @@ struct GateTargetTests {
         #expect(try refusal(loop.path, source: facts(size: MiB)).cause == .readOnly)
     }
 
-    @Test func anImageOnAReadOnlyFileSystemIsRefusedAndNoneIsCreated() throws {
+    @Test func `an image on a read-only file system is refused and not created`() throws {
         let loop = try LoopDevice(size: 16 * MiB)
         try makeExt4(loop.path, uuid: freshUUID())
         do {
@@ -40,7 +40,7 @@ struct GateTargetTests {
         }
     }
 
-    @Test func whatIsNeitherDeviceNorImageIsRefused() throws {
+    @Test func `a target that is neither a device nor an image is refused`() throws {
         let scratch = try ScratchDirectory()
         try must("mkfifo", scratch.file("fifo"))
         let kinds = [
@@ -58,7 +58,7 @@ struct GateTargetTests {
             try refusal(scratch.file("dangling"), source: facts(size: MiB)).cause == .wrongKind)
     }
 
-    @Test func noImageIsCreatedUnderDev() throws {
+    @Test func `no image is created under /dev`() throws {
         let scratch = try ScratchDirectory()
         try must("ln", "-s", "/dev", scratch.file("link"))
         let paths = [
@@ -76,7 +76,7 @@ struct GateTargetTests {
         }
     }
 
-    @Test func aMissingParentDirectoryIsNamedAndNotCreated() throws {
+    @Test func `a missing parent directory is named and not created`() throws {
         let scratch = try ScratchDirectory()
         let path = scratch.file("missing/image")
         do throws(ProbeError) {
@@ -92,7 +92,7 @@ struct GateTargetTests {
         #expect(fingerprint(scratch.file("missing")) == "missing")
     }
 
-    @Test func aNewImageIsCreatedEmptyPrivateAndLocked() throws {
+    @Test func `a new image is created empty, private and locked`() throws {
         let scratch = try ScratchDirectory()
         let path = scratch.file("new")
         let target = try SafetyGate.admit(path, source: facts(size: MiB), policy: GatePolicy())
@@ -103,7 +103,7 @@ struct GateTargetTests {
         #expect(try refusal(path, source: facts(size: MiB)).cause == .locked)
     }
 
-    @Test func aDryRunCreatesAndResizesNothing() throws {
+    @Test func `a dry run creates and resizes nothing`() throws {
         let scratch = try ScratchDirectory()
         let policy = GatePolicy(isDryRun: true)
         let new = try SafetyGate.admit(
@@ -122,7 +122,7 @@ struct GateTargetTests {
         #expect(throws: IOError.self) { try device.device.zero(ByteRange(0, to: 4096)) }
     }
 
-    @Test func sizesOfBlockDevicesMustBeEqual() throws {
+    @Test func `the sizes of two block devices must be equal`() throws {
         let loop = try LoopDevice(size: 2 * MiB)
         for size in [MiB, 3 * MiB] {
             let no = try refusal(loop.path, source: facts(size: size))
@@ -136,7 +136,7 @@ struct GateTargetTests {
         _ = try SafetyGate.admit(loop.path, source: facts(size: 2 * MiB), policy: resize)
     }
 
-    @Test func aLargerTargetIsAdmittedAsPrefixWithAWarningForGPT() throws {
+    @Test func `a larger target is admitted as a prefix, with a warning for GPT`() throws {
         let disk = try PartitionedDisk()
         let loop = try LoopDevice(size: 80 * MiB)
         let source = try openSource(disk.path).facts
@@ -151,7 +151,7 @@ struct GateTargetTests {
         #expect(try refusal(small.path, source: plain, policy: prefix).cause == .size)
     }
 
-    @Test func anImageIsResizedUnlessThePolicySaysOtherwise() throws {
+    @Test func `an image is resized unless the size policy says otherwise`() throws {
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: 2 * MiB)
         for size in [MiB, 3 * MiB] {
@@ -174,7 +174,7 @@ struct GateTargetTests {
     @Test(
         .enabled(
             if: readSmallFile("/sys/block/zram0/size") == "0", "needs a zram device of no size"))
-    func aDeviceWithoutAMediumFails() throws {
+    func `a device without a medium fails`() throws {
         // Not a free loop device: claiming it would be in the way of another test.
         let free = "/dev/zram0"
         for isSource in [true, false] {

@@ -9,9 +9,9 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct GateVolumeTests {
-    @Test func `a volume is grown to whole extents, and what lies beyond the source is zeros`()
+    @Test func `a volume is grown to whole extents, and its tail beyond the source is zeros`()
         throws
     {
         let volume = try LoopVolume(size: 4 * MiB)
@@ -28,14 +28,14 @@ struct GateVolumeTests {
         #expect(volume.done == ["find", "resize 8 MiB"])
     }
 
-    @Test func `what is yet to grow is flushed as it is`() throws {
+    @Test func `a flush before the resize leaves the volume as it is`() throws {
         let volume = try LoopVolume(size: 4 * MiB + 4096)
         let target = try volume.admit(4 * MiB + 8192, policy())
         try target.device.flush()
         #expect(try target.device.content().allSatisfy { $0 == 0xEE })
     }
 
-    @Test func `one that fits is not resized, and its tail is zeros`() throws {
+    @Test func `a volume that fits is not resized, and its tail is zeros`() throws {
         let volume = try LoopVolume(size: 8 * MiB)
         let target = try volume.admit(5 * MiB, policy())
         #expect(target.resizeTo == nil)
@@ -46,7 +46,7 @@ struct GateVolumeTests {
         _ = try LoopVolume(size: 8 * MiB).admit(8 * MiB, policy())
     }
 
-    @Test func `one that is too large is cut only when that is wanted`() throws {
+    @Test func `a volume that is too large is cut only with --shrink`() throws {
         let volume = try LoopVolume(size: 12 * MiB)
         #expect(throws: ProbeError.self) { try volume.admit(8 * MiB - 512, policy()) }
         do throws(ProbeError) { _ = try volume.admit(8 * MiB - 512, policy()) } catch {
@@ -62,13 +62,13 @@ struct GateVolumeTests {
         #expect(target.device.geometry.size == 8 * MiB)
     }
 
-    @Test func `a size beyond all numbers is no reason to crash`() throws {
+    @Test func `a size beyond all numbers does not crash the gate`() throws {
         let volume = try LoopVolume(size: 4 * MiB, obstacle: "there is no room")
         let error = #expect(throws: ProbeError.self) { try volume.admit(.max, policy()) }
         #expect(error?.description == "TARGET: refused: there is no room")
     }
 
-    @Test func `without the policy nothing is resized, whatever --shrink says`() throws {
+    @Test func `without the size policy no volume is resized, whatever --shrink says`() throws {
         let volume = try LoopVolume(size: 4 * MiB)
         #expect(throws: ProbeError.self) {
             try volume.admit(5 * MiB, policy(resizes: false, shrinks: true))
@@ -76,7 +76,7 @@ struct GateVolumeTests {
         #expect(volume.done == [])
     }
 
-    @Test func `a dry run tells the size and does nothing`() throws {
+    @Test func `a dry run reports the size of the volume and changes nothing`() throws {
         let volume = try LoopVolume(size: 4 * MiB)
         let target = try volume.admit(5 * MiB, policy(isDryRun: true, snapshot: "before"))
         #expect(target.resizeTo == 8 * MiB && target.device.geometry.size == 8 * MiB)
@@ -84,7 +84,7 @@ struct GateVolumeTests {
         #expect(volume.done == ["find"])
     }
 
-    @Test func `what speaks against resizing is a refusal`() throws {
+    @Test func `an obstacle to resizing is a refusal`() throws {
         let volume = try LoopVolume(size: 4 * MiB, obstacle: "it has snapshots")
         do throws(ProbeError) {
             _ = try volume.admit(5 * MiB, policy())
@@ -95,7 +95,7 @@ struct GateVolumeTests {
         _ = try volume.admit(4 * MiB, policy())
     }
 
-    @Test func `a snapshot is taken last, and goes with a run that wrote nothing`() throws {
+    @Test func `a snapshot is taken last, and removed after a run that wrote nothing`() throws {
         let volume = try LoopVolume(size: 4 * MiB)
         do {
             let target = try volume.admit(4 * MiB, policy(snapshot: "before"))
@@ -111,7 +111,7 @@ struct GateVolumeTests {
         }
         do {
             let target = try volume.admit(4 * MiB, policy(snapshot: "done"))
-            let finished = try #require(target.device as? VolumeTarget)
+            let finished = try #require(target.device as? VolumeDevice)
             #expect(finished.finish() == ["an older one stays"])
         }
         #expect(throws: ProbeError.self) { try volume.admit(4 * MiB, policy(snapshot: "taken")) }
@@ -121,22 +121,24 @@ struct GateVolumeTests {
             ])
     }
 
-    @Test func `a run that goes on takes no other snapshot, and rotates as if it had`() throws {
+    @Test func `a continued run takes no other snapshot, and rotates as if it had`() throws {
         let volume = try LoopVolume(size: 4 * MiB)
         var wish = policy()
         wish.snapshot = TargetSnapshot(name: "day", keeps: 2, taken: "vg0/day-1")
         do { _ = try volume.admit(4 * MiB, wish) }
         #expect(volume.done == ["find"])
-        let target = try #require(try volume.admit(4 * MiB, wish).device as? VolumeTarget)
+        let target = try #require(try volume.admit(4 * MiB, wish).device as? VolumeDevice)
         #expect(target.snapshot == "vg0/day-1" && target.finish() == ["an older one stays"])
         #expect(volume.done == ["find", "find", "rotate vg0/day-1"])
     }
 
-    @Test func `whoever may come back finds his snapshot, and a volume that he has seen`() throws {
+    @Test func `a client that may come back finds its snapshot, and a volume that it has seen`()
+        throws
+    {
         let volume = try LoopVolume(size: 8 * MiB)
         do {
             let target = try volume.admit(8 * MiB, policy(snapshot: "before"))
-            (target.device as? VolumeTarget)?.leave()
+            (target.device as? VolumeDevice)?.leave()
         }
         #expect(volume.done == ["find", "take before"])
         for (isRead, isLeft) in [(true, true), (false, true), (true, false)] {
@@ -149,7 +151,7 @@ struct GateVolumeTests {
                     let buffer = AlignedBuffer(count: 4096)
                     try target.device.read([Transfer(into: buffer.bytes, at: 0)])
                 }
-                if isLeft { (target.device as? VolumeTarget)?.leave() }
+                if isLeft { (target.device as? VolumeDevice)?.leave() }
             }
             let expected = ["create vg0/new"] + (isRead && isLeft ? [] : ["remove"])
             #expect(Array(volume.done[count...]) == expected)
@@ -165,7 +167,7 @@ struct GateVolumeTests {
         #expect(volume.done == ["find", "take before", "resize 8 MiB", "remove vg0/before"])
     }
 
-    @Test func `where the tail became zeros the snapshot stays`() throws {
+    @Test func `the snapshot stays if the tail became zeros`() throws {
         let volume = try LoopVolume(size: 8 * MiB)
         do {
             let target = try volume.admit(5 * MiB, policy(snapshot: "before"))
@@ -187,7 +189,7 @@ struct GateVolumeTests {
         }
     }
 
-    @Test func `what stands on a pool whose zeroing is not known is no target`() throws {
+    @Test func `a volume on a pool whose zeroing is unknown is no target`() throws {
         let volume = try LoopVolume(size: 4 * MiB)
         // As a volume with a classic snapshot: it stands on one that stands on the pool.
         try volume.tree.add(
@@ -212,7 +214,8 @@ struct GateVolumeTests {
     }
 
     @Test(arguments: [(2, true), (5, false)])
-    func `a classic snapshot that may overflow is told`(mebibytes: Int, isTold: Bool) throws {
+    func `a classic snapshot that may overflow gives a warning`(mebibytes: Int, isTold: Bool) throws
+    {
         let volume = try LoopVolume(size: 4 * MiB)
         func add(
             _ entry: String, _ name: String, _ suffix: String, sectors: Int = 8192,
@@ -237,14 +240,14 @@ struct GateVolumeTests {
         #expect(target.warnings == (isTold ? [warning] : []))
     }
 
-    @Test func `a snapshot is of logical volumes only`() throws {
+    @Test func `only logical volumes have snapshots`() throws {
         let loop = try LoopDevice(size: MiB)
         let no = try refusal(
             loop.path, source: facts(size: MiB), policy: policy(resizes: false, snapshot: "x"))
         #expect(no.cause == .wrongKind)
     }
 
-    @Test func `a missing volume is made, and removed when nothing comes of it`() throws {
+    @Test func `a missing volume is created, and removed when the run fails`() throws {
         let volume = try LoopVolume(size: 8 * MiB)
         let wish = policy(resizes: false, creates: true, snapshot: "before")
         do {
@@ -276,7 +279,7 @@ struct GateVolumeTests {
         #expect(volume.done.dropFirst(count) == ["plan vg0/new"])
     }
 
-    @Test func `a name that LVM keeps for itself is no volume to be made`() throws {
+    @Test func `a name that LVM reserves is refused for a new volume`() throws {
         let volume = try LoopVolume(size: 8 * MiB)
         for name in ["snapshot1", "pvmove0", "x_rimage_0", "pool_tdata"] {
             #expect(throws: ProbeError.self) {
@@ -286,7 +289,7 @@ struct GateVolumeTests {
         #expect(volume.done == [])
     }
 
-    @Test func `one that was made and is refused does not stay`() throws {
+    @Test func `a created volume is removed when the gate refuses it`() throws {
         let volume = try LoopVolume(size: 8 * MiB)
         let claim = try BlockSpecialFile(path: volume.path, name: "claim", access: .readWrite)
         #expect(throws: ProbeError.self) {
@@ -296,7 +299,7 @@ struct GateVolumeTests {
         withExtendedLifetime(claim) {}
     }
 
-    @Test func `one that is there is used, and resized as if that had been asked for`() throws {
+    @Test func `--create uses an existing volume, and resizes it as requested`() throws {
         let volume = try LoopVolume(size: 4 * MiB)
         let target = try volume.admit(5 * MiB, policy(resizes: false, creates: true))
         #expect(!target.wasCreated && target.resizeTo == 8 * MiB)

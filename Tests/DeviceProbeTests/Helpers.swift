@@ -23,7 +23,8 @@ final class Mounted {
         try must("mount", "-o", options, device, point)
     }
 
-    deinit { _ = try? run("umount", point) }
+    // Lazily: a child of another test may have a file on it open for a moment.
+    deinit { _ = try? run("umount", "--lazy", point) }
 }
 
 /// Swap space that is switched off with this object.
@@ -52,12 +53,17 @@ final class PartitionedDisk {
     var first: String { "\(path)p1" }
     var second: String { "\(path)p2" }
 
-    init(size: Int = 64 * MiB, sectorSize: Int = 512) throws {
-        loop = try LoopDevice(size: size, sectorSize: sectorSize, partitions: true)
+    convenience init(size: Int = 64 * MiB, sectorSize: Int = 512) throws {
+        try self.init(LoopDevice(size: size, sectorSize: sectorSize, partitions: true))
+    }
+
+    /// Makes partitions on an empty loop device that looks for them.
+    init(_ loop: LoopDevice) throws {
+        self.loop = loop
         try must(
             "sgdisk", "-n", "1:0:+16M", "-c", "1:first", "-n", "2:0:+16M", "-c", "2:second part",
             loop.path)
-        try must("partx", "-a", loop.path)
+        try must("partx", "--update", loop.path)
     }
 
     deinit { _ = try? run("partx", "-d", path) }
@@ -104,13 +110,15 @@ func facts(
 /// Of a target that others write to meanwhile only its first bytes can be compared.
 func refusal(
     _ target: String, source: SourceFacts, policy: GatePolicy = GatePolicy(),
-    view: SystemView = SystemView(), comparing count: Int = .max,
+    patience: GatePatience = GatePatience(.zero), view: SystemView = SystemView(),
+    comparing count: Int = .max,
     sourceLocation: SourceLocation = #_sourceLocation
 ) throws -> Refusal {
     let before = fingerprint(target, count)
     defer { #expect(fingerprint(target, count) == before, sourceLocation: sourceLocation) }
     do throws(ProbeError) {
-        _ = try SafetyGate.admit(target, source: source, policy: policy, view: view)
+        _ = try SafetyGate.admit(
+            target, source: source, policy: policy, patience: patience, view: view)
     } catch .refused(let refusal) {
         #expect(!refusal.reason.contains("\n"), sourceLocation: sourceLocation)
         return refusal

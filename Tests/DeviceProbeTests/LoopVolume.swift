@@ -10,7 +10,7 @@ import TestSupport
 import Testing
 
 /// One loop device that passes for a logical volume, and notes what is done to it.
-final class LoopVolume: TargetVolumes, TargetVolume {
+final class LoopVolume: VolumeManager, ManagedVolume {
     let loop: LoopDevice
     let tree: MadeUpTree
     private let hindrance: String?
@@ -58,7 +58,7 @@ final class LoopVolume: TargetVolumes, TargetVolume {
         try must("blockdev", "--flushbufs", loop.path)
     }
 
-    func volume(at path: String) throws(IOError) -> any TargetVolume {
+    func volume(at path: String) throws(IOError) -> any ManagedVolume {
         note("find")
         return self
     }
@@ -70,7 +70,7 @@ final class LoopVolume: TargetVolumes, TargetVolume {
 
     func create(
         _ place: VolumePlace, size: Int, as name: String
-    ) throws(ProbeError) -> any TargetVolume {
+    ) throws(ProbeError) -> any ManagedVolume {
         note("create \(place.name)")
         return self
     }

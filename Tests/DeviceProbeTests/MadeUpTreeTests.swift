@@ -58,7 +58,7 @@ final class MadeUpTree: Sendable {
         try must("cp", "-a", device.path, scratch.file("dev/\(name)"))
     }
 
-    private func write(_ path: String, _ text: String) throws {
+    func write(_ path: String, _ text: String) throws {
         let full = scratch.file(path)
         try FileManager.default.createDirectory(
             atPath: (full as NSString).deletingLastPathComponent,
@@ -67,7 +67,7 @@ final class MadeUpTree: Sendable {
     }
 }
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct MadeUpTreeTests {
     private static let lvm = [
         "dm/name": "vg0-root",
@@ -75,7 +75,7 @@ struct MadeUpTreeTests {
             + "abcdefGHIJklmnOPQRstuvWXYZ012345",
     ]
 
-    @Test func aDeviceHeldByALogicalVolumeIsRefusedWithWhereThatIsMounted() throws {
+    @Test func `a device below a mounted logical volume is refused with the mount point`() throws {
         let loop = try LoopDevice(size: MiB)
         let tree = try MadeUpTree(
             mounts: "30 1 252:0 / /a\\040place rw - ext4 /dev/mapper/vg0-root rw\n")
@@ -89,7 +89,7 @@ struct MadeUpTreeTests {
         #expect(no.advice == "Unmount it first: umount /a place")
     }
 
-    @Test func aLoopDeviceThatWasDetachedAMomentAgoIsInNobodysWay() throws {
+    @Test func `a loop device that was detached a moment ago causes no refusal`() throws {
         let tree = try MadeUpTree()
         do {
             let loop = try LoopDevice(size: MiB)
@@ -101,7 +101,37 @@ struct MadeUpTreeTests {
         #expect(admitted.sizeBefore == MiB)
     }
 
-    @Test func swapOnAVolumeOnAnArrayIsFoundThroughBoth() throws {
+    @Test func `a child between fork and exec is not named, a program that holds the device is`()
+        throws
+    {
+        let loop = try LoopDevice(size: MiB)
+        let claim = try BlockSpecialFile(path: loop.path, name: "claim", access: .readWrite)
+        defer { withExtendedLifetime(claim) {} }
+        let tree = try MadeUpTree()
+        try tree.add(real: loop)
+        let own = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+        try must("ln", "-s", own, tree.scratch.file("proc/self/exe"))
+        // A copy of this process, a child that runs another program, and a copy of it in a stranger's
+        // hands.
+        for (process, name, parent, program) in [
+            (11, "a (copy) 1 1", getpid(), own), (12, "child", getpid(), "/bin/cat"),
+            (13, "stranger", 1, own),
+        ] {
+            try tree.write("proc/\(process)/stat", "\(process) (\(name)) S \(parent) 1 1 0\n")
+            try tree.write("proc/\(process)/comm", "\(name)\n")
+            try must("mkdir", tree.scratch.file("proc/\(process)/fd"))
+            try must("ln", "-s", loop.path, tree.scratch.file("proc/\(process)/fd/3"))
+            try must("ln", "-s", program, tree.scratch.file("proc/\(process)/exe"))
+        }
+        let no = try refusal(loop.path, source: facts(size: MiB), view: tree.view)
+        let who = no.reason.split(separator: " ").dropFirst(4).joined(separator: " ")
+        #expect(no.reason.hasPrefix("it is claimed by process "), "\(no.reason)")
+        #expect(
+            ["12 (child), process 13 (stranger)", "13 (stranger), process 12 (child)"]
+                .contains(String(who.dropFirst("process ".count))), "\(no.reason)")
+    }
+
+    @Test func `swap on a volume on an array is found through both`() throws {
         let loop = try LoopDevice(size: MiB)
         let tree = try MadeUpTree(swaps: "/dev/dm-0\tpartition\t1\t0\t-2\n")
         try tree.add(real: loop, holders: ["md0"])
@@ -114,7 +144,28 @@ struct MadeUpTreeTests {
                 + "(in use as swap))")
     }
 
-    @Test func anArrayAndItsMembersOverlapBothWays() throws {
+    @Test(arguments: [
+        ("proc/self/mountinfo", "30 1 0:99 / /data rw - btrfs NODE rw", "mounted on /data"),
+        (
+            "proc/self/mountinfo", "30 1 253:9 / /data rw - xfs /dev/none rw,logdev=NODE",
+            "mounted on /data"
+        ), ("proc/swaps", "Filename\nNODE\tpartition\t1\t0\t-2", "in use as swap"),
+    ])
+    func `a device in use is found by a path that is no UTF-8`(
+        file: String, content: String, use: String
+    ) throws {
+        let loop = try LoopDevice(size: MiB)
+        let tree = try MadeUpTree()
+        try tree.add(real: loop)
+        let node = "/dev/d$(printf '\\351')"
+        try must("sh", "-c", "cp -a \(loop.path) \"\(tree.scratch.path)\(node)\"")
+        let text = content.replacingOccurrences(of: "NODE", with: node)
+        try must("sh", "-c", "printf '%s\\n' \"\(text)\" > \(tree.scratch.file(file))")
+        let no = try refusal(loop.path, source: facts(size: MiB), view: tree.view)
+        #expect(no.cause == .inUse && no.reason.contains(use), "\(no.reason)")
+    }
+
+    @Test func `an array and its members overlap both ways`() throws {
         let loop = try LoopDevice(size: MiB)
         let name = String(loop.path.dropFirst("/dev/".count))
         let tree = try MadeUpTree()
@@ -136,7 +187,7 @@ struct MadeUpTreeTests {
         #expect(back.cause == .overlap)
     }
 
-    @Test func twoVolumesOfOneGroupDoNotOverlap() throws {
+    @Test func `two volumes of one group do not overlap`() throws {
         let loop = try LoopDevice(size: MiB)
         let tree = try MadeUpTree()
         try tree.add(real: loop, slaves: ["sdz"])
@@ -148,7 +199,7 @@ struct MadeUpTreeTests {
             view: tree.view)
     }
 
-    @Test func aVolumeIsFoundByItsUUIDWithAndWithoutDashes() throws {
+    @Test func `a volume is found by its UUID with and without dashes`() throws {
         let tree = try MadeUpTree()
         try tree.add("dm-0", number: "252:0", attributes: Self.lvm)
         let dashed = "abcdef-GHIJ-klmn-OPQR-stuv-WXYZ-012345"
@@ -169,7 +220,7 @@ struct MadeUpTreeTests {
         }
     }
 
-    @Test func aGateThatCannotSeeWhoUsesADeviceStaysShut() throws {
+    @Test func `a gate that cannot see who uses a device refuses it`() throws {
         let loop = try LoopDevice(size: MiB)
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: MiB)
@@ -185,7 +236,7 @@ struct MadeUpTreeTests {
         #expect(fingerprint(scratch.file("new")) == "missing")
     }
 
-    @Test func aDeviceIsRotationalWhenADiskBeneathIs() throws {
+    @Test func `a device is rotational when a disk beneath it is`() throws {
         let loop = try LoopDevice(size: MiB)
         for (rotational, expected) in [("1", true), ("0", false)] {
             let tree = try MadeUpTree()
@@ -201,7 +252,21 @@ struct MadeUpTreeTests {
         }
     }
 
-    @Test func namesWithASlashAreRestored() throws {
+    @Test(arguments: ["0", "513", "-512", "\(Int.max)", "18446744073709551615", "x"])
+    func `absurd sizes from a driver do not crash the program`(number: String) throws {
+        let tree = try MadeUpTree()
+        try tree.add(
+            "sdy", number: "65:16", sectors: .max, attributes: ["queue/logical_block_size": number])
+        try tree.add(
+            "sdy1", number: "65:17", on: "sdy", sectors: Int(number) ?? 8,
+            attributes: [
+                "uevent": "DEVNAME=sdy1\nDEVTYPE=partition\n", "partition": number, "start": number,
+            ])
+        let entries = try inventory(view: tree.view)
+        #expect(!entries.isEmpty && entries.allSatisfy { $0.logicalSector == 512 && $0.size >= 0 })
+    }
+
+    @Test func `device names with a slash are restored`() throws {
         let tree = try MadeUpTree()
         try tree.add("cciss!c0d0", number: "104:0")
         try tree.add("loop10", number: "7:10")

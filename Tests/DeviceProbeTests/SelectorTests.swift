@@ -8,18 +8,34 @@ import TestSupport
 import Testing
 
 struct SelectorSyntaxTests {
-    @Test func onlyAKnownTagMakesATag() {
+    @Test func `only a known tag before the equals sign makes a selector a tag`() {
         #expect(Selector("UUID=ab=c") == .tag(.uuid, "ab=c"))
         #expect(Selector("PARTLABEL=a b") == .tag(.partLabel, "a b"))
         #expect(Selector("./UUID=x") == .path("./UUID=x"))
         #expect(Selector("uuid=x") == .path("uuid=x"))
         #expect(Selector("/dev/sda") == .path("/dev/sda"))
+        #expect(Selector("LABEL=\u{301}x") == .tag(.label, "\u{301}x"))
+    }
+
+    @Test func `a tag in another Unicode form is another tag`() {
+        let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}")
+        for text in ["/srv/", "LABEL=", "PARTLABEL="] {
+            #expect(Selector(text + composed) == Selector(text + composed))
+            #expect(Selector(text + composed) != Selector(text + decomposed))
+        }
+        var device = DeviceDescription(unreadableImage: "/srv/a.img", reason: "made up")
+        device.entry.partLabel = composed
+        device.hardwareName = "SERIAL=\(composed)"
+        for tag in ["PARTLABEL", "SERIAL"] {
+            #expect(device.hasTag("\(tag)=\(composed)"))
+            #expect(!device.hasTag("\(tag)=\(decomposed)"))
+        }
     }
 }
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct SelectorTests {
-    @Test func aFileSystemIsFoundByUUIDInAnyCaseAndByExactLabel() throws {
+    @Test func `a file system is found by its UUID in any case and by its exact label`() throws {
         let loop = try LoopDevice(size: 16 * MiB)
         let uuid = freshUUID()
         let label = "L" + uuid.prefix(12)
@@ -29,18 +45,31 @@ struct SelectorTests {
         #expect(throws: ProbeError.self) { try resolve(Selector("LABEL=\(label.lowercased())")) }
     }
 
-    @Test func aPartitionIsFoundByTheTableOfItsDisk() throws {
+    @Test func `a label in another Unicode form finds only its own device`() throws {
+        let (one, two) = (try LoopDevice(size: 16 * MiB), try LoopDevice(size: 16 * MiB))
+        // ext4 has 16 bytes for a label.
+        let end = freshUUID().prefix(8)
+        let labels = ["caf\u{e9}\(end)", "cafe\u{301}\(end)"]
+        try makeExt4(one.path, uuid: freshUUID(), label: labels[0])
+        #expect(throws: ProbeError.self) { try resolve(Selector("LABEL=\(labels[1])")) }
+        try makeExt4(two.path, uuid: freshUUID(), label: labels[1])
+        #expect(try resolve(Selector("LABEL=\(labels[0])")) == one.path)
+        #expect(try resolve(Selector("LABEL=\(labels[1])")) == two.path)
+    }
+
+    @Test func `a partition is found by the table of its disk`() throws {
         let disk = try PartitionedDisk()
         let name = "part \(freshUUID().prefix(20))"
         let uuid = freshUUID()
         try must("sgdisk", "-c", "2:\(name)", "-u", "2:\(uuid)", disk.path)
-        // sgdisk has the kernel read the table again, which finds none.
-        try must("partx", "-a", disk.path)
+        // sgdisk has the kernel read the table again, which finds none. The kernel keeps the old
+        // partitions where another process has one of them open.
+        try must("partx", "--update", disk.path)
         #expect(try resolve(Selector("PARTUUID=\(uuid)")) == disk.second)
         #expect(try resolve(Selector("PARTLABEL=\(name)")) == disk.second)
     }
 
-    @Test func severalMatchesAreRefusedWithTheirList() throws {
+    @Test func `a tag that matches several devices is refused with their list`() throws {
         let one = try LoopDevice(size: 16 * MiB)
         let uuid = freshUUID()
         try makeExt4(one.path, uuid: uuid)
@@ -60,7 +89,7 @@ struct SelectorTests {
         }
     }
 
-    @Test func noMatchSaysSo() throws {
+    @Test func `the error names a tag that matches no device`() throws {
         let text = "UUID=\(freshUUID())"
         do throws(ProbeError) {
             _ = try resolve(Selector(text))
@@ -71,7 +100,7 @@ struct SelectorTests {
         }
     }
 
-    @Test func aSelectorNamesSourceAndTarget() throws {
+    @Test func `a selector names a source and a target`() throws {
         let loop = try LoopDevice(size: 16 * MiB)
         let uuid = freshUUID()
         try makeExt4(loop.path, uuid: uuid)
@@ -88,9 +117,9 @@ struct SelectorTests {
     }
 }
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct InventoryTests {
-    @Test func everyDeviceWithASizeIsListedInNaturalOrder() throws {
+    @Test func `every device with a size is listed in natural order`() throws {
         let disk = try PartitionedDisk()
         try makeExt4(disk.second, uuid: freshUUID(), label: "inside")
         let mounted = try Mounted(disk.second)
@@ -117,7 +146,7 @@ struct InventoryTests {
         #expect(second.unreadable == nil)
     }
 
-    @Test func aDeviceThatCannotBeReadIsAnEntryThatSaysSo() throws {
+    @Test func `the entry of a device that cannot be read says so`() throws {
         let loop = try LoopDevice(size: 4 * MiB)
         try must("truncate", "-s", "0", loop.backingFile)
         let entry = try #require(try inventory().first { $0.path == loop.path })
@@ -125,7 +154,7 @@ struct InventoryTests {
         #expect(entry.unreadable == "Input/output error")
     }
 
-    @Test func theLogicalSectorIsTheDevices() throws {
+    @Test func `the logical sector size is the device's`() throws {
         let loop = try LoopDevice(size: 4 * MiB, sectorSize: 4096)
         let entry = try #require(try inventory().first { $0.path == loop.path })
         #expect(entry.logicalSector == 4096)
@@ -135,7 +164,7 @@ struct InventoryTests {
 
 struct InventoryWithoutRootTests {
     @Test(.enabled(if: !isRoot, "root reads every device"))
-    func devicesAreListedAndSayWhyTheyCannotBeRead() throws {
+    func `devices that cannot be read are listed with the reason`() throws {
         let entries = try inventory()
         #expect(entries.allSatisfy { $0.size > 0 })
         for entry in entries where entry.content == nil {

@@ -23,7 +23,7 @@ import Testing
             ("", nil), ("253:1 253:2 x 0 0", nil), ("253:1 253:2 0 0 0", nil),
             ("253:1 253:2 128", nil),
         ] as [(String, ThinChunks?)])
-    func `the table of a pool`(table: String, chunks: ThinChunks?) {
+    func `a pool's table gives its chunk size and its zeroing`(table: String, chunks: ThinChunks?) {
         #expect(MapperTable.Target(type: "thin-pool", parameters: table).chunks == chunks)
         #expect(MapperTable.Target(type: "linear", parameters: table).chunks == nil)
     }
@@ -52,19 +52,21 @@ import Testing
         return try ThinVolume(clb_makedev(253, 7), name: "thin", view: view)?.chunks
     }
 
-    @Test func `a volume on a pool alone; without the table nothing is taken to be zeroed`() throws
+    @Test
+    func `a volume on a pool is thin, and without the pool's table its chunks are not zeroed`()
+        throws
     {
         #expect(
             try volume(on: [Self.pool], granularity: "65536")
                 == ThinChunks(size: 65536, areZeroed: false))
     }
 
-    @Test func `a pool of which nothing is known is an error`() throws {
+    @Test func `a pool without a known chunk size is an error`() throws {
         #expect(throws: IOError.self) { try volume(on: [Self.pool]) }
         #expect(throws: IOError.self) { try volume(on: [Self.pool], granularity: "0") }
     }
 
-    @Test func `other devices are none, nor is one with an origin outside of its pool`() throws {
+    @Test func `a device that is not thin, or has an external origin, has no chunks`() throws {
         let linear = "LVM-" + String(repeating: "a", count: 64)
         for uuids in [[], [linear], ["CRYPT-x-tpool"], [Self.pool, linear], [linear, Self.pool]] {
             #expect(try volume(on: uuids, granularity: "65536") == nil, "\(uuids)")
@@ -80,7 +82,7 @@ import Testing
             ("/dev/vg-0/a.b+c_d", "vg-0", "a.b+c_d", nil, "/dev/vg-0/a.b+c_d"),
             ("/dev/vg0/root@p", "vg0", "root", "p", "/dev/vg0/root"),
         ] as [(String, String, String, String?, String)])
-    func `a place has a group, a name, maybe a pool`(
+    func `a volume place has a group, a name, maybe a pool`(
         text: String, group: String, volume: String, pool: String?, selector: String
     ) throws {
         let place = try #require(VolumePlace(text))
@@ -94,7 +96,7 @@ import Testing
             "/srv/vg0/root", "./root", "vg0/..", "vg0/-x", "vg0/a b", "vg0/a@", "vg0/a@b/c",
             "vg0/a@b@c", "@pool", "UUID=1/2", "vg0/\u{e9}",
         ])
-    func `what cannot be the name of a volume is no place`(text: String) {
+    func `text that cannot be a volume's name is no volume place`(text: String) {
         #expect(VolumePlace(text) == nil)
     }
 }

@@ -11,7 +11,7 @@ struct OwnSnapshotNameTests {
         "root.blkferry.20261123T031500.1234", "a.b-c.blkferry.20261123T031500.1",
         "s.blkferry.1.blkferry.20261123T031500.77",
     ])
-    func `a name with the time and a process is ours`(name: String) {
+    func `a snapshot name with the time and a process is blkferry's`(name: String) {
         #expect(isNameOfOwnSnapshot(name))
     }
 
@@ -23,7 +23,7 @@ struct OwnSnapshotNameTests {
         "rootblkferry.20261123T031500.1234", "root.blkferry.notes",
         "root.blkferry.٢٠٢٦١١٢٣T031500.1",
     ])
-    func `any other is the user's`(name: String) {
+    func `any other snapshot name is the user's`(name: String) {
         #expect(!isNameOfOwnSnapshot(name))
     }
 }
@@ -72,7 +72,7 @@ private func scriptedLVM(
     }
 
     @Test(arguments: ["b", "idle", "b@pool", "-n"])
-    func `no file is created that may be meant as a volume`(name: String) throws {
+    func `no file is created under a path that may name a volume`(name: String) throws {
         let text = "no-such-group/\(name)"
         guard case .refused(let no)? = try answer(text) else {
             Issue.record("not refused")
@@ -84,8 +84,29 @@ private func scriptedLVM(
         #expect(no.advice?.contains("lvchange") == (name == "idle"))
     }
 
+    @Test func `a path that may name a volume is refused if LVM does not answer in time`() throws {
+        let tree = try MadeUpTree()
+        try tree.add("sdz", number: "65:0")
+        var view = tree.view
+        view.lvm = tree.scratch.file("lvm")
+        try must(
+            "sh", "-c", "cat >\"$0\" && chmod +x \"$0\"", view.lvm,
+            input: "#!/bin/sh\nexec sleep 1000\n")
+        do throws(ProbeError) {
+            _ = try SafetyGate.admit(
+                "no-such-group/b", source: facts(size: MiB), policy: GatePolicy(), view: view)
+            Issue.record("admitted")
+        } catch {
+            #expect(
+                error.description
+                    == "no-such-group/b: refused: LVM does not answer whether it is a logical volume"
+            )
+            #expect(error.advice == "For the file write ./no-such-group/b.")
+        }
+    }
+
     @Test(arguments: ["no-group/b", "./no-such-group/b", "no-such-group/a/b", "/no-such-group/b"])
-    func `other paths are files, and so are all where LVM cannot be asked`(name: String) throws {
+    func `other paths are files, and so are all paths if LVM cannot be asked`(name: String) throws {
         #expect(try answer(name)?.description.contains("parent directory") == true)
         #expect(
             try answer("no-such-group/b", asking: false)?.description.contains("parent directory")
@@ -93,7 +114,7 @@ private func scriptedLVM(
     }
 
     @Test(arguments: ["no-such-group/-n", "no-such-group/b@-pool", "no-group/a b"])
-    func `what no volume can be called is not made a file`(name: String) throws {
+    func `an impossible volume name does not become a file`(name: String) throws {
         #expect(
             try answer(name, creates: true)?.description
                 == "\(name): create: no logical volume can have that name")
@@ -101,13 +122,15 @@ private func scriptedLVM(
 }
 
 /// A source that is read through a snapshot, and its origin.
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct OriginOfSourceTests {
     private static func uuid(_ digit: String) -> String {
         [6, 4, 4, 4, 4, 4, 6].map { String(repeating: digit, count: $0) }.joined(separator: "-")
     }
 
-    @Test func `an image in the file system of the origin is refused, there or not`() throws {
+    @Test func `an image in the file system of the origin is refused, whether it exists or not`()
+        throws
+    {
         let loop = try LoopDevice(size: 32 * MiB)
         try makeExt4(loop.path, uuid: freshUUID())
         let mounted = try Mounted(loop.path)
@@ -144,7 +167,8 @@ struct OriginOfSourceTests {
             #expect(refusal(image) == "\(image): refused: it lies on the source, vg0/o")
             #expect(
                 gateSays(image, minor: 2)
-                    == "\(image): refused: it lies on vg0/o, of which the source, SOURCE, is a snapshot"
+                    == "\(image): refused: it lies on vg0/o, and the source, SOURCE, is a snapshot "
+                    + "of vg0/o"
             )
             #expect(gateSays(image, minor: 3) == nil)
         }
@@ -156,7 +180,7 @@ struct OriginOfSourceTests {
 }
 
 /// Several devices with one file system, as an origin and its snapshots are.
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct SharedTagTests {
     private static let group = String(repeating: "V", count: 32)
 
@@ -177,7 +201,7 @@ struct SharedTagTests {
         try must("cp", "-a", device.path, tree.scratch.file("dev/mapper/\(name)"))
     }
 
-    @Test func `neither a base that a refresh has left nor an image of a mirror is meant`() throws {
+    @Test func `a tag means neither a base of a refresh nor an image of a mirror`() throws {
         let one = try LoopDevice(size: 16 * MiB)
         let uuid = freshUUID()
         try makeExt4(one.path, uuid: uuid)
@@ -204,7 +228,7 @@ struct SharedTagTests {
         }
     }
 
-    @Test func `several volumes are told apart by whose snapshots they are`() throws {
+    @Test func `the refusal of an ambiguous tag says whose snapshots the volumes are`() throws {
         let one = try LoopDevice(size: 16 * MiB)
         let uuid = freshUUID()
         try makeExt4(one.path, uuid: uuid)
@@ -243,9 +267,7 @@ struct SharedTagTests {
                 == "2 devices have it: vg0/o (16777216 bytes); vg0/o-snap (16777216 bytes)")
     }
 
-    @Test func `where nothing else has it, the refusal says that only a snapshot of ours has`()
-        throws
-    {
+    @Test func `the refusal of a tag that only a base of blkferry has says so`() throws {
         let base = try LoopDevice(size: 16 * MiB)
         let uuid = freshUUID()
         try makeExt4(base.path, uuid: uuid)

@@ -7,7 +7,8 @@ internal import Synchronization
 internal import TestSupport
 internal import Testing
 
-@Suite("A hasher digests regions and blocks", .timeLimit(.minutes(30)))
+/// A hasher digests regions and blocks.
+@Suite(.timeLimit(.minutes(60)))
 struct BlockHasherTests {
     static let methods = DigestMethod.available()
     private let seed = UInt64.random(in: .min ... .max)
@@ -18,8 +19,8 @@ struct BlockHasherTests {
         print("seed \(seed)")
     }
 
-    @Test("a hasher that is used again gives what a fresh one gives", arguments: methods)
-    func reuse(method: DigestMethod) throws {
+    @Test(arguments: methods)
+    func `a reused hasher gives what a fresh hasher gives`(method: DigestMethod) throws {
         var random = random
         let key = try DigestKey(random.bytes(DigestKey.byteCount))
         var hasher = try BlockHasher(method, key: key)
@@ -29,8 +30,7 @@ struct BlockHasherTests {
         }
     }
 
-    @Test("only the digest's own bytes are written")
-    func staysInside() throws {
+    @Test func `a hasher writes only the digest's own bytes`() throws {
         for method in Self.methods {
             var hasher = try BlockHasher(method, key: DigestKey())
             var memory = [UInt8](repeating: 0xA5, count: method.byteCount + 16)
@@ -43,8 +43,9 @@ struct BlockHasherTests {
         }
     }
 
-    @Test("regions' digests are those of the slices, a partial last one included")
-    func regions() throws {
+    @Test func `the digests of regions are those of the slices, a partial last one included`()
+        throws
+    {
         var random = random
         for _ in 0..<100 {
             let method = Self.methods.randomElement(using: &random) ?? .poly1305
@@ -67,8 +68,9 @@ struct BlockHasherTests {
         }
     }
 
-    @Test("blocks' digests are those of the slices, and zero blocks are marked instead")
-    func blocks() throws {
+    @Test func `the digests of blocks are those of the slices, and zero blocks are marked instead`()
+        throws
+    {
         var random = random
         for _ in 0..<100 {
             let method = Self.methods.randomElement(using: &random) ?? .poly1305
@@ -87,8 +89,7 @@ struct BlockHasherTests {
         }
     }
 
-    @Test("one bit in a block is no zero block, wherever it is")
-    func singleBit() throws {
+    @Test func `a block with one set bit anywhere is no zero block`() throws {
         var random = random
         var buffer = [UInt8](repeating: 0, count: 4096 + 512)
         for place in [0, 7, 8, 4095, 4096, buffer.count - 1]
@@ -101,8 +102,7 @@ struct BlockHasherTests {
         }
     }
 
-    @Test("lists of digests differ exactly where the blocks do")
-    func differences() throws {
+    @Test func `lists of digests differ exactly where the blocks do`() throws {
         var random = random
         let key = try DigestKey()
         for _ in 0..<50 {
@@ -122,8 +122,8 @@ struct BlockHasherTests {
         }
     }
 
-    @Test("many threads, each with its hasher, compute the same digests with one key")
-    func threads() throws {
+    @Test func `many threads, each with its hasher, compute the same digests with one key`() throws
+    {
         var random = random
         let key = try DigestKey()
         let messages = (0..<64).map { _ in random.bytes(small(&random)) }
@@ -143,8 +143,7 @@ struct BlockHasherTests {
         #expect(right.load(ordering: .relaxed) == 16 * methods.count * 4, seeded)
     }
 
-    @Test("digests into too little memory are the caller's bug")
-    func tooSmall() async {
+    @Test func `digests into too little memory are the caller's bug`() async {
         await #expect(processExitsWith: .failure) {
             var hasher = try BlockHasher(.poly1305, key: DigestKey())
             withUnsafeTemporaryAllocation(byteCount: 15, alignment: 1) { memory in

@@ -5,10 +5,9 @@ internal import Digests
 internal import TestSupport
 internal import Testing
 
-@Suite("A run's digests are keyed")
+/// A run's digests are keyed.
 struct DigestKeyTests {
-    @Test("a key is made of the bytes that another gave out")
-    func roundTrip() throws {
+    @Test func `a key is made from the bytes of another key`() throws {
         let key = try DigestKey()
         let bytes = key.withUnsafeBytes { Array($0) }
         #expect(bytes.count == DigestKey.byteCount)
@@ -17,16 +16,15 @@ struct DigestKeyTests {
         #expect(try oneShot(.poly1305, key, [1, 2, 3]) == oneShot(.poly1305, copy, [1, 2, 3]))
     }
 
-    @Test("a key of another size is refused", arguments: [0, 16, 31, 33, 64])
-    func wrongSize(count: Int) throws {
+    @Test(arguments: [0, 16, 31, 33, 64])
+    func `a key of another size is refused`(count: Int) throws {
         let error = try #require(throws: DigestError.self) {
             try DigestKey([UInt8](repeating: 1, count: count))
         }
         #expect(error.description == "digest key: take: it has \(count) bytes, not 32")
     }
 
-    @Test("keys are drawn anew each time, and give the same block different digests")
-    func keysDiffer() throws {
+    @Test func `random keys differ each time, and give the same block different digests`() throws {
         let block = [UInt8](repeating: 7, count: 4096)
         var keys: Set<[UInt8]> = []
         var digests: Set<[UInt8]> = []
@@ -39,16 +37,14 @@ struct DigestKeyTests {
         #expect(digests.count == 100)
     }
 
-    @Test("a keyed method without a key is refused")
-    func missing() throws {
+    @Test func `a keyed method without a key is refused`() throws {
         let error = try #require(throws: DigestError.self) {
             _ = try BlockHasher(.poly1305, key: nil)
         }
         #expect(error.description == "poly1305: digest: it needs a key")
     }
 
-    @Test("message digests are the same under any key, and without one")
-    func unkeyed() throws {
+    @Test func `message digests are the same under any key, and without one`() throws {
         let method = try DigestMethod(named: "sha256")
         #expect(try oneShot(method, DigestKey(), [1]) == oneShot(method, nil, [1]))
     }

@@ -6,10 +6,9 @@ internal import Digests
 internal import TestSupport
 internal import Testing
 
-@Suite("GMAC is that of the standard, whichever implementation computes it")
+/// GMAC is that of the standard, whichever implementation computes it.
 struct GMACTests {
-    @Test("a message of no bytes has the published tag")
-    func published() throws {
+    @Test func `GMAC of an empty message is the published tag`() throws {
         // D. McGrew, J. Viega, "The Galois/Counter Mode of Operation", appendix B, test case 13:
         // AES-256, key and IV of zeros, no data.
         let key = try DigestKey([UInt8](repeating: 0, count: DigestKey.byteCount))
@@ -20,8 +19,7 @@ struct GMACTests {
             ])
     }
 
-    @Test("it is libcrypto's for every length, start and cut")
-    func equalsLibcrypto() throws {
+    @Test func `GMAC equals libcrypto's for every length, start and cut`() throws {
         let seed = UInt64.random(in: .min ... .max)
         var random = SeededGenerator(seed: seed)
         let bytes = random.bytes(70_000)
@@ -49,8 +47,7 @@ struct GMACTests {
         }
     }
 
-    @Test("hashers of one key agree from several threads at once")
-    func shared() async throws {
+    @Test func `hashers of one key agree from several threads at once`() async throws {
         let key = try DigestKey()
         let message = [UInt8](repeating: 7, count: 5000)
         let digests = try await withThrowingTaskGroup(of: [UInt8].self) { group in
@@ -60,8 +57,9 @@ struct GMACTests {
         #expect(digests.count == 1)
     }
 
-    @Test("it is preferred to Poly1305 only where the processor has instructions for it")
-    func preference() throws {
+    @Test func `GMAC is preferred to Poly1305 only where the processor has instructions for it`()
+        throws
+    {
         let info = try String(contentsOfFile: "/proc/cpuinfo")
         let flags = Set(info.split(whereSeparator: \.isWhitespace))
         let needed: Set<Substring> = ["avx512f", "avx512bw", "avx512vl", "vpclmulqdq"]

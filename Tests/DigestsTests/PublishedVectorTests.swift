@@ -4,32 +4,28 @@
 internal import Digests
 internal import Testing
 
-@Suite("Digests are those that their standards publish")
+/// Digests are those that their standards publish.
 struct PublishedVectorTests {
-    @Test("Poly1305 gives the tags of RFC 8439", arguments: DigestVector.rfc8439)
-    func poly1305(vector: DigestVector) throws {
+    @Test(arguments: DigestVector.rfc8439)
+    func `Poly1305 gives the tags of RFC 8439`(vector: DigestVector) throws {
         #expect(try digest(vector) == vector.digest)
     }
 
     @Test(
-        "message digests give the examples of their standards",
         arguments: [
             DigestVector.rfc1321, DigestVector.rfc7693, DigestVector.sm3Standard,
             DigestVector.fipsExamples,
         ].joined().map { $0 })
-    func examples(vector: DigestVector) throws {
+    func `message digests give the examples of their standards`(vector: DigestVector) throws {
         #expect(try digest(vector) == vector.digest)
     }
 
-    @Test(
-        "SHA digests give NIST's short message vectors",
-        arguments: DigestVector.fips180ShortMessages + DigestVector.fips202ShortMessages)
-    func shortMessages(vector: DigestVector) throws {
+    @Test(arguments: DigestVector.fips180ShortMessages + DigestVector.fips202ShortMessages)
+    func `SHA digests give NIST's short message vectors`(vector: DigestVector) throws {
         #expect(try digest(vector) == vector.digest)
     }
 
-    @Test("one hasher gives all tags of RFC 8439 that share a key")
-    func sameKey() throws {
+    @Test func `one hasher gives all tags of RFC 8439 that share a key`() throws {
         for vector in DigestVector.rfc8439 {
             var hasher = try BlockHasher(.poly1305, key: DigestKey(vector.key ?? []))
             for other in DigestVector.rfc8439 where other.key == vector.key {

@@ -5,7 +5,7 @@ internal import BlockDevices
 internal import Digests
 internal import WireProtocol
 
-private let deviceSizes = [1 << 20, 1_000_001, 1 << 40, Int.max]
+private let deviceSizes = [1 << 20, 1_000_001, 1 << 60, Int.max]
 
 /// Bits 0 and 1 choose the block, 2 and 3 the region, 4 and 5 the digest.
 private func layout(_ choice: UInt8) -> WireLayout {
@@ -71,6 +71,11 @@ func fuzzCompareAnswer(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
         let region = layout.region(difference.index, of: range)
         require(!region.isEmpty && region.end <= range.end, "a region of the window")
         let marks = (0..<layout.blocks(in: region)).map { difference.isZero(block: $0) }
+        for block in marks.indices where marks[block] {
+            let digest = difference.digests[
+                block * layout.digestSize..<(block + 1) * layout.digestSize]
+            require(digest.allSatisfy { $0 == 0 }, "a digest of zeros for a zero block")
+        }
         again += written(CompareAnswer.entrySize(region, layout)) { memory in
             marks.withUnsafeBufferPointer { marks in
                 CompareAnswer.writeEntry(

@@ -18,12 +18,13 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case tokensFile = "tokens-file"
     case location
     case pdiffcopyQuery = "pdiffcopy-query"
+    case thinMetadata = "thin-metadata"
 
     /// Runs the parser.
     ///
     /// - Parameter bytes: the first one chooses what the parser is told besides, such as the size
-    ///   of the device; `exports-file`, `tokens-file`, `location` and `pdiffcopy-query` take all
-    ///   of them as text.
+    ///   of the device; `exports-file`, `tokens-file`, `location`, `pdiffcopy-query` and
+    ///   `thin-metadata` take all of them as text.
     package func run(_ bytes: UnsafeRawBufferPointer) {
         let text = String(decoding: bytes, as: UTF8.self)
         switch self {
@@ -31,6 +32,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .tokensFile: return fuzzTokensFile(text)
         case .location: return fuzzLocation(text)
         case .pdiffcopyQuery: return fuzzPdiffcopyQuery(text)
+        case .thinMetadata: return fuzzThinMetadata(bytes)
         default: break
         }
         guard let choice = bytes.first else { return }
@@ -44,7 +46,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .sealed: fuzzSealed(rest, choice)
         case .json: fuzzJSON(rest, choice)
         case .range: fuzzRange(String(decoding: rest, as: UTF8.self), choice)
-        case .exportsFile, .tokensFile, .location, .pdiffcopyQuery: break
+        case .exportsFile, .tokensFile, .location, .pdiffcopyQuery, .thinMetadata: break
         }
     }
 }

@@ -11,13 +11,25 @@ func fuzzJSON(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
     switch choice % 10 {
     case 0: decode(ServerRecord.self, bytes)
     case 1: decode(ExportList.self, bytes)
-    case 2: decode(ExportRecord.self, bytes)
+    case 2: _ = try? decode(ExportRecord.self, bytes)?.check()
     case 3:
         let request = decode(SessionRequest.self, bytes)
         if let source = request?.source { _ = try? source.facts(boot: source.host?.boot) }
     case 4:
-        let record = decode(SessionRecord.self, bytes)
-        if let record { _ = try? record.content.content() }
+        guard let record = decode(SessionRecord.self, bytes) else { return }
+        _ = try? record.content.content()
+        for mode in [SessionRequest.Mode.read, .write, .dryRun] {
+            var request = SessionRequest(mode: mode, block: 4096, digest: "sha256", key: nil)
+            request.source = SourceRecord(
+                SourceFacts(
+                    name: "x", size: 1 << 60, content: .empty, logicalSector: nil, identity: nil),
+                boot: nil)
+            guard (try? record.check(against: request)) != nil else { continue }
+            require(record.size <= 1 << 60 && record.resizeTo ?? 0 <= 1 << 60, "no larger size")
+            let layout = try? WireLayout(
+                block: record.block, region: record.region, digestSize: 16)
+            require(layout != nil, "blocks and regions that can be")
+        }
     case 5: decode(CommitRequest.self, bytes)
     case 6:
         guard let problem = decode(Problem.self, bytes) else { return }
@@ -31,7 +43,10 @@ func fuzzJSON(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
         else { return }
         let again = try? ContentRecord(content).content()
         require(again == content, "the same content again")
-    case 8: decode(SourceRecord.self, bytes)
+    case 8:
+        guard let facts = try? decode(SourceRecord.self, bytes)?.facts(boot: nil) else { return }
+        let places = facts.content.found.flatMap(\.places)
+        require(places.allSatisfy { (0...1 << 60).contains($0) }, "signatures within a device")
     default: decode(HostRecord.self, bytes)
     }
 }
@@ -57,6 +72,13 @@ func fuzzRange(_ header: String, _ choice: UInt8) {
         let same = RangeRequest("bytes=\(range.offset)-\(range.end - 1)", size: size)
         require(same == .part(range), "the same range again")
     }
+    // The same text as a list of entity tags.
+    let tag = "\"x\""
+    let conditions = Preconditions(ifMatch: header, ifNoneMatch: header, ifRange: header)
+    if conditions.allowsRange(tag: tag) {
+        require(conditions.verdict(tag: tag) == .notModified, "a strong tag is a weak one as well")
+    }
+    require(!conditions.allowsRange(tag: nil), "without a tag there is none to agree with")
 }
 
 func fuzzExportsFile(_ text: String) {
@@ -73,24 +95,47 @@ func fuzzExportsFile(_ text: String) {
 
 func fuzzTokensFile(_ text: String) {
     guard let entries = try? tokens(inFile: text, named: "f") else { return }
-    let lines = entries.map { entry in
-        let selectors = (entry.selectors ?? []).map(\.name).joined(separator: " ")
-        return "\(entry.name) \(entry.token ?? "-") \(entry.access.rawValue) \(selectors)"
-    }
     require(Set(entries.map(\.name)).count == entries.count, "a name stands once")
     require(entries.allSatisfy { $0.selectors?.isEmpty != true }, "no selectors are all")
+    require(entries.allSatisfy { $0.origins?.isEmpty != true }, "no origins are all")
+    // All of a line but its dates and addresses, of which there are several forms.
+    let lines = entries.map { entry in
+        let digest = entry.digest.map { "sha256:" + hexadecimal($0) }
+        let user = entry.user.map { "user:\($0)" }
+        let holder = entry.token ?? digest ?? user ?? "-"
+        var words = [entry.name, holder, entry.access.rawValue]
+        if let size = entry.maximumSize { words.append("max-size=\(size)") }
+        if entry.isAppendOnly { words.append("append-only") }
+        // A group named like an option is told apart by what follows it.
+        words += (entry.selectors ?? []).map { selector in
+            selector.group.map { "\($0)/*" } ?? selector.name
+        }
+        return words.joined(separator: " ")
+    }
+    let expected = entries.map { entry in
+        var entry = entry
+        entry.expires = nil
+        entry.origins = nil
+        return entry
+    }
     let again = try? tokens(inFile: lines.joined(separator: "\n"), named: "f")
-    require(again == entries, "the same entries again")
+    require(again == expected, "the same entries again")
 }
 
 /// As a location, as a path with percent triplets, and as the target of a request line.
 func fuzzLocation(_ text: String) {
     if let location = try? Location(text), case .remote(let remote) = location {
+        guard case .remote(let whole) = try? Location(remote.server) else {
+            fatalError("broken promise: a server is a location")
+        }
+        require(whole.server == remote.server, "the same server again")
         guard let selector = remote.selector else { return }
         require(!selector.isEmpty, "a selector that names something")
         let isPath = selector.utf8.first == UInt8(ascii: "/")
         let bare = isPath ? String(selector.unicodeScalars.dropFirst()) : selector
-        let again = try? Location("\(remote.server)/\(percentEncoded(bare))")
+        // The short form of a unix socket has no path behind it.
+        let root = remote.socket.map { "http+unix://" + percentEncoded($0) } ?? remote.server
+        let again = try? Location("\(root)/\(percentEncoded(bare))")
         guard case .remote(let same) = again else { fatalError("broken promise: it is a URL") }
         require(same.selector == selector, "the same selector again")
         require(same.server == remote.server, "the same server again")

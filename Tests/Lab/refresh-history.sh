@@ -50,7 +50,7 @@ differ /dev/vg0/root /dev/vg1/backup
 
 step 'and the next refresh is right'
 refresh
-says 'comparing everything'
+says 'full comparison'
 same /dev/vg0/root /dev/vg1/backup
 refresh
 says 'have changed since'

@@ -24,7 +24,7 @@ merged() {
 whole() {
     fill /dev/vg0/root 20 1
     expect 0 blkferry refresh -v vg0/root "$1"
-    says 'comparing everything'
+    says 'full comparison'
     same /dev/vg0/root "$2"
     expect 0 blkferry refresh -v vg0/root "$1"
     says unchanged
@@ -51,6 +51,20 @@ same /dev/vg0/root /dev/vg1/backup
 merged before
 differ /dev/vg0/root /dev/vg1/backup
 whole $url /dev/vg1/backup
+
+step 'a snapshot that was taken, written and merged after the refresh: table and counts are as before'
+lvremove -qq -f vg1/stays
+expect 0 blkferry refresh vg0/root $url
+for target in $url vg1/backup; do
+    expect 0 blkferry refresh vg0/root $target
+    lvcreate -qq -y -s -L 8M -n test vg1/backup
+    dd if=/dev/urandom of=/dev/vg1/test bs=4k seek=5000 count=1 oflag=direct conv=notrunc 2>/dev/null
+    merged test
+    differ /dev/vg0/root /dev/vg1/backup
+    expect 0 blkferry refresh vg0/root $target
+    says 'another program may have written to it'
+    same /dev/vg0/root /dev/vg1/backup
+done
 kill $server
 wait $server || fail "the server ended with $?"
 
@@ -62,7 +76,7 @@ lvchange -qq -an vg0/root
 lvconvert -qq -y --merge vg0/earlier
 lvchange -qq -ay vg0/root
 expect 0 blkferry refresh -v vg0/root vg1/backup
-says 'comparing everything'
+says 'full comparison'
 same /dev/vg0/root /dev/vg1/backup
 [ "$(lvs --noheadings -o lv_name,lv_tags vg0 | grep -c blkferry)" = 2 ] || fail "not one for each target: $(lvs -o+lv_tags vg0)"
 
@@ -97,5 +111,5 @@ expect 0 blkferry refresh vg0/root ${disk}c
 fill /dev/vg0/root 4 1
 dd if=/dev/urandom of=${disk}c bs=4k seek=5000 count=1 oflag=direct 2>/dev/null
 expect 0 blkferry refresh --quiet vg0/root ${disk}c
-says 'nothing tells later whether somebody has written to it'
+says 'no persistent change counter: the kernel counts nothing on it'
 same /dev/vg0/root ${disk}c

@@ -3,12 +3,14 @@
 # shellcheck shell=dash
 # shows: refresh of a thin volume reads what has changed, and everything where the base is in doubt
 # seconds: 130
-# disks: 500M 250M
+# disks: 500M 250M 300M
 volume_group vg0 ${disk}a
 volume_group vg1 ${disk}b
 lvcreate -qq -y --type thin-pool -L 420M -n pool vg0
 lvcreate -qq -y -V 192M --thinpool pool -n thin vg0
 lvcreate -qq -y -L 192M -n replica vg1
+images ${disk}c
+replica=/images/replica.img
 fill /dev/vg0/thin 0 192
 
 # snapshots COUNT: so many snapshots of ours there are.
@@ -63,7 +65,7 @@ equal /dev/vg1/replica
 step 'somebody writes one block of the target: everything is compared'
 dd if=/dev/urandom of=/dev/vg1/replica bs=4k seek=4000 count=1 oflag=direct conv=notrunc 2>/dev/null
 expect 0 blkferry refresh vg0/thin /dev/vg1/replica
-says 'comparing everything'
+says 'full comparison'
 equal /dev/vg1/replica
 expect 0 blkferry refresh vg0/thin /dev/vg1/replica
 says unchanged
@@ -72,15 +74,15 @@ step 'the base is lost'
 lvremove -qq -f "vg0/$(lvs --noheadings -o lv_name vg0 | grep blkferry | tr -d ' ')"
 fill /dev/vg0/thin 9 1
 expect 0 blkferry refresh -v vg0/thin /dev/vg1/replica
-says 'comparing everything'
+says 'full comparison'
 equal /dev/vg1/replica
 snapshots 1
 
-step 'somebody else holds the metadata snapshot of the pool'
+step 'another program holds the metadata snapshot of the pool'
 dmsetup message vg0-pool-tpool 0 reserve_metadata_snap
 fill /dev/vg0/thin 10 1
 expect 0 blkferry refresh vg0/thin /dev/vg1/replica
-says 'somebody else holds its metadata snapshot'
+says 'another program holds its metadata snapshot'
 equal /dev/vg1/replica
 dmsetup message vg0-pool-tpool 0 release_metadata_snap
 expect 0 blkferry refresh vg0/thin /dev/vg1/replica
@@ -94,14 +96,14 @@ first=$!
 while [ "$(ls /dev/mapper | grep -c blkferry)" = "$before" ]; do :; done
 kill -STOP $first
 expect 2 blkferry refresh vg0/thin /dev/vg1/replica
-says 'another one to /dev/vg1/replica is running'
+says 'another run to /dev/vg1/replica is in progress'
 kill -CONT $first
 wait $first || fail "the first one ended with $?"
 equal /dev/vg1/replica
 snapshots 1
 
 step 'to an image as well, and to a server'
-expect 0 blkferry refresh vg0/thin /tmp/replica.img
+expect 0 blkferry refresh vg0/thin $replica
 snapshots 2
 blkferry serve --export /dev/vg1/replica:rw 2>/dev/null &
 server=$!
@@ -110,9 +112,9 @@ url=http://127.0.0.1:8080/dev/vg1/replica
 expect 0 blkferry refresh vg0/thin $url
 snapshots 3
 fill /dev/vg0/thin 25 1
-expect 0 blkferry refresh -v vg0/thin /tmp/replica.img
+expect 0 blkferry refresh -v vg0/thin $replica
 says 'have changed since'
-equal /tmp/replica.img
+equal $replica
 expect 0 blkferry refresh -v vg0/thin $url
 says 'have changed since'
 equal /dev/vg1/replica
@@ -134,7 +136,7 @@ equal /dev/vg1/replica
 step 'with snapshots of the user'
 lvcreate -qq -y -s -kn -n monday vg0/thin
 expect 0 blkferry --since monday vg0/monday /dev/vg1/replica
-says 'comparing everything'
+says 'full comparison'
 fill /dev/vg0/thin 20 1
 lvcreate -qq -y -s -kn -n tuesday vg0/thin
 expect 0 blkferry -v --since vg0/monday vg0/tuesday /dev/vg1/replica

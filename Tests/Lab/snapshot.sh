@@ -48,7 +48,7 @@ for volume in linear thin; do
     # As the server sees it, which knows the snapshot only.
     serve --export /tmp/mounted/:rw
     expect 2 blkferry sync --snapshot vg0/$volume http://127.0.0.1:8080/tmp/mounted/image
-    says "it lies on vg0/$volume, of which the source"
+    says "it lies on vg0/$volume, and the source"
     kill $server
     wait $server || fail "the server ended with $?"
     [ ! -e /tmp/mounted/image ] || fail 'there is an image'

@@ -42,8 +42,9 @@ same /dev/vg1/by-name /tmp/copy
 stop
 lvremove -qq -f vg1/by-name
 
-step 'writable: resized, kept, but nothing is made'
+step 'writable: resized, kept, but nothing is made, by a server without capabilities'
 serve --export vg1:rw
+grep -q '^CapPrm:.0000000000000000$' "/proc/$server/status" || fail 'it has capabilities'
 expect 2 blkferry --overwrite /dev/vg0/source $here/linear
 expect 0 blkferry --overwrite --size-policy resize /dev/vg0/source $here/linear
 same /dev/vg0/source /dev/vg1/linear
@@ -61,7 +62,7 @@ fill /dev/vg0/source 3 2
 status=0
 output=$(blkferry --snapshot-target before /dev/vg0/source $here/thin 2>&1) || status=$?
 [ $status != 0 ] || fail 'a snapshot was taken'
-says 'no snapshot of it be taken'
+says 'does not allow taking a snapshot'
 status=0
 blkferry --create /dev/vg0/source $here/new || status=$?
 [ $status != 0 ] || fail 'it was made'
@@ -103,7 +104,7 @@ oldest=$(snapshots day- | head -n 1)
 lvchange -qq -ay -K "vg1/$oldest"
 exec 4<"/dev/vg1/$oldest"
 expect 0 blkferry --snapshot-target day --keep 2 /dev/vg0/source $here/thin
-says "$oldest: it is not to be kept, but stays"
+says "$oldest: it could not be removed, and stays"
 exec 4<&-
 sleep 1.1
 expect 0 blkferry --snapshot-target day --keep 2 /dev/vg0/source $here/thin
@@ -127,7 +128,7 @@ lvextend -qq -L 40M vg0/source
 lvchange -qq -ay vg0/source
 expect 0 blkferry refresh -v --snapshot-size 100% --size-policy resize vg0/source $here/thin
 says 'have changed since'
-case $output in *'somebody may'*) fail 'it is told of somebody who has written' ;; esac
+case $output in *'another program may'*) fail 'the output reports a write by another program' ;; esac
 [ "$(size /dev/vg1/thin)" = "$(size /dev/vg0/source)" ] || fail 'it has another size'
 same /dev/vg0/source /dev/vg1/thin
 for snapshot in $(lvs --noheadings -o lv_name vg0 | grep -o 'source.blkferry.*'); do lvremove -qq -f "vg0/$snapshot"; done

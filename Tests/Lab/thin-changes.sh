@@ -70,7 +70,7 @@ step 'held by somebody else, and it stays so'
 dmsetup message $pool 0 reserve_metadata_snap
 root=$(dmsetup status $pool | cut -d ' ' -f 7)
 expect 2 map first second
-says 'somebody else holds its metadata snapshot'
+says 'another program holds its metadata snapshot'
 held "$root"
 
 step 'left by one that was killed, which its lock names'

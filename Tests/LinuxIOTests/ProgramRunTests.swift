@@ -7,14 +7,14 @@ import SystemPackage
 import TestSupport
 import Testing
 
-@Suite(.blocking, .timeLimit(.minutes(30))) struct ProgramRunTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct ProgramRunTests {
     private func shell(
-        _ script: String, _ reading: ProgramRun.Reading, unless isOver: () -> Bool = { false }
+        _ script: String, _ reading: ProgramRun.Reading, unless isCancelled: () -> Bool = { false }
     ) throws(Errno) -> ProgramRun {
-        try ProgramRun("/bin/sh", ["-c", script], reading: reading, unless: isOver)
+        try ProgramRun("/bin/sh", ["-c", script], reading: reading, unless: isCancelled)
     }
 
-    @Test func `all of the output is kept, and apart from it what went wrong`() throws {
+    @Test func `a program's whole output is kept, apart from its errors`() throws {
         let run = try shell(
             "seq 100000; echo bad >&2; echo worse >&2; exit 3", .wholeOutput(limit: 1 << 20))
         #expect(run.text == (1...100_000).map { "\($0)\n" }.joined())
@@ -27,15 +27,15 @@ import Testing
         let whole = try shell(script, .wholeOutput(limit: 200_000))
         #expect(whole.failure == nil && whole.bytes.count == 200_000)
         let cut = try shell(script, .wholeOutput(limit: 199_999))
-        #expect(cut.failure == "it told more than 199999 bytes")
+        #expect(cut.failure == "it printed more than 199999 bytes")
     }
 
-    @Test func `a program that does not stop telling is ended`() throws {
+    @Test func `a program whose output does not end is killed`() throws {
         let run = try shell("exec yes", .wholeOutput(limit: 1000))
-        #expect(run.failure == "it told more than 1000 bytes")
+        #expect(run.failure == "it printed more than 1000 bytes")
     }
 
-    @Test func `of the rest the last 64 KiB are kept`() throws {
+    @Test func `the last 64 KiB of a program's errors are kept`() throws {
         let run = try shell("seq 100000; seq 5 >&2", .outputAndErrors)
         #expect(run.failure == nil && run.bytes.count == 64 << 10)
         #expect(run.lines.suffix(6) == ["100000", "1", "2", "3", "4", "5"])
@@ -44,7 +44,7 @@ import Testing
         #expect(many.failure == nil && many.errorLines.last == "100000")
     }
 
-    @Test func `it is ended with all that it has started`() throws {
+    @Test func `a cancelled program is killed with all that it has started`() throws {
         var looks = 0
         let run = try shell("sleep 1000 & sleep 1000", .wholeOutput(limit: 10)) {
             looks += 1
@@ -53,18 +53,48 @@ import Testing
         #expect(run.failure == "signal 9 ended it")
     }
 
-    @Test func `what it leaves behind is ended, and its output is whole all the same`() throws {
+    @Test func `the children of an ended program are killed, and its output is whole`() throws {
         let run = try shell("echo told; sleep 1000 & exit 0", .wholeOutput(limit: 10))
         #expect(run.failure == nil && run.text == "told\n")
     }
 
-    @Test func `a program that is not there cannot be started`() {
+    @Test(
+        .enabled(if: SilentDisk.isPossible, "needs root, FUSE and qemu-storage-daemon"), .silentDisk
+    )
+    func `a program that waits for a silent device is left behind`() throws {
+        let disk = try SilentDisk()
+        var looks = 0
+        let run = try ProgramRun(
+            "/bin/dd", ["if=\(disk.path)", "iflag=direct", "bs=4096", "count=1", "of=/dev/null"],
+            reading: .wholeOutput(limit: 10), mayBeLeftBehind: true
+        ) {
+            looks += 1
+            return looks > 10
+        }
+        #expect(run.failure == "it was killed and does not end")
+        #expect(!run.hasExited && ProgramRun.hasLeftBehind("/bin/dd"))
+    }
+
+    @Test func `a program that may be left behind and ends is not left behind`() throws {
+        var looks = 0
+        let run = try ProgramRun(
+            "/bin/sleep", ["1000"], reading: .wholeOutput(limit: 10), mayBeLeftBehind: true
+        ) {
+            looks += 1
+            return looks > 2
+        }
+        #expect(run.failure == "signal 9 ended it" && !ProgramRun.hasLeftBehind("/bin/sleep"))
+    }
+
+    @Test func `a missing program cannot be started`() {
         #expect(throws: Errno.noSuchFileOrDirectory) {
             try ProgramRun("/none/such", [], reading: .errors) { false }
         }
     }
 
-    @Test func `nothing is inherited but the streams, also of what libraries have open`() throws {
+    @Test func `a program inherits only its standard streams, also if libraries have files open`()
+        throws
+    {
         // dup(2) leaves it open in programs that are started.
         let file = try OwnedDescriptor.open("/dev/null", flags: O_RDONLY)
         let open = OwnedDescriptor(owning: dup(file.rawValue))

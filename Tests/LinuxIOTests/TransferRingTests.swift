@@ -23,7 +23,7 @@ import Testing
         #expect(done.allSatisfy { $0 == TransferRing.isAvailable })
     }
 
-    @Test func `a kernel that has io_uring and does not forbid it gives us one`() throws {
+    @Test func `a kernel that has io_uring and permits it gives a transfer ring`() throws {
         let release = try [UInt8](contentsOf: "/proc/sys/kernel/osrelease")
         let numbers = String(decoding: release, as: UTF8.self).split(separator: ".").prefix(2)
             .compactMap { Int($0) }
@@ -38,7 +38,7 @@ import Testing
         #expect(TransferRing.isAvailable)
     }
 
-    @Test func `many pieces, more than go at once, are written and read in any order`() throws {
+    @Test func `more transfers than go at once are written and read in any order`() throws {
         let file = try OwnedDescriptor.open(path, flags: O_RDWR)
         let content = AlignedBuffer(count: size)
         let back = AlignedBuffer(count: size)
@@ -46,16 +46,17 @@ import Testing
         content.bytes.copyBytes(from: random.bytes(size))
         let order = (0..<400).shuffled(using: &random)
         let writes = order.map { Transfer(into: piece($0, content), at: $0 * 4096) }
-        let written = TransferRing.perform(writes, .write, on: file)
+        guard let written = TransferRing.perform(writes, .write, on: file) else { return }
         expectAll(written, 400)
         guard written.first == true else { return }
         #expect(try [UInt8](contentsOf: path) == Array(content.bytes))
         let reads = order.reversed().map { Transfer(into: piece($0, back), at: $0 * 4096) }
-        expectAll(TransferRing.perform(reads, .read, on: file), 400)
+        let read = TransferRing.perform(reads, .read, on: file)
+        expectAll(read ?? [], 400)
         #expect(back.bytes.elementsEqual(content.bytes))
     }
 
-    @Test func `what is short or fails is not called done, and the others are`() throws {
+    @Test func `a short or failed transfer is not called done, and the others are`() throws {
         let file = try OwnedDescriptor.open(path, flags: O_RDWR)
         let buffer = AlignedBuffer(count: 8 * 4096)
         // The second ends behind the file's end, the third begins there, the fourth is nowhere.
@@ -64,15 +65,15 @@ import Testing
         let done = TransferRing.perform(reads, .read, on: file)
         #expect(
             done
-                == (TransferRing.isAvailable
-                    ? [true, false, false, false, true] : reads.map { _ in false }))
+                == (TransferRing.isAvailable ? [true, false, false, false, true] : nil))
 
         let reader = try OwnedDescriptor.open(path, flags: O_RDONLY)
         let writes = [0, 4096].map { Transfer(into: piece(0, buffer), at: $0) }
-        #expect(TransferRing.perform(writes, .write, on: reader) == [false, false])
+        let refused = TransferRing.perform(writes, .write, on: reader)
+        #expect(refused == (TransferRing.isAvailable ? [false, false] : nil))
     }
 
-    @Test func `threads at once do not get into each other's way`() throws {
+    @Test func `threads with transfers at once do not disturb each other`() throws {
         let path = path
         let size = size
         let file = try OwnedDescriptor.open(path, flags: O_RDWR)

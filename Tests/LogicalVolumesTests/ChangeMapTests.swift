@@ -25,7 +25,7 @@ import Testing
         #expect(map.ranges == [ByteRange(0, to: 20), ByteRange(90, to: 95)])
     }
 
-    @Test func `what was added to the device is changed, what was cut off is gone`() {
+    @Test func `bytes that the device grew by are changed, and a shrunk device loses its end`() {
         #expect(
             ChangeMap([], chunk: 8, size: 100, oldSize: 50).ranges == [ByteRange(48, to: 100)])
         #expect(ChangeMap([], size: 50, oldSize: 100).ranges == [])
@@ -35,7 +35,7 @@ import Testing
         #expect(ChangeMap([], size: 10, oldSize: 0).ranges == [ByteRange(0, to: 10)])
     }
 
-    @Test func `the largest numbers overflow nowhere`() {
+    @Test func `ranges with the largest numbers do not overflow`() {
         let map = ChangeMap(
             [ByteRange(Int.max - 1, to: Int.max), ByteRange(0, to: 1)], chunk: 1 << 40,
             size: .max, oldSize: .max)
@@ -44,7 +44,7 @@ import Testing
     }
 
     @Test(arguments: UInt64(0)..<200)
-    func `a map says what a table of bytes says`(seed: UInt64) {
+    func `a change map equals a table of changed bytes`(seed: UInt64) {
         var random = SeededGenerator(seed: seed)
         let chunk = Int.random(in: 1...9, using: &random)
         let size = Int.random(in: 0...200, using: &random)
@@ -76,7 +76,7 @@ import Testing
         #expect(map.next(from: size) == nil)
     }
 
-    @Test func `a range overlaps where it starts before what has changed`() {
+    @Test func `a range that starts before a change overlaps the map`() {
         let map = ChangeMap([ByteRange(50, to: 60)], size: 100, oldSize: 100)
         #expect(map.overlaps(ByteRange(0, to: 51)))
         #expect(!map.overlaps(ByteRange(0, to: 50)))

@@ -6,7 +6,7 @@ import LogicalVolumes
 import TestSupport
 import Testing
 
-@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(30)))
+@Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct CowDeviceTests {
     private let tools: ScriptedTools
     private let loop: LoopDevice
@@ -36,7 +36,9 @@ struct CowDeviceTests {
     }
 
     @Test(arguments: ["P", "PO"])
-    func `the map is what the store says, and what the origin has grown by`(type: String) throws {
+    func `the map of a classic snapshot has its store's chunks, and what the origin has grown by`(
+        type: String
+    ) throws {
         tools.put("table", "0 2048 snapshot 254:9 \(number) \(type) 8")
         #expect(
             try map().ranges == [
@@ -51,13 +53,13 @@ struct CowDeviceTests {
         "snapshot 32/2048", "snapshot x/y 16", "snapshot 32/2048 16 more", "snapshot",
         "snapshot-merge 32/2048 16",
     ])
-    func `a snapshot that the kernel has given up has no map`(status: String) {
+    func `a snapshot that the kernel has invalidated has no map`(status: String) {
         tools.put("status", "0 2048 \(status)")
         let error = #expect(throws: ChangeMapError.self) { try map() }
         #expect(error?.reason.hasPrefix("the snapshot's status is") == true)
     }
 
-    @Test func `one that overflows while its store is read has no map`() {
+    @Test func `a snapshot that overflows while its store is read has no map`() {
         tools.put("status-next", "0 2048 snapshot Overflow")
         let error = #expect(throws: ChangeMapError.self) { try map() }
         #expect(error?.reason == "the snapshot's status is overflow")
@@ -68,15 +70,18 @@ struct CowDeviceTests {
         ("0 2048 snapshot-merge 254:9 NUMBER P 8", "no classic snapshot"),
         ("0 2048 linear 254:9 0", "no classic snapshot"),
         ("0 2048 snapshot 254:9 254:4095 P 8", "on 254:4095, not on"),
-        ("0 1024 linear 254:9 0\n1024 1024 linear 254:9 0", "dmsetup table tells nothing"),
+        (
+            "0 1024 linear 254:9 0\n1024 1024 linear 254:9 0",
+            "the output of dmsetup table cannot be parsed"
+        ),
     ])
-    func `what is no persistent snapshot has no map`(table: String, reason: String) {
+    func `a volume that is no persistent snapshot has no map`(table: String, reason: String) {
         tools.put("table", table.replacing("NUMBER", with: number))
         let error = #expect(throws: ChangeMapError.self) { try map() }
         #expect(error?.reason.contains(reason) == true, "\(error?.reason ?? "")")
     }
 
-    @Test func `without its device it has no map`() {
+    @Test func `a snapshot without its COW device has no map`() {
         tools.remove("vg--0-snap-cow")
         let error = #expect(throws: ChangeMapError.self) { try map() }
         #expect(error?.reason.contains("No such file") == true)

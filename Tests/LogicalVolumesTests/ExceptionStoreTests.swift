@@ -64,7 +64,7 @@ private struct MadeUpStore {
 }
 
 /// A store with chunks of 2 MiB, larger than memory: the copy of every third chunk.
-private final class ComputedStore: BlockDevice {
+private final class ComputedStore: SteadyDevice {
     static let chunk = 2 << 20
     private static let perArea = chunk / 16
     let name = "computed"
@@ -105,11 +105,11 @@ private final class ComputedStore: BlockDevice {
 }
 
 @Suite struct ExceptionStoreTests {
-    @Test func `an empty store is an empty map`() throws {
+    @Test func `an empty exception store is an empty map`() throws {
         #expect(try MadeUpStore().map().ranges == [])
     }
 
-    @Test func `the chunks of the origin are the map, adjacent ones joined`() throws {
+    @Test func `the chunks of the origin are the map, adjacent chunks joined`() throws {
         let map = try MadeUpStore(copying: [7, 3, 8, 999, 0, 4]).map()
         #expect(
             map.ranges == [
@@ -119,13 +119,13 @@ private final class ComputedStore: BlockDevice {
     }
 
     @Test(arguments: [31, 32, 33, 63, 64, 65, 200])
-    func `an area that is full goes on in the next one`(count: Int) throws {
+    func `a full area of the store continues in the next area`(count: Int) throws {
         let map = try MadeUpStore(copying: (0..<UInt64(count)).map { $0 * 2 }).map()
         #expect(map.ranges.map(\.offset) == (0..<count).map { $0 * 1024 })
         #expect(map.byteCount == count * 512)
     }
 
-    @Test func `areas that are larger than what is read at once`() throws {
+    @Test func `areas larger than one read are read in pieces`() throws {
         let store = ComputedStore(entryCount: 140_000)
         let size = 3 * 140_000 * ComputedStore.chunk
         let map = try ExceptionStore(store).map(size: size, oldSize: size) { false }
@@ -133,9 +133,7 @@ private final class ComputedStore: BlockDevice {
         #expect(store.longestRead.load(ordering: .relaxed) == 1 << 20)
     }
 
-    @Test
-    func `the last chunk ends with the snapshot, and what the origin has grown by is changed`()
-        throws
+    @Test func `the last chunk ends with the snapshot, and growth of the origin is changed`() throws
     {
         let store = MadeUpStore(copying: [3], chunkSize: 8)
         let size = 3 * 4096 + 512
@@ -151,7 +149,7 @@ private final class ComputedStore: BlockDevice {
     }
 
     @Test(arguments: UInt64(0)..<40)
-    func `any set of chunks in any order comes back`(seed: UInt64) throws {
+    func `any set of chunks in any order is read from the store`(seed: UInt64) throws {
         var random = SeededGenerator(seed: seed)
         let size: UInt32 = 1 << UInt32.random(in: 0...4, using: &random)
         let chunks = (0..<UInt64(1000)).shuffled(using: &random)
@@ -192,7 +190,7 @@ private final class ComputedStore: BlockDevice {
     ]
 
     @Test(arguments: damages.indices)
-    func `a store that is not in order is no map`(index: Int) {
+    func `a damaged store is no map`(index: Int) {
         let (reason, damage) = Self.damages[index]
         var store = MadeUpStore(copying: [5, 6, 7])
         damage(&store)
@@ -201,7 +199,7 @@ private final class ComputedStore: BlockDevice {
         #expect(error?.object == "vg0-snap-cow")
     }
 
-    @Test func `chunks of 0 sectors, or of more than a kernel takes, are no map`() {
+    @Test func `chunks of 0 sectors, or of more than a kernel accepts, are no map`() {
         for sectors in [0, 1 << 31] as [UInt32] {
             var bytes = MadeUpStore().device.bytes
             withUnsafeBytes(of: sectors.littleEndian) { bytes.replaceSubrange(12..<16, with: $0) }
@@ -210,7 +208,7 @@ private final class ComputedStore: BlockDevice {
         #expect(throws: ChangeMapError.self) { try ExceptionStore(MemoryDevice([])) }
     }
 
-    @Test func `a store that cannot be read is no map, and says why`() throws {
+    @Test func `the error of a store that cannot be read gives the reason`() throws {
         var faults = FaultyDevice.Faults()
         faults.unreadable = [ByteRange(offset: 512, length: 512)]
         let device = FaultyDevice(MadeUpStore(copying: [1]).device, faults)
@@ -220,7 +218,7 @@ private final class ComputedStore: BlockDevice {
         #expect(error?.reason.contains("Input/output error") == true)
     }
 
-    @Test func `it ends as soon as nobody wants it`() throws {
+    @Test func `a cancelled run stops reading the store`() throws {
         let store = try ExceptionStore(MadeUpStore(copying: [1]).device)
         let error = #expect(throws: ChangeMapError.self) {
             try store.map(size: 4096, oldSize: 4096) { true }

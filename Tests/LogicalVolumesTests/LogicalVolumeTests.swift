@@ -30,7 +30,19 @@ import Testing
             uniquingKeysWith: { first, _ in first })
     }
 
-    @Test func `every volume is there once, however many segments it has`() throws {
+    @Test func `the store size for a volume of almost 8 EiB can be computed`() throws {
+        let size = Int.max / 4096 * 4096
+        var volume = try volume("vg0/two")
+        volume.size = size
+        for wanted in [VolumeSnapshot.Size.percent(100), .bytes(.max), .bytes(size)] {
+            let bytes = wanted.bytes(of: volume)
+            #expect(bytes > size / 2 && bytes % volume.extentSize == 0, "\(wanted)")
+        }
+        #expect(SnapshotStore.fullSize(of: size) == size)
+        #expect(SnapshotStore.fullSize(of: 4096) == 3 * 4096)
+    }
+
+    @Test func `the report lists every volume once, however many segments it has`() throws {
         let volumes = try lvm.lvm().volumes()
         #expect(
             volumes.map(\.fullName) == [
@@ -50,14 +62,14 @@ import Testing
         ("vg0/pool", "thin-pool"), ("vg1/raid", "raid1"), ("vg1/mirror", "mirror"),
         ("vg1/cached", "cache"), ("vg1/classic", "linear"),
     ])
-    func `its type is that of its first segment`(name: String, type: String) throws {
+    func `a volume's type is that of its first segment`(name: String, type: String) throws {
         let volume = try volume(name)
         #expect(volume.segmentType == type)
         #expect(volume.isThin == (type == "thin"))
         #expect(volume.isThinPool == (type == "thin-pool"))
     }
 
-    @Test func `sizes are bytes`() throws {
+    @Test func `sizes of volumes are bytes`() throws {
         let volume = try volume("vg0/root-a.b+c")
         #expect(volume.size == 16 << 20)
         #expect(volume.extentSize == 4 << 20)
@@ -65,7 +77,7 @@ import Testing
         #expect(volume.storeSize == nil && volume.percent == nil)
     }
 
-    @Test func `a thin snapshot tells its origin, its pool and its place in that`() throws {
+    @Test func `a thin snapshot has its origin, its pool and its id in that`() throws {
         let (monday, thin) = (try volume("vg0/monday"), try volume("vg0/thin"))
         #expect(monday.origin == "thin" && monday.originUUID == thin.uuid)
         #expect(monday.pool == "pool" && thin.pool == "pool" && thin.origin == nil)
@@ -86,7 +98,7 @@ import Testing
         #expect(!volume.isClassicSnapshot && volume.percent == 0)
     }
 
-    @Test func `a classic snapshot is as large as its origin, and its store is another matter`()
+    @Test func `a classic snapshot is as large as its origin, and its store has a size of its own`()
         throws
     {
         let base = try volume("vg1/base")
@@ -101,7 +113,7 @@ import Testing
         #expect(try volume("vg1/classic").percent == 75.39)
     }
 
-    @Test func `one that has overflowed is invalid, no other is`() throws {
+    @Test func `a snapshot that has overflowed is invalid, and no other snapshot is`() throws {
         let invalid = try lvm.lvm().volumes().filter(\.isInvalid)
         #expect(invalid.map(\.fullName) == ["vg1/small"])
         // Suspended, it is a capital S.
@@ -109,14 +121,15 @@ import Testing
         #expect(suspended["vg1/small"]?.isInvalid == true)
     }
 
-    @Test func `one that is merged into its origin is a snapshot still, and a part`() throws {
+    @Test func `a snapshot that is merged into its origin is still a snapshot, and a part`() throws
+    {
         lvm.put("report", LVMReport.merging)
         let snapshot = try volume("vg1/classic")
         #expect(snapshot.isClassicSnapshot && snapshot.isPart && !snapshot.isInvalid)
         #expect(snapshot.size == 16 << 20 && snapshot.storeSize == 8 << 20)
     }
 
-    @Test func `what only LVM uses is a part, and named without its brackets`() throws {
+    @Test func `a volume that only LVM uses is a part, and named without its brackets`() throws {
         let parts = try lvm.lvm().volumes().filter(\.isPart)
         #expect(
             parts.map(\.name) == [
@@ -128,7 +141,7 @@ import Testing
         #expect(!cached.isClassicSnapshot)
     }
 
-    @Test func `what is open is in use`() throws {
+    @Test func `an open volume is in use`() throws {
         #expect(try volume("vg1/small").isInUse)
         for name in ["vg0/inactive", "vg0/thin", "vg1/frozen", "vg1/classic"] {
             #expect(try !volume(name).isInUse)
@@ -138,7 +151,7 @@ import Testing
     @Test(arguments: [
         "vg0/root-a.b+c", "/dev/vg0/root-a.b+c", "/dev/mapper/vg0-root--a.b+c",
     ])
-    func `its names lead to it`(name: String) throws {
+    func `any of a volume's names leads to it`(name: String) throws {
         #expect(try volume(name).name == "root-a.b+c")
     }
 
@@ -153,7 +166,7 @@ import Testing
         }
     }
 
-    @Test func `volumes of a clone of the group are told apart by the group`() throws {
+    @Test func `volumes of a cloned group are distinguished by the group`() throws {
         let rows = ["vg0", "vg9"].map { group in
             ScriptedLVM.json("root", tags: [], origin: nil)
                 .replacing("\"vg0\"", with: "\"\(group)\"")
@@ -174,7 +187,9 @@ import Testing
     }
 
     @Test(arguments: [("25.00", 25.0), ("25,00", 25), ("25\u{66B}00", 25), ("100,00", 100)])
-    func `percentages may be written as in any country`(text: String, percent: Double) throws {
+    func `percentages are read with any country's decimal separator`(text: String, percent: Double)
+        throws
+    {
         let volumes = try volumes(
             replacing: "\"snap_percent\":\"25.00\"", with: "\"snap_percent\":\"\(text)\"")
         #expect(volumes["vg0/thin"]?.percent == percent)
@@ -186,7 +201,7 @@ import Testing
         ("\"origin_size\":\"16777216\"", "\"origin_size\":\"\""), ("\"report\"", "\"reports\""),
         ("\"vg_name\"", "vg_name"),
     ])
-    func `a report that lacks what is needed is not understood`(old: String, new: String) throws {
+    func `a report without a needed field is refused`(old: String, new: String) throws {
         #expect {
             try volumes(replacing: old, with: new)
         } throws: {
@@ -199,7 +214,7 @@ import Testing
         #expect(try lvm.lvm().volumes() == [])
     }
 
-    @Test func `what lvs is asked for does not depend on its settings`() throws {
+    @Test func `the options for lvs do not depend on its settings`() throws {
         _ = try lvm.lvm().volumes("vg0")
         let asked = try String(contentsOfFile: lvm.scratch.file("asked"), encoding: .utf8)
         #expect(

@@ -15,7 +15,7 @@ import Testing
             root: String(repeating: "e", count: 64), number: number)
     }
 
-    @Test func `what is written into a tag is read from it`() throws {
+    @Test func `a record that is written into a tag is read from it`() throws {
         let record = try record()
         #expect(ReplicaRecord(tag: record.tag) == record)
         // Source: lvm(8), "Valid characters are A-Z a-z 0-9 _ + . - / = ! : & #", up to 1024.
@@ -26,12 +26,25 @@ import Testing
                 })
     }
 
-    @Test func `a tag of another kind, cut off or changed is none`() throws {
+    @Test func `a record keeps the snapshot's mapped size, and an old record has none`() throws {
+        #expect(try record().mapped == nil)
+        var volume = try #require(Self.volume)
+        volume.mappedWhenMade = 11 << 16
+        let record = ReplicaRecord(
+            of: volume, target: "aa11", mark: "bb22", seed: 1, root: "c", number: 3)
+        #expect(ReplicaRecord(tag: record.tag)?.mapped == 11 << 16)
+        let old = record.tag.replacingOccurrences(of: "=2/", with: "=1/")
+            .replacingOccurrences(of: "/\(11 << 16)/", with: "/")
+        let read = try #require(ReplicaRecord(tag: old))
+        #expect(read.mapped == nil && read.isOf(volume) && read.target == "aa11")
+    }
+
+    @Test func `a tag of another kind, cut off or changed is no record`() throws {
         let tag = try record().tag
         #expect(ReplicaRecord(tag: "blkferry") == nil)
         #expect(ReplicaRecord(tag: "") == nil)
         #expect(ReplicaRecord(tag: tag + "/more") == nil)
-        #expect(ReplicaRecord(tag: tag.replacingOccurrences(of: "=1/", with: "=2/")) == nil)
+        #expect(ReplicaRecord(tag: tag.replacingOccurrences(of: "=2/", with: "=3/")) == nil)
         #expect(ReplicaRecord(tag: tag.replacingOccurrences(of: "/3/", with: "/x/")) == nil)
         for end in tag.indices where ReplicaRecord(tag: String(tag[..<end])) != nil {
             // Cut within the last part, it is of another snapshot.
@@ -40,7 +53,9 @@ import Testing
         }
     }
 
-    @Test func `the newest record of a target counts, and only one of this very snapshot`() throws {
+    @Test func `the newest record of a target counts, and only a record of this very snapshot`()
+        throws
+    {
         var volume = try #require(Self.volume)
         volume.tags = [
             "blkferry", try record(9, target: "other").tag, try record(2).tag, try record(7).tag,

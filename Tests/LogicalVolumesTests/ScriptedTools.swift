@@ -5,7 +5,7 @@ import Foundation
 import LogicalVolumes
 import TestSupport
 
-/// Scripts in place of dmsetup and thin_delta, which note how they are called and answer as files of
+/// Scripts in place of dmsetup, thin_delta and thin_dump, which note how they are called and answer as files of
 /// theirs say; a pool whose metadata snapshot is a line in a file.
 final class ScriptedTools: Sendable {
     let scratch: ScratchDirectory
@@ -54,6 +54,12 @@ final class ScriptedTools: Sendable {
             echo 'no error, only talk' >&2
             cat xml
             """)
+        try install(
+            "thin_dump",
+            """
+            echo "$*" >dumped
+            [ -f dump ] && cat dump
+            """)
         put("held", "-")
         put("mode", "rw")
         put(
@@ -94,7 +100,7 @@ final class ScriptedTools: Sendable {
     var mapper: DeviceMapper {
         DeviceMapper(
             dmsetup: scratch.file("dmsetup"), thinDelta: scratch.file("thin_delta"),
-            directory: scratch.path)
+            thinDump: scratch.file("thin_dump"), directory: scratch.path)
     }
 
     var pool: ThinPool {

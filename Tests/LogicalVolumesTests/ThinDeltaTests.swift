@@ -30,7 +30,9 @@ private func document(_ entries: String) -> String {
 }
 
 @Suite struct ThinDeltaTests {
-    @Test func `all that is not the same has changed, what only the old one has as well`() throws {
+    @Test func `blocks that are not the same have changed, also blocks of the old volume alone`()
+        throws
+    {
         let delta = try delta(
             document(
                 """
@@ -48,7 +50,9 @@ private func document(_ entries: String) -> String {
         #expect(map.ranges == [blocks(0..<2), blocks(8..<12), ByteRange(20 * block, to: map.size)])
     }
 
-    @Test func `where the old one was written to, what neither has may have changed`() throws {
+    @Test func `blocks that neither volume has may have changed if the old one was written to`()
+        throws
+    {
         let delta = try delta(
             document(
                 """
@@ -75,14 +79,14 @@ private func document(_ entries: String) -> String {
         document("<same length=\"7\" flavour=\"&lt;&#x41;&amp;&quot;\" begin=\"0\"></same>"),
         document("<same begin='1' length='1'>\n</same>"),
     ])
-    func `where nothing has changed the map is empty`(xml: String) throws {
+    func `volumes without a difference have an empty map`(xml: String) throws {
         let delta = try delta(xml)
         #expect(delta.blockSize == block && delta.changed.isEmpty)
         #expect(delta.map(size: block, oldSize: block, isOldAsMade: true).ranges.isEmpty)
     }
 
     @Test
-    func `attributes come in any order, unknown ones and elements outside the diff do not matter`()
+    func `attributes come in any order, and unknown attributes and outer elements do not matter`()
         throws
     {
         let delta = try delta(
@@ -142,10 +146,11 @@ private func document(_ entries: String) -> String {
         (document("<different begin=\"1\"length=\"1\"/>"), "no blank"),
         (document("words"), "text between tags"),
     ])
-    func `what is not understood is no map`(xml: String, reason: String) {
+    func `a text that is not understood is no map`(xml: String, reason: String) {
         let error = #expect(throws: ChangeMapError.self) { try delta(xml) }
         #expect(error?.reason.contains(reason) == true, "\(error?.reason ?? "")")
         #expect(error?.reason.contains("\n") == false && error?.isCancellation == false)
+        #expect(error?.object == "thin_delta")
     }
 
     @Test func `a text that is cut off anywhere is no map`() throws {

@@ -5,28 +5,29 @@ import BlockDevices
 import Foundation
 import Glibc
 import LinuxIO
-import LogicalVolumes
 import Synchronization
 import TestSupport
 import Testing
 
-@Suite(.blocking, .timeLimit(.minutes(30))) struct ThinPoolTests {
-    private let tools: ScriptedTools
-    private let snapshots = MetadataSnapshots()
+@testable import LogicalVolumes
+
+@Suite(.blocking, .timeLimit(.minutes(60))) struct ThinPoolTests {
+    let tools: ScriptedTools
+    let snapshots = MetadataSnapshots()
 
     init() throws { tools = try ScriptedTools() }
 
-    private func delta(unless isOver: () -> Bool = { false }) throws(ChangeMapError) -> ThinDelta {
-        try tools.pool.delta(from: 1, to: 2, snapshots: snapshots, unless: isOver)
+    func delta(unless isCancelled: () -> Bool = { false }) throws(ChangeMapError) -> ThinDelta {
+        try tools.pool.delta(from: 1, to: 2, snapshots: snapshots, unless: isCancelled)
     }
 
-    private func failure(unless isOver: () -> Bool = { false }) -> ChangeMapError? {
-        #expect(throws: ChangeMapError.self) { try delta(unless: isOver) }
+    func failure(unless isCancelled: () -> Bool = { false }) -> ChangeMapError? {
+        #expect(throws: ChangeMapError.self) { try delta(unless: isCancelled) }
     }
 
-    private static let both: [Substring] = ["reserve_metadata_snap", "release_metadata_snap"]
+    static let both: [Substring] = ["reserve_metadata_snap", "release_metadata_snap"]
 
-    @Test func `the metadata snapshot is there for thin_delta, and gone afterwards`() throws {
+    @Test func `the metadata snapshot is held for thin_delta, and released afterwards`() throws {
         let delta = try delta()
         #expect(delta.changed == [ByteRange(offset: 3 << 16, length: 1 << 16)])
         #expect(tools.messages == Self.both)
@@ -37,7 +38,61 @@ import Testing
         #expect(tools.text(ScriptedTools.lock) == "")
     }
 
-    @Test func `what a killed one has left is released by whoever comes first`() throws {
+    @Test func `the old volume is read from the same metadata snapshot, if thin_dump can`() throws {
+        func dump() throws -> ThinDump? {
+            try tools.pool.deltaAndOld(from: 1, to: 2, snapshots: snapshots) { false }.1
+        }
+        #expect(try dump() == nil)
+        tools.put(
+            "dump",
+            """
+            <superblock data_block_size="128"><device dev_id="1" mapped_blocks="1" creation_time="2">
+            <single_mapping origin_block="0" data_block="0" time="1"/></device></superblock>
+            """)
+        #expect(try dump()?.mapped == 1 << 16)
+        #expect(tools.text("dumped") == "-m --dev-id 1 \(tools.scratch.path)/vg--0-pool_tmeta")
+        #expect(tools.messages == Self.both + Self.both)
+    }
+
+    /// A base of blkferry's own, and what has come of it.
+    @Test(.enabled(if: isRoot, "the lock of a pool is the superuser's"))
+    func `a base that another program has changed since blkferry made it has no map`() throws {
+        var base = try ScriptedLVM.volume("root.blkferry.20261123T031500.7", tags: ["blkferry"])
+        var new = try ScriptedLVM.volume("new", tags: [])
+        (base.thinID, new.thinID) = (1, 2)
+        func map(mappedThen mapped: Int?) throws(ChangeMapError) -> ChangeMap {
+            try new.changes(since: base, mappedThen: mapped, mapper: tools.mapper) { false }
+        }
+        func put(blocks: Int, time: Int) {
+            let mappings = (0..<blocks).map {
+                "<single_mapping origin_block=\"\($0)\" data_block=\"\($0)\" time=\"\(time)\"/>"
+            }
+            tools.put(
+                "dump",
+                "<superblock data_block_size=\"128\"><device dev_id=\"1\" mapped_blocks=\"\(blocks)\""
+                    + " creation_time=\"2\">\(mappings.joined())</device></superblock>")
+        }
+        put(blocks: 2, time: 1)
+        #expect(try map(mappedThen: 2 << 16).byteCount == 1 << 16)
+        // What is not known to have been empty in the base is in the map.
+        #expect(try map(mappedThen: nil).byteCount == base.size)
+        tools.remove("dump")
+        #expect(try map(mappedThen: 2 << 16).byteCount == base.size)
+        for (blocks, time) in [(1, 1), (3, 1), (2, 2), (2, 9)] {
+            put(blocks: blocks, time: time)
+            #expect {
+                try map(mappedThen: 2 << 16)
+            } throws: {
+                "\($0)".contains("another program has changed it")
+            }
+        }
+        put(blocks: 2, time: 1)
+        base.attributes = "Vwi-a-tz--"
+        #expect(throws: ChangeMapError.self) { try map(mappedThen: 2 << 16) }
+    }
+
+    @Test func `a metadata snapshot that a killed run has left is released by the next run`() throws
+    {
         #expect(try !tools.pool.releaseLeftover(snapshots: snapshots))
         tools.put("held", "77")
         // Somebody else's.
@@ -51,7 +106,7 @@ import Testing
         #expect(tools.text(ScriptedTools.lock) == "")
     }
 
-    @Test func `where another one is at work nobody waits to look for leftovers`() throws {
+    @Test func `the search for leftovers does not wait for a run at work`() throws {
         tools.put("held", "77")
         tools.put(ScriptedTools.lock, ScriptedTools.record("77"))
         let file = try FileHandle(
@@ -64,12 +119,12 @@ import Testing
         try file.close()
     }
 
-    @Test func `names are what LVM makes of them`() {
+    @Test func `device mapper names are those that LVM makes`() {
         #expect(tools.pool.name == "vg--0-pool-tpool")
         #expect(DeviceMapper.name(group: "a", volume: "b--c-") == "a-b----c--")
     }
 
-    @Test func `it is released where thin_delta fails, and its first words are the reason`() {
+    @Test func `the metadata snapshot is released if thin_delta fails, and its message is kept`() {
         tools.put("fails", "metadata contains errors")
         let error = failure()
         #expect(
@@ -77,25 +132,25 @@ import Testing
         #expect(tools.messages == Self.both && tools.text("held") == "-")
     }
 
-    @Test func `it is released where what thin_delta tells is not understood`() {
+    @Test func `the metadata snapshot is released if thin_delta's output is not understood`() {
         tools.put("xml", "<superblock data_block_size=\"128\"><diff>")
         #expect(failure()?.reason.contains("it is cut off") == true)
         #expect(tools.messages == Self.both && tools.text("held") == "-")
     }
 
-    @Test func `it is released where the run ends while thin_delta works`() {
+    @Test func `the metadata snapshot is released if the run ends while thin_delta works`() {
         tools.put("slow", "")
         let error = failure { tools.has("started") }
         #expect(error?.isCancellation == true)
         #expect(tools.messages == Self.both && tools.text("held") == "-")
     }
 
-    @Test func `nothing is reserved where the run is over`() {
+    @Test func `no metadata snapshot is reserved if the run is over`() {
         #expect(failure { true }?.isCancellation == true)
         #expect(tools.messages == [])
     }
 
-    @Test func `where it cannot be released there is no map, and it says what is left`() {
+    @Test func `a metadata snapshot that cannot be released is an error that names it`() {
         tools.put("stuck", "")
         let error = failure()
         #expect(error?.reason.contains("Operation not supported") == true)
@@ -110,92 +165,12 @@ import Testing
             ] + Self.both)
     }
 
-    @Test func `both reasons are told where it cannot be released after a failure`() {
+    @Test
+    func `both reasons are given if the metadata snapshot cannot be released after a failure`() {
         tools.put("stuck", "")
         tools.put("fails", "metadata contains errors")
         let error = failure()
         #expect(error?.reason.contains("metadata contains errors; then dmsetup message") == true)
-    }
-
-    @Test func `one that somebody else holds is let be`() {
-        tools.put("held", "12")
-        let error = failure()
-        #expect(error?.reason == "somebody else holds its metadata snapshot")
-        #expect(error?.advice?.contains("release_metadata_snap") == true)
-        #expect(tools.messages == [] && tools.text("held") == "12")
-    }
-
-    @Test func `one that somebody else holds is let be, though a lock names another one`() {
-        tools.put("held", "12")
-        let records = ["77", "1", "12x", "-", "-12"].map { ScriptedTools.record($0) }
-        for text in records + ["", "12", "0 8 linear 1 2/2 3/3 12 rw", "0 8 thin-pool 3 1/2 1/2"] {
-            tools.put(ScriptedTools.lock, text)
-            #expect(failure()?.reason == "somebody else holds its metadata snapshot")
-        }
-        #expect(tools.messages == [] && tools.text("held") == "12")
-    }
-
-    @Test func `where somebody else is faster nothing is released`() {
-        tools.put("faster", "12")
-        #expect(failure()?.reason.contains("Device or resource busy") == true)
-        #expect(tools.messages == ["reserve_metadata_snap"] && tools.text("held") == "12")
-    }
-
-    @Test func `where somebody else has released it and holds another one, that is let be`() {
-        tools.put("taken", "12")
-        #expect(failure()?.reason.contains("somebody else has released") == true)
-        #expect(tools.messages == ["reserve_metadata_snap"] && tools.text("held") == "12")
-        #expect(tools.text(ScriptedTools.lock) == "")
-    }
-
-    @Test func `one that a killed blkferry has left is released`() throws {
-        tools.put("held", "77")
-        tools.put(ScriptedTools.lock, ScriptedTools.record("77"))
-        _ = try delta()
-        #expect(tools.messages == ["release_metadata_snap"] + Self.both)
-        #expect(tools.text("held") == "-")
-    }
-
-    @Test func `while it is held the lock says which one it is, and nothing else has the lock`()
-        throws
-    {
-        tools.put("slow", "")
-        let threads = Threads.start(count: 1) { _ in _ = try? delta() }
-        while !tools.has("started") { usleep(1000) }
-        #expect(
-            tools.text(ScriptedTools.lock)
-                == ScriptedTools.record("77").replacing("queue", with: "queue_if_no_space"))
-        tools.remove("slow")
-        threads.wait()
-        #expect(tools.text(ScriptedTools.lock) == "")
-    }
-
-    /// As if blkferry was killed while dmsetup works for it.
-    @Test func `what was begun is finished and written down before another one has the lock`()
-        throws
-    {
-        tools.put("slow-message", "")
-        let path = tools.scratch.file(ScriptedTools.lock)
-        let lock = try OwnedDescriptor.open(path, flags: O_RDWR | O_CREAT)
-        #expect(flock(lock.rawValue, LOCK_EX) == 0)
-        let script = "\"$1\" message \"$0\" 0 reserve_metadata_snap && \"$1\" status \"$0\" >&0"
-        let nothing = try OwnedDescriptor.open("/dev/null", flags: O_RDWR)
-        let process = try Program.start(
-            "/bin/sh", ["sh", "-c", script, tools.pool.name, tools.scratch.file("dmsetup")],
-            .init(input: lock.rawValue, output: nothing.rawValue, errors: nothing.rawValue))
-        while tools.messages.isEmpty { usleep(1000) }
-        _ = consume lock
-        var questions = 0
-        let waiting = failure {
-            questions += 1
-            return questions > 3
-        }
-        #expect(waiting?.isCancellation == true)
-        tools.remove("slow-message")
-        var status: Int32 = 0
-        #expect(waitpid(process, &status, 0) == process && status == 0)
-        _ = try delta()
-        #expect(tools.messages == ["reserve_metadata_snap", "release_metadata_snap"] + Self.both)
     }
 
     @Test(arguments: [
@@ -217,25 +192,19 @@ import Testing
     @Test(arguments: [
         "0 8 linear 254:1 0", "", "Device does not exist.", "0 8 thin-pool Fail\n8 8 linear 1:1 0",
     ])
-    func `what is no pool gets no message`(status: String) {
+    func `a device that is no pool gets no message`(status: String) {
         tools.put("status", status)
         #expect(failure() != nil)
         #expect(tools.messages == [])
     }
 
-    @Test func `a pool without room for data has a map all the same`() throws {
+    @Test func `a pool without room for data has a map as well`() throws {
         tools.put("mode", "out_of_data_space")
         #expect(throws: Never.self) { try delta() }
         #expect(tools.messages == Self.both)
     }
 
-    @Test func `where somebody else has released it at once nothing more is released`() {
-        tools.put("status", "0 8 thin-pool 3 1/2 1/2 - rw discard_passdown queue_if_no_space - 9")
-        #expect(failure()?.reason.contains("somebody else has released") == true)
-        #expect(tools.messages == ["reserve_metadata_snap"])
-    }
-
-    @Test func `it is released where the pool fails right after it was reserved`() {
+    @Test func `the metadata snapshot is released if the pool fails right after the reservation`() {
         tools.put("status", "0 8 thin-pool 3 1/2 1/2 - rw discard_passdown queue_if_no_space - 9")
         tools.put("status-next", "0 8 thin-pool 3 1/2 1/2 77 ro discard_passdown queue - 9")
         #expect(failure()?.reason.contains("not writable (ro)") == true)
@@ -243,14 +212,14 @@ import Testing
         #expect(tools.text(ScriptedTools.lock) == "")
     }
 
-    @Test func `it is released where the lock cannot say that it was reserved`() {
+    @Test func `the metadata snapshot is released if the lock cannot record it`() {
         tools.put("no-more", "")
         #expect(failure()?.reason.contains("dmsetup message: it ended with status 1") == true)
         #expect(tools.messages == Self.both && tools.text("held") == "-")
         #expect(tools.text(ScriptedTools.lock) == "")
     }
 
-    @Test func `a signal to all that was started does not leave it reserved`() throws {
+    @Test func `a signal to all children does not leave the metadata snapshot reserved`() throws {
         tools.put("slow-message", "")
         let threads = Threads.start(count: 1) { _ in _ = try? delta() }
         while tools.messages.isEmpty { usleep(1000) }
@@ -262,14 +231,16 @@ import Testing
         #expect(tools.text("held-meanwhile") == "77")
     }
 
-    @Test func `it is released where the first question about it was ended by a signal`() throws {
+    @Test func `the metadata snapshot is released if a signal ended the first status request`()
+        throws
+    {
         tools.put("signal", "")
         _ = try delta()
         #expect(tools.messages == Self.both && tools.text("held") == "-")
         #expect(!tools.has("fails-once"))
     }
 
-    @Test func `programs that are not there are named`() {
+    @Test func `the error names missing programs`() {
         let pool = ThinPool(
             group: "vg", pool: "pool", mapper: DeviceMapper(dmsetup: "/none/dmsetup"),
             lockDirectory: tools.scratch.path)
@@ -279,39 +250,7 @@ import Testing
         #expect(error?.reason == "/none/dmsetup is not found on this machine")
     }
 
-    @Test func `two at once have it one after the other`() throws {
-        let results = Mutex<[Bool]>([])
-        // Each as a process of its own would: with snapshots of its own.
-        Threads.start(count: 4) { _ in
-            let delta = try? tools.pool.delta(from: 1, to: 2, snapshots: MetadataSnapshots()) {
-                false
-            }
-            results.withLock { $0.append(delta != nil) }
-        }.wait()
-        #expect(results.withLock { $0 } == [true, true, true, true])
-        #expect(tools.messages == Self.both + Self.both + Self.both + Self.both)
-    }
-
-    @Test func `waiting for another one ends with the run`() throws {
-        let lock = try OwnedDescriptor.open(
-            tools.scratch.file(ScriptedTools.lock), flags: O_RDWR | O_CREAT)
-        #expect(flock(lock.rawValue, LOCK_EX) == 0)
-        var questions = 0
-        let error = failure {
-            questions += 1
-            return questions > 3
-        }
-        #expect(error?.isCancellation == true && tools.messages == [])
-    }
-
-    @Test func `a lock that is a symbolic link is not followed`() throws {
-        tools.put("else", "12")
-        try must("ln", "-s", tools.scratch.file("else"), tools.scratch.file(ScriptedTools.lock))
-        #expect(failure()?.reason.contains("lock: ") == true)
-        #expect(tools.text("else") == "12" && tools.messages == [])
-    }
-
-    @Test func `whoever ends the process releases all, and what was asked for is no map`() {
+    @Test func `the end of the process releases every metadata snapshot, and its run has no map`() {
         tools.put("slow", "")
         let results = Mutex<ChangeMapError?>(nil)
         let threads = Threads.start(count: 1) { _ in

@@ -20,7 +20,7 @@ import Testing
         ).tag
     }
 
-    @Test func `what dead runs have left is removed, and nothing else`() throws {
+    @Test func `snapshots that dead runs have left are removed, and nothing else`() throws {
         let boot = try String(contentsOfFile: "/proc/sys/kernel/random/boot_id", encoding: .utf8)
             .trimmingCharacters(in: .whitespacesAndNewlines)
         let stat = try String(contentsOfFile: "/proc/self/stat", encoding: .utf8)
@@ -62,7 +62,7 @@ import Testing
         #expect(lvm.changes == removed.map { "lvremove --force \($0)" })
     }
 
-    @Test func `one that cannot be removed is in nobody's way`() throws {
+    @Test func `a leftover snapshot that cannot be removed is skipped`() throws {
         let tags = ["blkferry", "blkferry.owner=other.1.1"]
         let lvm = try ScriptedLVM(
             ["first", "second"].map { ScriptedLVM.json(named($0), tags: tags) })
@@ -74,7 +74,7 @@ import Testing
         #expect(failures.allSatisfy { $0.reason.contains("in use") && $0.advice != nil })
     }
 
-    @Test func `bases go but for the one that is kept`() throws {
+    @Test func `bases are removed but for the base that is kept`() throws {
         let former = ["blkferry", "blkferry.former=aa11"]
         let lvm = try ScriptedLVM([
             ScriptedLVM.json(named("former"), tags: former),
@@ -88,7 +88,8 @@ import Testing
         #expect(lvm.changes == ["lvremove --force vg0/" + named("former")])
     }
 
-    @Test func `the newest base that is sound comes first, those of others do not`() throws {
+    @Test func `the newest sound base comes first, and bases of other targets do not come`() throws
+    {
         let lvm = try ScriptedLVM([
             // What has got the tags of a base, and is none that was made for one.
             ScriptedLVM.json("renamed", tags: ["blkferry", try tag("renamed", number: 16)]),
@@ -114,7 +115,7 @@ import Testing
         #expect(bases.dropFirst(2).allSatisfy { $0.replica(on: target) == nil })
     }
 
-    @Test func `before a target is written, no snapshot says any more that it is its replica`()
+    @Test func `before a target is written, no snapshot is recorded any more as its replica`()
         throws
     {
         let (first, users) = (try tag(named("first"), number: 1), try tag("users", number: 2))
@@ -138,7 +139,7 @@ import Testing
             ])
     }
 
-    @Test func `what LVM says is the reason`() throws {
+    @Test func `LVM's message is the reason`() throws {
         let lvm = try ScriptedLVM([ScriptedLVM.json("first", tags: [try tag("first", number: 1)])])
         lvm.put("fails-lvchange", "  WARNING: old\n  Volume group vg0 is exported\n")
         #expect {
@@ -159,7 +160,7 @@ import Testing
         }
     }
 
-    @Test func `a snapshot of another volume is none to go by`() throws {
+    @Test func `a snapshot of another volume is no base`() throws {
         let lvm = try ScriptedLVM([ScriptedLVM.json("of-home", tags: [], origin: "home")])
         #expect(throws: IOError.self) { try lvm.lvm().snapshot("of-home", of: origin) }
         lvm.put([ScriptedLVM.json("monday", tags: [])])
@@ -178,7 +179,8 @@ import Testing
         (VolumeSnapshot.Size.percent(10), 8 << 20), (.percent(100), 64 << 20), (.bytes(1), 4 << 20),
         (.bytes(5 << 20), 8 << 20),
     ])
-    func `room is whole extents, at least one`(size: VolumeSnapshot.Size, bytes: Int) {
+    func `room for a snapshot is whole extents, at least one`(size: VolumeSnapshot.Size, bytes: Int)
+    {
         #expect(size.bytes(of: origin) == bytes)
     }
 }
@@ -186,8 +188,8 @@ import Testing
 /// As blkferry names its snapshots of a volume.
 private func named(_ volume: String) -> String { "\(volume).blkferry.20261123T031500.7" }
 
-@Suite struct RunLockTests {
-    @Test func `one of two has it, until it is gone`() throws {
+@Suite(.blocking) struct RunLockTests {
+    @Test func `one of two runs has the lock, until it ends`() throws {
         let scratch = try ScratchDirectory()
         var first = try RunLock("job", in: scratch.path)
         #expect(first != nil)
@@ -198,14 +200,14 @@ private func named(_ volume: String) -> String { "\(volume).blkferry.20261123T03
         #expect(try RunLock("job", in: scratch.path) != nil)
     }
 
-    @Test func `what is not ours is not locked`() throws {
+    @Test func `a lock that is a link, or in a missing directory, is refused`() throws {
         let scratch = try ScratchDirectory()
         try must("ln", "-s", "/etc/hostname", scratch.file("job.lock"))
         #expect(throws: IOError.self) { try RunLock("job", in: scratch.path) }
         #expect(throws: IOError.self) { try RunLock("job", in: scratch.file("none/missing")) }
     }
 
-    @Test func `its directory is made, for this user alone`() throws {
+    @Test func `the lock's directory is created for its user alone`() throws {
         let scratch = try ScratchDirectory()
         let lock = try RunLock("job", in: scratch.file("new"))
         #expect(try must("stat", "-c", "%a", scratch.file("new")) == "700\n")

@@ -106,8 +106,7 @@ import Testing
         #expect(report.isFlushed)
     }
 
-    @Test func `unreadable sectors of the target are written, and nothing that is equal with them`()
-    {
+    @Test func `unreadable sectors of the target are written, and no equal ones with them`() {
         var faults = FaultyDevice.Faults()
         faults.unreadable = [ByteRange(offset: 40960, length: 100)]
         let target = RecordingDevice(FaultyDevice(MemoryDevice(source), faults))
@@ -189,7 +188,7 @@ import Testing
         #expect(recorded.reads.count <= 2)
     }
 
-    @Test func `progress reaches the total, and tells what differs`() {
+    @Test func `progress reaches the total, and counts the differences`() {
         let control = RunControl()
         _ = compare(
             source: MemoryDevice(source), target: MemoryDevice(old), options: SyncOptions(),
@@ -201,7 +200,7 @@ import Testing
 }
 
 /// A device that says it wrote, and did not.
-private final class LosingDevice: BlockDevice {
+private final class LosingDevice: SteadyDevice {
     private let base: MemoryDevice
     private let lost: ByteRange
 

@@ -18,7 +18,7 @@ import Testing
         #expect(layout.window % layout.region == 0)
     }
 
-    @Test func `the default is that of design.md`() {
+    @Test func `the default block layout is that of design.md`() {
         let layout = BlockLayout()
         #expect(layout.block == 4096)
         #expect(layout.region == 65536)
@@ -49,7 +49,7 @@ import Testing
         #expect(result.skipped == 0)
     }
 
-    @Test func `only what may have changed is in windows, and the rest is counted`() throws {
+    @Test func `windows have only ranges that may have changed, and the rest is counted`() throws {
         let device = MemoryDevice([UInt8](repeating: 1, count: 100_000))
         let changes = [
             ByteRange(offset: 0, length: 512), ByteRange(offset: 8192, length: 20000),
@@ -108,7 +108,7 @@ import Testing
         #expect(unchanged == 100_000 - 16_360)
     }
 
-    @Test func `where nothing has changed there is no window`() throws {
+    @Test func `without changes there is no window`() throws {
         let device = MemoryDevice([UInt8](repeating: 1, count: 20000))
         var cursor = WindowCursor(
             source: device, target: device, length: 20000, windowSize: 8192, holeSize: 8192,
@@ -137,7 +137,7 @@ import Testing
         #expect(result.skipped == 8 * 8192)
     }
 
-    @Test func `a long hole of the source is one window where none of it is read`() throws {
+    @Test func `a long hole of the source is one window if the source is not read there`() throws {
         let source = MemoryDevice(
             [UInt8](repeating: 0, count: 10 * 8192 + 100), knowsHoles: true)
         let target = MemoryDevice([UInt8](repeating: 1, count: 10 * 8192 + 100))
@@ -153,7 +153,7 @@ import Testing
 }
 
 @Suite struct RangeListTests {
-    @Test func `the lowest ranges are kept, joined, whatever order they come in`() {
+    @Test func `the lowest ranges are kept and joined, whatever order they come in`() {
         var list = LowestRanges(limit: 4)
         for block in [9, 1, 5, 2, 7, 0, 12, 6] {
             list.insert(ByteRange(offset: block * 10, length: 10))
@@ -163,6 +163,12 @@ import Testing
                 ByteRange(offset: 0, length: 30), ByteRange(offset: 50, length: 30),
                 ByteRange(offset: 90, length: 10),
             ])
+    }
+
+    @Test func `the last range of a full list is extended by a range that continues it`() {
+        var list = LowestRanges(limit: 1)
+        for block in [3, 4, 9] { list.insert(ByteRange(offset: block * 10, length: 10)) }
+        #expect(list.ranges == [ByteRange(offset: 30, length: 20)])
     }
 
     @Test func `subtracting ranges cuts extents at both ends and in the middle`() {
@@ -181,7 +187,7 @@ import Testing
             ])
     }
 
-    @Test func `rounding grows outwards, stays within the limit and joins`() {
+    @Test func `rounding ranges grows them outwards, stays within the limit and joins`() {
         let ranges = [ByteRange(600, to: 700), ByteRange(900, to: 1100), ByteRange(9000, to: 9100)]
         #expect(
             ranges.rounded(to: 512, limit: 9150) == [
@@ -192,7 +198,7 @@ import Testing
 
 @Suite struct BlockComparisonTests {
     @Test(arguments: UInt64(1)...40)
-    func `the extents are the blocks that differ, byte by byte`(seed: UInt64) {
+    func `the extents of a comparison are the blocks that differ, byte by byte`(seed: UInt64) {
         var random = SeededGenerator(seed: seed)
         let layout = BlockLayout(block: [512, 1024, 4096, 5120][Int(seed % 4)])
         let length = Int.random(in: 1...layout.window, using: &random)
@@ -246,7 +252,7 @@ import Testing
         #expect(found == [Extent(block, .data), Extent(block, .zero)])
     }
 
-    @Test func `everything is written but zeros where the target has them already`() {
+    @Test func `a whole copy writes everything but zeros that the target has already`() {
         let comparison = BlockComparison(layout: BlockLayout())
         var bytes = [UInt8](repeating: 0, count: 3 * 4096)
         bytes[4096] = 1

@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
-import Glibc
 import LinuxIO
 import SystemPackage
 import TestSupport
@@ -10,55 +9,19 @@ import Testing
 
 @testable import SyncEngine
 
-/// A pair of devices, made from a seed, that differ in some blocks.
-struct DevicePair {
-    var source: [UInt8]
-    var target: [UInt8]
-    let block: Int
-
-    init(seed: UInt64) {
-        var random = SeededGenerator(seed: seed)
-        block = [512, 1024, 4096, 5120, 65536][Int.random(in: 0..<5, using: &random)]
-        let size = Int.random(in: 1...(3 << 20), using: &random)
-        source = random.bytes(size)
-        target = source
-        for _ in 0..<Int.random(in: 0...40, using: &random) {
-            let start = Int.random(in: 0..<size, using: &random)
-            let end = min(size, start + Int.random(in: 1...20000, using: &random))
-            switch Int.random(in: 0..<4, using: &random) {
-            case 0: for index in start..<end { source[index] = 0 }
-            case 1: for index in start..<end { target[index] = 0 }
-            case 2:
-                for index in start..<end {
-                    source[index] = 0
-                    target[index] = 0
-                }
-            default: for index in start..<end { target[index] &+= 3 }
-            }
-        }
-    }
-
-    /// The blocks in which the two differ.
-    var differing: [ByteRange] {
-        stride(from: 0, to: source.count, by: block).compactMap { start in
-            let end = min(source.count, start + block)
-            let isEqual = source.withUnsafeBytes { old in
-                target.withUnsafeBytes { new in
-                    guard let old = old.baseAddress, let new = new.baseAddress else { return true }
-                    return memcmp(old + start, new + start, end - start) == 0
-                }
-            }
-            return isEqual ? nil : ByteRange(start, to: end)
-        }
+extension DevicePair {
+    /// A pair up to 3 MiB, with changes that often lie within one block.
+    static func small(seed: UInt64) -> DevicePair {
+        DevicePair(seed: seed, largest: 3 << 20, longestChange: 20_000)
     }
 }
 
 @Suite struct SynchronizationProperties {
     @Test(arguments: UInt64(1)...60)
-    func `after a sync both are equal, only blocks that differ were written, a second writes none`(
+    func `after a sync both sides are equal, only differences were written, a second writes none`(
         seed: UInt64
     ) {
-        let pair = DevicePair(seed: seed)
+        let pair = DevicePair.small(seed: seed)
         let source = RecordingDevice(MemoryDevice(pair.source, knowsHoles: seed % 2 == 0))
         let memory = MemoryDevice(pair.target, knowsHoles: seed % 3 == 0)
         let target = RecordingDevice(memory)
@@ -68,7 +31,7 @@ struct DevicePair {
             source: source, target: target, options: options, control: RunControl())
         #expect(memory.bytes == pair.source, "seed \(seed)")
         #expect(source.modifications.isEmpty)
-        let differing = pair.differing
+        let differing = pair.differing(block: pair.block)
         #expect(
             target.modifications.reduce(0) { $0 + $1.length }
                 == differing.reduce(0) { $0 + $1.length }, "seed \(seed)")
@@ -91,20 +54,22 @@ struct DevicePair {
 
     @Test(arguments: UInt64(1)...20)
     func `a dry run finds what a sync would write, and writes nothing`(seed: UInt64) {
-        let pair = DevicePair(seed: seed)
+        let pair = DevicePair.small(seed: seed)
         let target = RecordingDevice(MemoryDevice(pair.target))
         let report = synchronize(
             source: MemoryDevice(pair.source), target: target,
             options: SyncOptions(layout: BlockLayout(block: pair.block), isDryRun: true),
             control: RunControl())
-        #expect(report.tally.different == pair.differing.reduce(0) { $0 + $1.length })
+        #expect(
+            report.tally.different == pair.differing(block: pair.block).reduce(0) { $0 + $1.length }
+        )
         #expect(target.modifications.isEmpty)
         #expect(!target.operations.contains(.flush))
     }
 
     @Test(arguments: UInt64(1)...20)
     func `a whole copy leaves no stale byte and does not read the target`(seed: UInt64) {
-        let pair = DevicePair(seed: seed)
+        let pair = DevicePair.small(seed: seed)
         let memory = MemoryDevice(
             [UInt8](repeating: 0xA5, count: pair.source.count), knowsHoles: true)
         let target = RecordingDevice(memory)
@@ -163,7 +128,7 @@ struct DevicePair {
         #expect(memory.bytes.count == 200_000)
     }
 
-    @Test func `what is beyond the source stays as it is`() {
+    @Test func `bytes beyond the source stay as they are`() {
         let memory = MemoryDevice([UInt8](repeating: 4, count: 200_000))
         _ = synchronize(
             source: MemoryDevice([UInt8](repeating: 3, count: 102_400)), target: memory,

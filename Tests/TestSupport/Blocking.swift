@@ -25,13 +25,13 @@ extension Trait where Self == BlockingTrait {
     package static var blocking: Self { Self() }
 }
 
-/// As many threads as there are processors, beside Swift's own: with twice as many, what a test waits
-/// for comes too late now and then.
+/// Threads for the tests that wait, one more than there are processors, because most of them wait.
 ///
-/// What came last is run first: what has begun goes on before more begins, so that a suite whose tests
-/// run one after the other does not wait for all others each time.
+/// With twice as many as processors, the programs that the tests run are sometimes too slow for the
+/// tests' timeouts. The latest job runs first, so that a suite that has begun ends before others begin.
 private final class WaitingThreads: TaskExecutor {
-    static let shared = WaitingThreads(count: ProcessInfo.processInfo.activeProcessorCount)
+    static let shared = WaitingThreads(
+        count: ProcessInfo.processInfo.activeProcessorCount + 1)
 
     private let jobs = Mutex<[UnownedJob]>([])
     private let ready = DispatchSemaphore(value: 0)

@@ -4,8 +4,7 @@
 package import BlockDevices
 internal import LinuxIO
 
-/// What must hold for everything that can be copied, each law a function that returns how a device
-/// breaks it.
+/// A kind of device that passes the laws of `Conformance`.
 package struct Implementation: Sendable, CustomStringConvertible {
     package let description: String
     package let needsRoot: Bool
@@ -20,13 +19,32 @@ package struct Implementation: Sendable, CustomStringConvertible {
         self.needsRoot = needsRoot
         self.make = make
     }
+
+    /// Calls a function with an empty device, which is kept until the function returns.
+    ///
+    /// - Parameter size: in bytes.
+    fileprivate func withDevice(
+        size: Int, _ body: (any BlockDevice) throws -> [String]
+    ) throws -> [String] {
+        let (device, keeper) = try make(size)
+        return try withExtendedLifetime(keeper) { try body(device) }
+    }
 }
 
+/// What must hold for everything that can be copied.
+///
+/// Each law is a function that makes a device, and returns how that device breaks the law.
 package enum Conformance {
     /// A block device keeps what is written, and nothing else.
     ///
     /// - Throws: what the device throws.
-    package static func keepsWhatIsWritten(_ device: any BlockDevice, size: Int) throws -> [String]
+    package static func keepsWhatIsWritten(_ implementation: Implementation) throws -> [String] {
+        try implementation.withDevice(size: 3 << 20) {
+            try keepsWhatIsWritten($0, size: 3 << 20)
+        }
+    }
+
+    private static func keepsWhatIsWritten(_ device: any BlockDevice, size: Int) throws -> [String]
     {
         var broken: [String] = []
         func expect(_ holds: Bool, _ law: String) { if !holds { broken.append(law) } }
@@ -72,7 +90,11 @@ package enum Conformance {
     /// A ragged end is read, written and zeroed like any other byte.
     ///
     /// - Throws: what the device throws.
-    package static func hasRaggedEnds(_ device: any BlockDevice) throws -> [String] {
+    package static func hasRaggedEnds(_ implementation: Implementation) throws -> [String] {
+        try implementation.withDevice(size: 1 << 20) { try hasRaggedEnds($0) }
+    }
+
+    private static func hasRaggedEnds(_ device: any BlockDevice) throws -> [String] {
         var broken: [String] = []
         var random = SeededGenerator(seed: 12)
         let bytes = random.bytes(8192 + 77)
@@ -91,12 +113,20 @@ package enum Conformance {
     /// What is done together is done, and what is not can be done one by one.
     ///
     /// - Parameters:
-    ///   - device: whose size may be no multiple of its alignment.
-    ///   - isTogether: it is one that does small transfers together, as far as the kernel can.
-    /// - Returns: what is broken.
+    ///   - implementation: of the device.
+    ///   - isTogether: whether it does small transfers together, as far as the kernel can.
+    ///   - ragged: bytes of the device after its last whole block of 4096.
     /// - Throws: what the device throws.
     package static func transfersTogether(
-        _ device: any BlockDevice, isTogether: Bool = false
+        _ implementation: Implementation, isTogether: Bool = false, ragged: Int = 0
+    ) throws -> [String] {
+        try implementation.withDevice(size: (1 << 20) + 8192 + ragged) {
+            try transfersTogether($0, isTogether: isTogether)
+        }
+    }
+
+    private static func transfersTogether(
+        _ device: any BlockDevice, isTogether: Bool
     ) throws -> [String] {
         var broken: [String] = []
         var count = 0
@@ -158,13 +188,17 @@ package enum Conformance {
     }
 
     /// Reading beyond the end is an error, not a short read.
-    package static func failsBeyondTheEnd(_ device: any BlockDevice) -> Bool {
-        let buffer = AlignedBuffer(count: 8192)
-        do throws(IOError) {
-            try device.read(into: buffer.bytes, at: device.geometry.size - 4096)
-            return false
-        } catch {
-            return true
+    ///
+    /// - Throws: what making the device throws.
+    package static func failsBeyondTheEnd(_ implementation: Implementation) throws -> [String] {
+        try implementation.withDevice(size: 1 << 20) { device in
+            let buffer = AlignedBuffer(count: 8192)
+            do throws(IOError) {
+                try device.read(into: buffer.bytes, at: device.geometry.size - 4096)
+            } catch {
+                return []
+            }
+            return ["it was read beyond the end"]
         }
     }
 }

@@ -60,12 +60,13 @@ package func cachedPages(of path: String) throws -> Int {
     return Int(pages)
 }
 
-/// Tries a claim about the page cache up to five times.
+/// Tries a claim that other tests and programs may disturb, up to five times.
 ///
-/// Programs that look at all devices of the machine, as other tests do at the same time, cache pages
-/// of devices that are not theirs; what blkferry itself leaves behind is there each time.
+/// Programs that look at all devices of the machine cache pages of devices that are not theirs, and the
+/// number of a loop device that is detached goes to the next one that is attached. What blkferry
+/// itself does wrong is there each time.
 ///
-/// - Parameter claim: does what is claimed to leave the cache alone, and looks.
+/// - Parameter claim: does what is claimed, and looks whether it holds.
 /// - Returns: whether it was true once.
 package func holdsUndisturbed(_ claim: () throws -> Bool) rethrows -> Bool {
     for attempt in 1...5 {

@@ -54,16 +54,22 @@ package enum Loopback {
     ///
     /// - Parameters:
     ///   - port: the port on 127.0.0.1.
+    ///   - source: the last byte of the address to connect from, 127.0.0.x.
     ///   - isBlocking: whether to wait until the connection is made; otherwise the socket is
     ///     non-blocking, and writable once it is made or has failed.
     /// - Returns: the socket.
-    /// - Throws: what connect(2) says.
+    /// - Throws: what bind(2) and connect(2) say.
     package static func connect(
-        port: Int, isBlocking: Bool = true
+        port: Int, from source: UInt8 = 1, isBlocking: Bool = true
     ) throws(Errno) -> OwnedDescriptor {
         let socket = try newSocket(isBlocking: isBlocking)
         let descriptor = socket.rawValue
         sendAtOnce(socket)
+        if source != 1 {
+            _ = try withAddress(port: 0, on: source) { address, length in
+                bind(descriptor, address, length)
+            }
+        }
         do {
             _ = try withAddress(port: port) { address, length in
                 Glibc.connect(descriptor, address, length)
@@ -113,12 +119,12 @@ package enum Loopback {
     }
 
     private static func withAddress(
-        port: Int, _ call: (UnsafePointer<sockaddr>?, socklen_t) -> Int32
+        port: Int, on host: UInt8 = 1, _ call: (UnsafePointer<sockaddr>?, socklen_t) -> Int32
     ) throws(Errno) -> Int32 {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = in_port_t(port).bigEndian
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        address.sin_addr.s_addr = (0x7f00_0000 | UInt32(host)).bigEndian
         return try retryingInterrupts {
             withUnsafeBytes(of: &address) { bytes in
                 bytes.withMemoryRebound(to: sockaddr.self) {
@@ -135,9 +141,9 @@ package final class StreamSocket: Sendable {
 
     package init(_ socket: consuming OwnedDescriptor) { self.socket = socket }
 
-    /// Connects to a port on 127.0.0.1.
-    package convenience init(port: Int) throws(Errno) {
-        self.init(try Loopback.connect(port: port))
+    /// Connects to a port on 127.0.0.1, from 127.0.0.x.
+    package convenience init(port: Int, from source: UInt8 = 1) throws(Errno) {
+        self.init(try Loopback.connect(port: port, from: source))
     }
 
     /// Sends all bytes.
@@ -188,6 +194,24 @@ package final class StreamSocket: Sendable {
 
     /// Ends both directions, so that whoever waits in a call of this object returns.
     package func interrupt() { shutdown(socket.rawValue, Int32(SHUT_RDWR)) }
+
+    /// Makes the close of this object a reset of the connection.
+    package func resetOnClose() { Loopback.resetOnClose(socket) }
+
+    /// Waits for the end of the connection without taking a byte from it.
+    package func waitWithoutReading() {
+        var byte: UInt8 = 0
+        while recv(socket.rawValue, &byte, 1, Int32(MSG_PEEK)) > 0, isEstablished {
+            usleep(20_000)
+        }
+    }
+
+    private var isEstablished: Bool {
+        var info = tcp_info()
+        var size = socklen_t(MemoryLayout<tcp_info>.size)
+        getsockopt(socket.rawValue, Int32(IPPROTO_TCP), TCP_INFO, &info, &size)
+        return Int(info.tcpi_state) == TCP_ESTABLISHED
+    }
 
     /// Makes every later call fail with `.resourceTemporarilyUnavailable` after some seconds:
     /// SO_RCVTIMEO and SO_SNDTIMEO, socket(7).

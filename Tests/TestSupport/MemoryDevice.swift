@@ -7,7 +7,7 @@ internal import Synchronization
 internal import SystemPackage
 
 /// A device in memory.
-package final class MemoryDevice: BlockDevice {
+package final class MemoryDevice: SteadyDevice {
     package let name: String
     private let content: Mutex<[UInt8]>
     private let alignment: Int

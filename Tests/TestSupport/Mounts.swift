@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import Glibc
+internal import LinuxIO
+internal import SystemPackage
+
 /// A small file system in memory, unmounted with this object.
 package final class TemporaryFileSystem: Sendable {
     package let path: String
@@ -41,6 +45,24 @@ package final class LoopMount: Sendable {
         loop = try LoopDevice(size: size)
         try must(make + [loop.path])
         try must("mount", "-o", options, loop.path, path)
+    }
+
+    /// Unmounts it, and waits for up to a minute until nothing has the device mounted.
+    ///
+    /// A program that another test has started in a mount namespace of its own has a copy of the
+    /// mount until it ends.
+    package func unmount() throws {
+        try must("umount", path)
+        let deadline = ContinuousClock.now + .seconds(60)
+        while true {
+            do throws(Errno) {
+                _ = try OwnedDescriptor.open(loop.path, flags: O_RDONLY | O_EXCL)
+                return
+            } catch {
+                guard ContinuousClock.now < deadline else { throw error }
+                usleep(20_000)
+            }
+        }
     }
 
     // Lazily: a file on it may be open for a moment longer than this object lives.

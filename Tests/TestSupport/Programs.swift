@@ -6,6 +6,18 @@ internal import Glibc
 internal import LinuxIO
 internal import Synchronization
 
+/// The path of a program of this package: in the directory that BLKFERRY_PROGRAMS names, or as it was
+/// built with the tests.
+package func builtProgram(_ name: String) -> String {
+    if let directory = ProcessInfo.processInfo.environment["BLKFERRY_PROGRAMS"],
+        access("\(directory)/\(name)", X_OK) == 0
+    {
+        return "\(directory)/\(name)"
+    }
+    let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
+    return URL(fileURLWithPath: own).deletingLastPathComponent().path + "/" + name
+}
+
 /// What a program did.
 package struct ProgramResult: Sendable {
     /// Exit status; 128 and more for the signal that ended it.
@@ -29,8 +41,13 @@ package final class RunningProgram {
     /// - Parameters:
     ///   - arguments: the program, looked up in PATH and the system directories, and its arguments.
     ///   - environment: variables set besides those of this process.
+    ///   - output: its standard output; by default a file that this type reads.
+    ///   - errors: its standard error, likewise.
     /// - Throws: when it cannot be started.
-    package init(_ arguments: [String], environment: [String: String] = [:]) throws {
+    package init(
+        _ arguments: [String], environment: [String: String] = [:], output: Int32? = nil,
+        errors: Int32? = nil
+    ) throws {
         scratch = try ScratchDirectory()
         let path =
             (ProcessInfo.processInfo.environment["PATH"] ?? "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
@@ -39,11 +56,13 @@ package final class RunningProgram {
             try OwnedDescriptor.open(path, flags: flags)
         }
         let input = try open("/dev/null", O_RDONLY)
-        let output = try open(scratch.file("out"), O_WRONLY | O_CREAT)
-        let errors = try open(scratch.file("err"), O_WRONLY | O_CREAT)
+        let outputFile = try open(scratch.file("out"), O_WRONLY | O_CREAT)
+        let errorFile = try open(scratch.file("err"), O_WRONLY | O_CREAT)
         processID = try Program.start(
             "/usr/bin/env", ["env"] + variables.map { "\($0)=\($1)" } + arguments,
-            .init(input: input.rawValue, output: output.rawValue, errors: errors.rawValue),
+            .init(
+                input: input.rawValue, output: output ?? outputFile.rawValue,
+                errors: errors ?? errorFile.rawValue),
             inNewSession: true)
     }
 

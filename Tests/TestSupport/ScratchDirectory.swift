@@ -32,4 +32,21 @@ package final class ScratchDirectory: Sendable {
         else { throw CocoaError(.fileWriteUnknown) }
         return path
     }
+
+    /// Makes a directory of images without a hole: `0.img`, `1.img` and so on.
+    ///
+    /// - Parameters:
+    ///   - name: of the directory.
+    ///   - count: of images.
+    ///   - size: of each, in bytes.
+    /// - Returns: the path of the directory, without a slash at its end.
+    package func directory(_ name: String, ofImages count: Int, size: Int) throws -> String {
+        let path = file(name)
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+        let content = Data(count: size)
+        for index in 0..<count {
+            try content.write(to: URL(fileURLWithPath: "\(path)/\(index).img"))
+        }
+        return path
+    }
 }

@@ -9,6 +9,11 @@ package struct TestAuthority {
     package struct Certificate {
         package let path: String
         package let key: String
+
+        package init(path: String, key: String) {
+            self.path = path
+            self.key = key
+        }
     }
 
     private let scratch: ScratchDirectory

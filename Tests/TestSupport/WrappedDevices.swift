@@ -77,9 +77,17 @@ package final class RecordingDevice: BlockDevice {
         try base.flush()
     }
 
-    package func checkSize() throws(IOError) { try base.checkSize() }
+    package func checkIdentity() throws(IOError) { try base.checkIdentity() }
 
-    package func contentStamp() -> ContentStamp? { base.contentStamp() }
+    package func hasForeignWrites() -> Bool { base.hasForeignWrites() }
+
+    package func hadOtherWriters() -> Bool { base.hadOtherWriters() }
+
+    package func changeCounter() -> ChangeCounter? { base.changeCounter() }
+
+    package func persistentChangeCounter() -> ChangeCounter? { base.persistentChangeCounter() }
+
+    package var reasonForNoCounter: String? { base.reasonForNoCounter }
 
     private func note(_ operation: Operation) { log.withLock { $0.append(operation) } }
 }
@@ -151,9 +159,17 @@ package final class FaultyDevice: BlockDevice {
         try base.flush()
     }
 
-    package func checkSize() throws(IOError) { try base.checkSize() }
+    package func checkIdentity() throws(IOError) { try base.checkIdentity() }
 
-    package func contentStamp() -> ContentStamp? { base.contentStamp() }
+    package func hasForeignWrites() -> Bool { base.hasForeignWrites() }
+
+    package func hadOtherWriters() -> Bool { base.hadOtherWriters() }
+
+    package func changeCounter() -> ChangeCounter? { base.changeCounter() }
+
+    package func persistentChangeCounter() -> ChangeCounter? { base.persistentChangeCounter() }
+
+    package var reasonForNoCounter: String? { base.reasonForNoCounter }
 
     private func failIfUnwritable(_ range: ByteRange, _ operation: String) throws(IOError) {
         let current = faults.withLock { $0 }

@@ -6,7 +6,7 @@ import Testing
 import WireProtocol
 
 /// What a stranger can put into the frames of a comparison.
-@Suite(.timeLimit(.minutes(30))) struct CompareFrameTests {
+@Suite(.timeLimit(.minutes(60))) struct CompareFrameTests {
     let layout: WireLayout
     /// Four regions and a bit, so that the last one is short.
     let size = 4 * 1024 + 100
@@ -32,7 +32,7 @@ import WireProtocol
         }
     }
 
-    @Test func `a layout is made of sizes that go together`() {
+    @Test func `a layout consists of sizes that go together`() {
         for (block, region, digest) in [
             (0, 1024, 16), (-512, 1024, 16), (511, 1022, 16), (513, 1026, 16), (1024, 512, 16),
             (512, 1536, 16), (512, 1025, 16), (512, 0, 16), (512, 1 << 25, 16),
@@ -48,7 +48,13 @@ import WireProtocol
         #expect(rejection { try WireLayout(block: 1 << 24, region: 1 << 24, digestSize: 1) } == nil)
     }
 
-    @Test func `a request is rejected that ends too early or too late`() {
+    @Test func `the last region before the largest number is no longer than the range`() {
+        let range = ByteRange(offset: Int.max - 1023, length: 1023)
+        #expect(layout.regions(of: [range]) == [range])
+        #expect(range.pieces(of: 1024) == [range])
+    }
+
+    @Test func `a compare request that ends too early or too late is rejected`() {
         let whole = request(1024, 2148, digests: 3)
         #expect(rejected(request(1024, 2148, digests: 3)) == nil)
         for count in 0..<whole.count { #expect(rejected(Array(whole[..<count])) != nil) }
@@ -74,7 +80,7 @@ import WireProtocol
         }
     }
 
-    @Test func `ranges together are no longer than the limits`() throws {
+    @Test func `the ranges of a window together are no longer than the limits`() throws {
         let half = Limits.window / 2
         let halves = [0, 2 * half].map { ByteRange(offset: $0, length: half) }
         #expect(rejection { try layout.check(halves, size: .max) } == nil)
@@ -88,7 +94,7 @@ import WireProtocol
         #expect(rejection { try blocks.check(single(Limits.blocks + 1), size: .max) } != nil)
     }
 
-    @Test func `a request is rejected that is of another kind or has a wrong count of ranges`() {
+    @Test func `a compare request of another kind or with a wrong count of ranges is rejected`() {
         #expect(rejected(request(kind: 0, 0, 1024, digests: 1)) == "compare: kind 0 is unknown")
         #expect(rejected(request(kind: 3, 0, 1024, digests: 1)) == "compare: kind 3 is unknown")
         #expect(rejected(request(kind: .max, 0, 1024)) != nil)
@@ -102,7 +108,7 @@ import WireProtocol
     }
 
     @Test(arguments: [1, 2] as [UInt32])
-    func `a request is rejected that leaves the device`(kind: UInt32) {
+    func `a compare request that leaves the device is rejected`(kind: UInt32) {
         for (offset, length) in [
             (0, 0), (0, 4197), (4096, 101), (5120, 1), (1024, .max), (.max, 1), (.max, .max),
             (1 << 63, 1 << 63), (1 << 62, 1 << 62), (UInt64(Int.max), 1),
@@ -123,7 +129,7 @@ import WireProtocol
         #expect(rejection { try layout.check([huge], size: .max) } != nil)
     }
 
-    @Test func `a map's answer is rejected that is not ascending, or not of the range`() {
+    @Test func `a map answer that is not ascending, or not of the range, is rejected`() {
         let range = ByteRange(offset: 4096, length: 8192)
         func rejected(_ bytes: [UInt8]) -> String? {
             rejection { try bytes.withUnsafeBytes { try DataMap($0, range: range) } }
@@ -151,7 +157,7 @@ import WireProtocol
 }
 
 /// What a server can put into its answer.
-@Suite(.timeLimit(.minutes(30))) struct CompareAnswerTests {
+@Suite(.timeLimit(.minutes(60))) struct CompareAnswerTests {
     let layout: WireLayout
     /// A region of 16 blocks, and a last one of 3.
     let range = ByteRange(offset: 8192, length: 8192 + 1100)
@@ -168,13 +174,17 @@ import WireProtocol
     }
 
     private func entry(_ index: UInt32, marks: [UInt8], blocks: Int) -> [UInt8] {
-        u32(index) + marks + [UInt8](repeating: 9, count: 2 * blocks)
+        let digests = (0..<blocks).flatMap { block in
+            let isZero = marks[block / 8] >> (block % 8) & 1 == 1
+            return [UInt8](repeating: isZero ? 0 : 9, count: 2)
+        }
+        return u32(index) + marks + digests
     }
 
     private var first: [UInt8] { entry(0, marks: [1, 0x80], blocks: 16) }
     private var second: [UInt8] { entry(1, marks: [5], blocks: 3) }
 
-    @Test func `marks and digests are those of the blocks`() throws {
+    @Test func `zero marks and digests are those of the blocks`() throws {
         try (u32(2) + first + second).withUnsafeBytes { bytes in
             let found = try CompareAnswer.read(
                 bytes, regions: layout.regions(of: [range]), layout: layout)
@@ -185,14 +195,14 @@ import WireProtocol
         }
     }
 
-    @Test func `an answer is rejected that ends too early or too late`() {
+    @Test func `a compare answer that ends too early or too late is rejected`() {
         let whole = u32(2) + first + second
         #expect(rejected(whole) == nil && rejected(u32(0)) == nil)
         for count in 0..<whole.count { #expect(rejected(Array(whole[..<count])) != nil) }
         #expect(rejected(whole + [0]) != nil && rejected(u32(0) + [0]) != nil)
     }
 
-    @Test func `regions are the window's, ascending, each once`() {
+    @Test func `the regions of a compare answer are the window's, ascending, each once`() {
         for bad in [
             u32(2) + second + first, u32(2) + first + first, u32(3) + first + second + second,
             u32(1) + entry(2, marks: [0], blocks: 3), u32(1) + entry(.max, marks: [0], blocks: 3),
@@ -200,7 +210,23 @@ import WireProtocol
         ] { #expect(rejected(bad) != nil) }
     }
 
-    @Test func `a mark beyond the region's blocks is rejected`() {
+    @Test func `a zero block with a digest other than zeros is rejected`() {
+        let marks: [UInt8] = [1, 0x80]
+        let good = entry(0, marks: marks, blocks: 16)
+        #expect(rejected(u32(1) + good) == nil)
+        // The digests of the first and the last block, which are marked.
+        for place in [6, 7, good.count - 2, good.count - 1] {
+            var bad = good
+            bad[place] = 1
+            #expect(rejected(u32(1) + bad)?.contains("zero block") == true, "\(place)")
+        }
+        // A computed digest may happen to be zeros.
+        var other = good
+        (other[8], other[9]) = (0, 0)
+        #expect(rejected(u32(1) + other) == nil)
+    }
+
+    @Test func `a zero mark beyond the region's blocks is rejected`() {
         for bit in 3..<8 {
             let marks = [UInt8(1) << bit]
             #expect(rejected(u32(1) + entry(1, marks: marks, blocks: 3))?.contains("mark") == true)

@@ -7,7 +7,7 @@ import Testing
 import WireProtocol
 
 /// What a stranger can put into the table of a read or write.
-@Suite(.timeLimit(.minutes(30))) struct ExtentFrameTests {
+@Suite(.timeLimit(.minutes(60))) struct ExtentFrameTests {
     private let size = 1 << 20
 
     /// Offset and word of each entry, as they are on the wire.
@@ -36,7 +36,7 @@ import WireProtocol
 
     private let zero: UInt64 = 1 << 56
 
-    @Test func `a table is rejected that is cut off`() {
+    @Test func `an extent table that is cut off is rejected`() {
         let request = table([(512, 512), (4096, 100)])
         #expect(rejectedRead(request) == nil)
         for start in 1...request.count {
@@ -59,7 +59,7 @@ import WireProtocol
         #expect(rejectedPayload([0] + table([(0, zero | 512)])) != nil)
     }
 
-    @Test func `counts from nothing to all there can be`() {
+    @Test func `the number of extents is at least one, and limited`() {
         #expect(rejectedRead(table([])) != nil)
         for count in [0, 2, 3, 8192, 8193, 1 << 28, 1 << 31, .max] as [UInt32] {
             #expect(rejectedRead(table([(0, 512)], count: count)) != nil)
@@ -77,7 +77,7 @@ import WireProtocol
         #expect(payload(most + [(one, zero | 512)])?.contains("8193 extents") == true)
     }
 
-    @Test func `reserved fields and unknown kinds are rejected`() {
+    @Test func `reserved fields and unknown kinds of extents are rejected`() {
         for bit in 0..<32 {
             #expect(rejectedRead(table([(0, 512)], reserved: 1 << bit)) != nil)
         }
@@ -110,7 +110,7 @@ import WireProtocol
         ] as [[(UInt64, UInt64)]] { #expect(rejectedRead(table(bad)) != nil) }
     }
 
-    @Test func `data is bounded, zeros are not`() {
+    @Test func `the data of a payload is bounded, zeros are not`() {
         let payload = UInt64(Limits.payload)
         #expect(rejectedRead(table([(0, payload)]), size: 1 << 30) == nil)
         #expect(rejectedRead(table([(0, payload + 1)]), size: 1 << 30) != nil)
@@ -124,7 +124,7 @@ import WireProtocol
             } == nil)
     }
 
-    @Test func `an empty body is no frame`() {
+    @Test func `an empty body is refused as a frame`() {
         let none = UnsafeRawBufferPointer(start: nil, count: 0)
         #expect(rejection { try ExtentFrame.readRequest(none, size: 512, unit: 1) } != nil)
         #expect(rejection { _ = try ExtentFrame.readPayload(none, size: 512, unit: 1) } != nil)
@@ -133,7 +133,7 @@ import WireProtocol
 }
 
 /// The digest at the end of each frame.
-@Suite(.timeLimit(.minutes(30))) struct SealedFrameTests {
+@Suite(.timeLimit(.minutes(60))) struct SealedFrameTests {
     private func hasher(_ name: String, key: UInt8 = 1) throws -> BlockHasher {
         try BlockHasher(
             try DigestMethod(named: name),
@@ -153,7 +153,7 @@ import WireProtocol
     }
 
     @Test(arguments: ["gmac", "poly1305", "sha256", "blake2b512", "sha1"])
-    func `any bit that changes, and any byte that is missing, is found`(name: String) throws {
+    func `any changed bit, and any missing byte, of a sealed frame is found`(name: String) throws {
         var hasher = try hasher(name)
         let frame = try sealed(Array("the content".utf8), &hasher)
         #expect(isOpened(frame, &hasher))
@@ -166,13 +166,13 @@ import WireProtocol
         #expect(!isOpened(frame + [0], &hasher))
     }
 
-    @Test func `nothing at all can be sealed, and nothing is no frame`() throws {
+    @Test func `an empty body can be sealed, and an empty frame is refused`() throws {
         var hasher = try hasher("poly1305")
         #expect(isOpened(try sealed([], &hasher), &hasher))
         #expect(!isOpened([], &hasher))
     }
 
-    @Test func `another key opens nothing`() throws {
+    @Test func `another key opens no sealed frame`() throws {
         var mine = try hasher("poly1305")
         var theirs = try hasher("poly1305", key: 2)
         #expect(!isOpened(try sealed([1, 2, 3], &mine), &theirs))

@@ -27,7 +27,7 @@ import WireProtocol
         }
     }
 
-    @Test func `the methods are those of pdiffcopy`() {
+    @Test func `the methods of an endpoint are those of pdiffcopy`() {
         func methods(_ endpoint: PdiffcopyCall.Endpoint) -> [String] {
             Route.pdiffcopy(PdiffcopyCall(endpoint, query: "")).methods
         }
@@ -42,7 +42,7 @@ import WireProtocol
         ("filename=/%C3%A9\u{1F600}", "/é\u{1F600}"), ("filename=/a;b", "/a;b"),
         ("filename=/\u{301}", "/\u{301}"), ("%zz=1&filename=/a", "/a"), ("filename=/%250", "/%0"),
     ])
-    func `a file name is decoded as a form is`(query: String, name: String) throws {
+    func `a file name is decoded as a form field`(query: String, name: String) throws {
         #expect(try call(query).filename() == name)
     }
 
@@ -52,7 +52,7 @@ import WireProtocol
         "filename=/%ED%A0%80", "filename=/%&filename=/a", "filename+=/a", "=filename=/a",
         "filename=+/a",
     ])
-    func `what is no absolute path is rejected`(query: String) {
+    func `a file name that is no absolute path is rejected`(query: String) {
         #expect(throws: WireError.self) { try call(query).filename() }
     }
 
@@ -60,7 +60,7 @@ import WireProtocol
         ("offset=0", 0), ("offset=007", 7), ("offset=4096&offset=1", 4096), ("offset=%31%30", 10),
         ("offset=\(Int.max)", Int.max),
     ])
-    func `a number has digits`(query: String, number: Int) throws {
+    func `a number consists of digits`(query: String, number: Int) throws {
         #expect(try call(query).number("offset", in: 0...Int.max) == number)
     }
 
@@ -69,11 +69,11 @@ import WireProtocol
         "offset=0x10", "offset=1.0", "offset=1e3", "offset=x", "offset=٣", "offset=%D9%A3",
         "offset=9223372036854775808", "offset=99999999999999999999999", "offset=%", "offset=1%00",
     ])
-    func `and nothing else`(query: String) {
+    func `a number with any other character is rejected`(query: String) {
         #expect(throws: WireError.self) { try call(query).number("offset", in: 0...Int.max) }
     }
 
-    @Test func `a number has its range, and where it may be missing a value`() throws {
+    @Test func `a number has its range, and a default where it may be missing`() throws {
         #expect(try call("a=5").number("b", in: 1...9, default: 3) == 3)
         #expect(try call("b=9").number("b", in: 1...9, default: 3) == 9)
         for query in ["b=0", "b=10", "b="] {

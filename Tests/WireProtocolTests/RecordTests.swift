@@ -8,17 +8,17 @@ import SystemPackage
 import Testing
 import WireProtocol
 
-@Suite(.timeLimit(.minutes(30))) struct JSONTests {
+@Suite(.timeLimit(.minutes(60))) struct JSONTests {
     private func reason(_ text: String) -> String? {
         rejection { try decoded(CommitRequest.self, text) }
     }
 
-    @Test func `a field that is unknown is skipped, and an optional one may be null`() throws {
+    @Test func `an unknown field is skipped, and an optional field may be null`() throws {
         let request = try decoded(CommitRequest.self, #" {"x":[{}],"release":true,"size":null} "#)
         #expect(request == CommitRequest(size: nil, release: true))
     }
 
-    @Test func `what is missing or of the wrong type is told`() {
+    @Test func `the error names a field that is missing or of the wrong type`() {
         #expect(reason("{}") == "JSON: release is missing")
         #expect(reason(#"{"release":1}"#) == "JSON: release is not of the right type")
         #expect(reason(#"{"release":null}"#) == "JSON: release is not of the right type")
@@ -40,9 +40,9 @@ import WireProtocol
             "", " ", "{", #"{"release":tru"#, #"{"release":true}x"#, "\u{0}",
             #"{"release" true}"#,
         ])
-    func `what is not JSON is rejected`(text: String) { #expect(reason(text) != nil) }
+    func `text that is not JSON is rejected`(text: String) { #expect(reason(text) != nil) }
 
-    @Test func `bytes that are no text are rejected`() {
+    @Test func `bytes that are no UTF-8 are rejected`() {
         for bytes in [
             [0xFF], [0xFE, 0xFF], [0xEF, 0xBB, 0xBF], [0x7B, 0xC3, 0x7D], [0, 0, 0xFE, 0xFF],
         ] as [[UInt8]] {
@@ -54,14 +54,14 @@ import WireProtocol
     }
 
     @Test(arguments: ["[", "{\"a\":", "[[{\"a\":[", "{\"content\":{\"signatures\":["])
-    func `depth without end is rejected`(opening: String) {
+    func `JSON of any depth is rejected`(opening: String) {
         let deep = String(repeating: opening, count: 100_000)
         #expect(reason(deep) != nil)
         #expect(reason(#"{"release":true,"x":\#(deep)"#) != nil)
         #expect(rejection { try decoded(SessionRequest.self, deep) } != nil)
     }
 
-    @Test func `more than an answer may have is not looked at`() {
+    @Test func `an answer larger than its limit is not parsed`() {
         let text = #"{"release":true}"# + String(repeating: " ", count: Limits.answer)
         #expect(reason(text) == "too much JSON")
     }
@@ -84,10 +84,35 @@ import WireProtocol
                         type: "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", name: "boot", uuid: "2")
                 ], sectorSize: 4096)
         ]),
+        .signatures([
+            Signature(
+                usage: .filesystem, type: "squashfs", places: [0], fingerprint: "0123456789abcdef"),
+            Signature(usage: .other, type: "qcow2", places: [0], fingerprint: "fedcba9876543210"),
+        ]),
+        .partial(
+            .init(
+                [Signature(usage: .filesystem, type: "ext4", uuid: "1", places: [1080])],
+                missing: [ByteRange(offset: 1 << 30, length: 4096)], reason: "Input/output error")),
     ]
 
-    @Test(arguments: contents) func `content is the same on the other side`(content: Content) throws
+    @Test func `a signature without a place, from an older version, is compared without it`() throws
     {
+        let text =
+            #"{"state":"signatures","signatures":[{"usage":"crypto","type":"x","uuid":"1"}]}"#
+        let content = try decoded(ContentRecord.self, text).content()
+        let here = Content.signatures([
+            Signature(usage: .crypto, type: "x", uuid: "1", places: [16384])
+        ])
+        #expect(here.isReplica(of: content))
+        let elsewhere = Content.signatures([
+            Signature(usage: .crypto, type: "x", uuid: "1", places: [0])
+        ])
+        #expect(!here.isReplica(of: elsewhere))
+    }
+
+    @Test(arguments: contents) func `the content of a device is the same after the wire`(
+        content: Content
+    ) throws {
         let text = String(decoding: WireJSON.encode(ContentRecord(content)), as: UTF8.self)
         #expect(try decoded(ContentRecord.self, text).content() == content)
     }
@@ -108,7 +133,7 @@ import WireProtocol
         }
     }
 
-    @Test func `a source that cannot be is rejected`() throws {
+    @Test func `an impossible source is rejected`() throws {
         func reason(size: Int, sector: Int?) -> String? {
             rejection {
                 let facts = SourceFacts(
@@ -121,12 +146,27 @@ import WireProtocol
         for size in [0, -1, .min, 1 << 60 + 1, .max] {
             #expect(reason(size: size, sector: nil) != nil)
         }
-        for sector in [0, -512, 1, 256, 513, .min, .max] {
+        for sector in [0, -512, 1, 256, 513, .min, .max, 1 << 60, 1 << 62] {
             #expect(reason(size: 1, sector: sector) != nil)
         }
     }
 
-    @Test func `a device is only known to its own machine`() {
+    @Test
+    func `a signature before the device is rejected, and one beyond every device has no place`()
+        throws
+    {
+        func content(_ offset: Int) -> String {
+            let signature = #"{"usage":"filesystem","type":"ext4","offset":\#(offset)}"#
+            return #"{"state":"signatures","signatures":[\#(signature)]}"#
+        }
+        for offset in [-1, -4096, Int.min] { #expect(rejected(content(offset)) != nil) }
+        for (offset, places) in [(1080, [1080]), (1 << 60 + 1, []), (Int.max, [])] {
+            let record = try decoded(ContentRecord.self, content(offset))
+            #expect(try record.content().found.map(\.places) == [places])
+        }
+    }
+
+    @Test func `a device's identity is valid on its own machine only`() {
         let device = HostRecord(.device(64768), boot: "a")
         #expect(device?.identity(boot: "a") == .device(64768))
         #expect(device?.identity(boot: "b") == nil && device?.identity(boot: nil) == nil)
@@ -146,7 +186,7 @@ import WireProtocol
         return again
     }
 
-    @Test func `a refusal stays one, under the client's name`() throws {
+    @Test func `a refusal stays a refusal, under the client's name`() throws {
         for (cause, kind, status) in [
             (.inUse, .refused, 409), (.locked, .locked, 423), (.readOnly, .refused, 409),
             (.wrongKind, .refused, 409), (.overlap, .refused, 409), (.signature, .refused, 409),
@@ -162,7 +202,7 @@ import WireProtocol
         }
     }
 
-    @Test func `a device's error stays one, with its number`() throws {
+    @Test func `a device's error stays an error, with its number`() throws {
         for (error, status) in [
             (IOError("/dev/x", "read at 0, 512 bytes", .ioError, advice: "y"), 500),
             (IOError("/dev/x", "write at 0", .noSpace), 507),
@@ -177,7 +217,7 @@ import WireProtocol
         }
     }
 
-    @Test func `a type or a cause of another version is neither trusted nor fatal`() throws {
+    @Test func `a type or a cause of a newer version is neither trusted nor fatal`() throws {
         var problem = Problem(.refused, status: 409, "t", detail: "d")
         problem.cause = "new"
         #expect(problem.refusal(of: "x")?.cause == .inUse)
@@ -188,7 +228,7 @@ import WireProtocol
     }
 
     @Test(arguments: [0, -1, Int(Int32.max) + 1, .min, .max])
-    func `an errno that is none is no reason to crash`(number: Int) {
+    func `an impossible errno does not crash`(number: Int) {
         var problem = Problem(.deviceError, status: 500, "t", detail: "d")
         problem.errno = number
         #expect(problem.deviceError(of: "x")?.reason == "d")

@@ -11,7 +11,9 @@ import WireProtocol
     }
 
     @Test(arguments: [SizePolicy.refuse, .resize, .prefix, nil], [true, false])
-    func `a policy is what was sent`(sizePolicy: SizePolicy?, isDryRun: Bool) throws {
+    func `the server reads the policy that the client sent`(sizePolicy: SizePolicy?, isDryRun: Bool)
+        throws
+    {
         for (shrinks, creates, snapshot) in [
             (false, false, nil), (true, false, nil), (false, true, nil),
             (true, true, TargetSnapshot(name: "before")),
@@ -29,14 +31,35 @@ import WireProtocol
         }
     }
 
-    @Test func `what is not asked for is not in the request`() {
+    @Test func `every text of a request has a limit`() {
+        let long = String(repeating: "a", count: 32 << 10)
+        let source = SourceRecord(
+            SourceFacts(
+                name: "source", size: 4096, content: .empty, logicalSector: nil, identity: nil),
+            boot: nil)
+        let changes: [(inout SessionRequest) -> Void] = [
+            { $0.run = long }, { $0.digest = long }, { $0.fasterDigests = ["sha1", long] },
+            { $0.key = long }, { $0.sizePolicy = long }, { $0.snapshot = long },
+            { $0.taken = long }, { $0.source?.name = long },
+        ]
+        for (index, change) in changes.enumerated() {
+            var request = request()
+            request.source = source
+            request.run = "0123456789abcdef0123456789abcdef"
+            #expect(rejection { try request.check() } == nil)
+            change(&request)
+            #expect(rejection { try request.check() } != nil, "\(index)")
+        }
+    }
+
+    @Test func `an option that is not requested is not in the request`() {
         var plain = request()
         plain.set(GatePolicy(sizePolicy: .resize, overwrite: true))
         #expect(plain.shrink == nil && plain.create == nil)
         #expect(plain.snapshot == nil && plain.keep == nil && plain.taken == nil)
     }
 
-    @Test func `a snapshot that was taken is one of those that are kept`() {
+    @Test func `a snapshot that was taken is named only with a history that keeps it`() {
         for (snapshot, keep, taken) in [
             ("day", nil, "vg1/day-1"), (nil, nil, "vg1/day-1"), ("day", 7, "day-1"), ("day", 7, ""),
             ("day", 7, "vg1/-f"), ("day", 7, "a/b/c"),
@@ -49,7 +72,7 @@ import WireProtocol
         }
     }
 
-    @Test func `what cannot be meant is rejected`() {
+    @Test func `an impossible policy is rejected`() {
         for (sizePolicy, snapshot, keep) in [
             ("grow", nil, nil), (nil, "a/b", nil), (nil, "", nil), (nil, "-f", nil),
             (nil, "a b", nil), (nil, "a", 0), (nil, "a", -1), (nil, nil, 1),

@@ -11,7 +11,7 @@ import WireProtocol
         "/\u{301}x", "\r\n", "x\u{7f}",
     ]
 
-    @Test(arguments: names) func `a route is what its path means`(name: String) {
+    @Test(arguments: names) func `a path leads to its route`(name: String) {
         for route in [
             Route.device(name), .content(name), .sessions(device: name), .session(name),
             .compare(session: name), .read(session: name), .write(session: name),
@@ -23,7 +23,7 @@ import WireProtocol
         }
     }
 
-    @Test func `a slash at the end is allowed, and more than one is not`() {
+    @Test func `one slash at the end of a path is allowed`() {
         #expect(Route("/v1") == .info && Route("/v1/") == .info && Route("/v1?x") == .info)
         #expect(Route("/v1/devices/") == .devices)
         for path in ["//v1", "/v1//", "/v1//devices", "/v1/devices//", "/v1/devices//content"] {
@@ -31,7 +31,7 @@ import WireProtocol
         }
     }
 
-    @Test func `a slash that is encoded belongs to the name`() {
+    @Test func `an encoded slash belongs to the name`() {
         #expect(Route("/v1/devices/%2Fdev%2fsda") == .device("/dev/sda"))
         #expect(Route("/v1/devices/a%2Fcontent") == .device("a/content"))
         #expect(Route("/v1%2Fdevices") == nil)
@@ -45,9 +45,9 @@ import WireProtocol
             "/v1/devices/%00", "/v1/devices/%FF", "/v1/devices/%C3", "/v1/devices/%ED%A0%80",
             "/v1/devices/%C0%AF",
         ])
-    func `there is nothing else`(target: String) { #expect(Route(target) == nil) }
+    func `any other path has no route`(target: String) { #expect(Route(target) == nil) }
 
-    @Test func `a target may have 8192 bytes`() {
+    @Test func `a request target may have 8192 bytes`() {
         let start = "/v1/devices/"
         let room = 8192 - start.utf8.count
         #expect(Route(start + String(repeating: "a", count: room)) != nil)
@@ -55,7 +55,7 @@ import WireProtocol
         #expect(Route(String(repeating: "/", count: 1 << 20)) == nil)
     }
 
-    @Test func `percent triplets and hexadecimal digits`() {
+    @Test func `percent and hexadecimal encoding`() {
         #expect(
             percentEncoded("aZ09-_.~=") == "aZ09-_.~="
                 && percentEncoded("/ %é") == "%2F%20%25%C3%A9")
@@ -76,7 +76,7 @@ import WireProtocol
         .part(ByteRange(first, to: last + 1))
     }
 
-    @Test func `a first and a last byte, a start, and an end's length`() {
+    @Test func `a range has a first and a last byte, a start, or the length of the end`() {
         #expect(asked("bytes=0-0") == part(0, 0) && asked("bytes=0-499") == part(0, 499))
         #expect(asked("bytes=499-499") == part(499, 499) && asked("bytes=10-") == part(10, 499))
         #expect(asked("bytes=-1") == part(499, 499) && asked("bytes=-500") == part(0, 499))
@@ -84,7 +84,7 @@ import WireProtocol
         #expect(asked("BYTES= \t1-2 \t") == part(1, 2) && asked("bytes=007-008") == part(7, 8))
     }
 
-    @Test func `what the content has not is unsatisfiable`() {
+    @Test func `a range outside the content is unsatisfiable`() {
         for header in ["bytes=500-", "bytes=500-600", "bytes=-0"] {
             #expect(asked(header) == .unsatisfiable)
         }
@@ -93,7 +93,7 @@ import WireProtocol
         }
     }
 
-    @Test func `numbers beyond every size`() {
+    @Test func `a range has numbers of any size`() {
         let huge = "99999999999999999999999999"
         #expect(asked("bytes=1-\(huge)") == part(1, 499) && asked("bytes=-\(huge)") == part(0, 499))
         #expect(asked("bytes=\(huge)-") == .unsatisfiable)
@@ -108,7 +108,7 @@ import WireProtocol
             "items=0-1", "bytes =0-1", "bytes=0 -1", "bytes=0- 1", "bytes=+0-1", "bytes=0--1",
             "bytes=0x0-1", "bytes=0-1;", "bytes=a-b", "bytes=٠-١", "bytes=0-1-2", "=0-1",
         ] as [String?])
-    func `what is no single range of bytes is ignored`(header: String?) {
+    func `a malformed range is ignored`(header: String?) {
         #expect(asked(header) == .all)
     }
 }
@@ -123,13 +123,19 @@ import WireProtocol
 
     @Test(
         arguments: [
-            "/dev/sda", "UUID=1", "a b", "", "://x", "/x://y", "a/b://c", "é://x", "http:/x", "x:y",
+            "/dev/sda", "UUID=1", "a b", "", "/x://y", "a/b://c", "./a:b", "../a:b", "vg0/lv:x",
+            "UUID=aa:bb", "LABEL=x:y", "LABEL=a@h:/x", "PARTLABEL=EFI:1", "LVUUID=h:/x",
+            "/dev/disk/by-id/scsi-0:0", "a@b", "a@b/c:d", "-", "./é:x",
         ])
-    func `without a scheme it is local`(text: String) throws {
+    func `a location without a scheme and without a colon before the first slash is local`(
+        text: String
+    )
+        throws
+    {
         #expect(try Location(text) == .local(text))
     }
 
-    @Test func `the server and the selector`() throws {
+    @Test func `a URL has a server and a selector`() throws {
         for (text, server, selector) in [
             ("http://host/dev/vg0/root", "http://host:8080", "/dev/vg0/root"),
             ("HTTPS://Host:443/UUID=1-2", "https://Host:443", "UUID=1-2"),
@@ -158,9 +164,64 @@ import WireProtocol
         }
     }
 
+    @Test func `scp's form is a URL of ssh, with the path as it stands`() throws {
+        for (text, server, selector) in [
+            ("h:/dev/sda", "ssh://h", "/dev/sda"), ("root@h:/x", "ssh://root@h", "/x"),
+            ("h:UUID=1-2", "ssh://h", "UUID=1-2"), ("u@h:LABEL=a:b/c", "ssh://u@h", "LABEL=a:b/c"),
+            ("[::1]:/x", "ssh://[::1]", "/x"),
+            ("a+b@[fe80::1%e]:/x", "ssh://a+b@[fe80::1%e]", "/x"),
+            ("h:/a b?c#d%20", "ssh://h", "/a b?c#d%20"), ("h:/a@b:c", "ssh://h", "/a@b:c"),
+            ("C:/x", "ssh://C", "/x"), ("h:", "ssh://h", nil), ("h:/", "ssh://h", nil),
+            ("h://x/y", nil, nil), ("u@h://x", "ssh://u@h", "//x"),
+            ("h:/\u{301}x", "ssh://h", "/\u{301}x"), ("192.0.2.1:/x", "ssh://192.0.2.1", "/x"),
+        ] as [(String, String?, String?)] {
+            guard let server else {
+                #expect(rejection { try Location(text) } != nil, "\(text)")
+                continue
+            }
+            let location = try remote(text)
+            #expect(location.server == server && location.selector == selector, "\(text)")
+            #expect(location.text == text && location.scheme == .ssh && location.port == nil)
+        }
+    }
+
     @Test(
         arguments: [
-            "ftp://h/x", "http+unix://h/x", "http://", "http:///x", "http://:80/x", "http://h:/x",
+            "root@backup:disk.img", "host:disk.img", "a:b", "host:8080/path", "x:~/y",
+            "C:\\disk.img",
+            "disk 12:30.img", "-oProxyCommand=x:/y", "-h:/x", ":x", ":/x", "::1:/x", "fe80::1:/x",
+            "[::1]:22:/x", "u@:/x", "@h:/x", "u:p@h:/x", "a=b:/x", "uuid=1:2", "h:NAME=x",
+            "h:/WWN=1",
+            "é:\u{301}x", "h:vg0/lv", "[::1]x:/y", "a@b@h:/x", "h:\u{301}/x", "[::1", "[::1]",
+            "x:y@z",
+        ])
+    func `scp's form without an absolute path is no local file`(text: String) {
+        let reason = rejection { try Location(text) }
+        #expect(reason?.hasPrefix(text) == true && reason?.hasSuffix(" ./\(text)") == true)
+    }
+
+    @Test(arguments: ["http:/x", "HTTPS:x", "ssh:/h/x"])
+    func `the error says that a URL lacks a slash`(text: String) {
+        #expect(rejection { try Location(text) }?.hasPrefix("\(text): a URL has two") == true)
+    }
+
+    @Test(arguments: [
+        ("http://::1:8080/x", "[::1]:8080"), ("http://::1/x", "[::1]"),
+        ("http://fe80::1:2:443/x", "[fe80::1:2]:443"), ("http://fe80::/x", "[fe80::]"),
+        ("http://fe80:::80/x", "[fe80::]:80"), ("http://1:2:3:4:5:6:7:8/x", "[1:2:3:4:5:6:7:8]"),
+        ("http://1:2:3:4:5:6:7:8:80/x", "[1:2:3:4:5:6:7:8]:80"),
+        ("http://2001:db8::a/x", "[2001:db8::a]"),
+    ])
+    func `an IPv6 address needs brackets, and its port is outside of them`(
+        text: String, advice: String
+    ) {
+        #expect(rejection { try Location(text) }?.hasSuffix(" in brackets: \(advice)") == true)
+    }
+
+    @Test(
+        arguments: [
+            "ftp://h/x", "://x", "http+unix:///x", "http://", "http:///x", "http://:80/x",
+            "http://h:/x",
             "http://h:0/x", "http://h:65536/x", "http://h:+80/x", "http://h:8 0/x",
             "http://h:99999999999999999999/x", "http://h:x/", "http://::1/x", "http://[::1/x",
             "http://[]/x", "http://[e%25]/x", "http://[::1%]/x", "http://[::1]x/", "http://[g::]/x",
@@ -173,7 +234,7 @@ import WireProtocol
             "ssh://h/WWN=0x1", "ssh://h/SERIAL=1", "ssh://h/NAME=1", "http://h/%FF", "http://h!/x",
             "http://h\\/x", "http://%41/x",
         ])
-    func `a URL that cannot be used is rejected, by name`(text: String) {
+    func `the error names a URL that cannot be used`(text: String) {
         #expect(rejection { try Location(text) }?.hasPrefix(text) == true)
     }
 }
@@ -183,7 +244,7 @@ import WireProtocol
         try exports(inFile: text, named: "/etc/exports")
     }
 
-    @Test func `a selector, with an access or without`() throws {
+    @Test func `an export is a selector, with an access or without`() throws {
         for (text, name, access, isDirectory) in [
             ("/dev/sda", "/dev/sda", .readOnly, false),
             ("/dev/sda:rw", "/dev/sda", .readWrite, false),
@@ -209,11 +270,13 @@ import WireProtocol
             "-x", "*", "x/**", ":rw,create", "/srv/x:rw,create", "/srv/:rw,create",
             "/dev/x/:rw,create", "/dev/vg0:rw,create", "UUID=1:rw,create",
         ])
-    func `what names nothing, no absolute path and no group, is rejected`(text: String) {
+    func `an export that is no tag, absolute path or group is rejected`(text: String) {
         #expect(rejection { try ExportSelector(text) } != nil)
     }
 
-    @Test func `a volume group, alone or with a star, and what may be made in it`() throws {
+    @Test func `an export is a volume group, alone or with a star, and may allow new volumes`()
+        throws
+    {
         for (text, access, canCreate) in [
             ("vg0", .readOnly, false), ("vg0/*", .readOnly, false), ("vg0:rw", .readWrite, false),
             ("vg0/*:rw", .readWrite, false), ("vg0:rw,create", .readWrite, true),
@@ -235,7 +298,7 @@ import WireProtocol
         #expect(try ExportSelector("/dev/vg0/").isDirectory)
     }
 
-    @Test func `a volume by its group and name`() throws {
+    @Test func `an export is a volume by its group and name`() throws {
         for (text, name, access, canCreate) in [
             ("vg0/root", "/dev/vg0/root", .readOnly, false),
             ("vg0/root:rw", "/dev/vg0/root", .readWrite, false),
@@ -253,7 +316,17 @@ import WireProtocol
         }
     }
 
-    @Test func `comments, white space and ends of lines`() throws {
+    @Test func `exports that differ only in their Unicode form are different`() throws {
+        for prefix in ["/srv/", "LABEL=", "PARTLABEL="] {
+            let composed = try ExportSelector("\(prefix)caf\u{e9}")
+            let decomposed = try ExportSelector("\(prefix)cafe\u{301}")
+            #expect(composed != decomposed)
+            #expect(Set([composed, decomposed, composed]).count == 2)
+        }
+        #expect(ExportSelector.isTag("LABEL=\u{301}x"))
+    }
+
+    @Test func `an exports file has comments, white space and line ends of any kind`() throws {
         let text = "# all\n\n /dev/a:rw\t# x\r\n\t/b#c:ro \r\n/d #\n  # e\n#/f\nLABEL=g h\r/i"
         let found = try file(text)
         #expect(found.map(\.text) == ["/dev/a", "/b#c", "/d", "LABEL=g h", "/i"])
@@ -261,7 +334,7 @@ import WireProtocol
         #expect(try file("").isEmpty && file("#").isEmpty && file("\n\r\n \t").isEmpty)
     }
 
-    @Test func `an error tells file and line`() {
+    @Test func `an error in an exports file has file and line`() {
         #expect(rejection { try file("/a\n\n ./c\n") }?.hasPrefix("/etc/exports:3: ./c: ") == true)
         #expect(rejection { try file("/a\r\n/b\r\nUUID=") }?.hasPrefix("/etc/exports:3: ") == true)
         #expect(rejection { try file(":rw # x") }?.hasPrefix("/etc/exports:1: :rw: ") == true)

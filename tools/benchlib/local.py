@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""Two loop devices of random data on one machine, in four cases, several rounds, interleaved.
+"""Two loop devices of random data on one machine, in five cases, several rounds, interleaved.
+
+In the last case every second block of the source is zeros, and the target is full of other data;
+only blkferry and dd run there.
 
 The floor is both devices read with O_DIRECT and nothing else, by the number of threads, the read
 size and the kind of memory (pages of 4 KiB or 2 MiB) that turn out fastest here. Before every run
@@ -14,6 +17,8 @@ import subprocess
 
 from . import machine
 from .pair import CASES, DIRECTORY, Pair, fastest_floor, rotated  # noqa: F401
+
+ZEROS = "every second 4 KiB zeros"
 
 
 def commands(binary, source, target):
@@ -55,8 +60,22 @@ def measure_pair(options, place, pair):
     for case, by_tool in runs.items():
         result["cases"][case] = {tool: machine.summary(list_) for tool, list_ in by_tool.items()}
         print_table(CASES[case], result["cases"][case])
+    result["cases"]["zeros"] = measure_zeros(options, place, pair, tools)
+    print_table(ZEROS, result["cases"]["zeros"])
     result["goals"] = goals(result["cases"])
     return result
+
+
+def measure_zeros(options, place, pair, tools):
+    """Replaces a target full of data by a source of which every second block is zeros."""
+    pair.zero_every_second_block()
+    runs = {tool: [] for tool in ("floor", "blkferry", "dd")}
+    for number in range(options.rounds):
+        for tool in rotated(list(runs), number):
+            # "all" fills the target: the inverse of zeros is data.
+            runs[tool].append(pair.timed(
+                tool, "all" if tool != "floor" else None, lambda: place.run(tools[tool])))
+    return {tool: machine.summary(list_) for tool, list_ in runs.items()}
 
 
 def print_table(title, figures):
@@ -82,6 +101,8 @@ def goals(cases):
              median(case, "blkferry") / median(case, "floor"), limit)
     goal("all changed, seconds, no slower than the faster of dd and qemu-img",
          median("all", "blkferry"), min(median("all", "dd"), median("all", "qemu-img")))
+    goal(f"{ZEROS}, seconds, no slower than twice dd",
+         median("zeros", "blkferry"), 2 * median("zeros", "dd"))
     for case in CASES:
         if "rsync" in cases[case]:
             goal(f"{CASES[case]}, seconds, no slower than rsync", median(case, "blkferry"),

@@ -9,12 +9,12 @@ TOOLS = ("blkferry", "pdiffcopy", "rsync")
 INTRODUCTION = """\
 # Benchmarks
 
-pdiffcopy came with a benchmark: make two files equal, change the first 10, 20 … 100 % of the target, and time
-what makes them equal again. This is the same for blkferry, pdiffcopy and rsync. The page was written by
+pdiffcopy came with a benchmark. It makes two files equal, changes the first 10, 20 … 100 % of the target, and times
+the run that makes them equal again. This page does the same for blkferry, pdiffcopy and rsync. Its generator is
 
     tools/bench compare
 
-as root, which does it on your machine too; nothing of it is written by hand.
+which runs as root, on your machine too. Nothing of the page is written by hand.
 
 ![Time of a sync at growing change](benchmarks.svg)
 """
@@ -22,22 +22,23 @@ as root, which does it on your machine too; nothing of it is written by hand.
 METHOD = """\
 ## How it was measured
 
-Two loop devices of {size} MiB of random data, whose files are in memory; the server on the loopback
-interface of the same machine, started anew for each run, before the time begins. Times are those of the whole client
-process, from its start to its end. Figures are medians of {rounds} rounds, with the least and the greatest in
-brackets. The three are interleaved, and another one goes first in each round. Before each run the first part of the target
-is changed, every byte of it; the page cache forgets both devices. After each run source and target are compared in full.
+The devices are two loop devices of {size} MiB of random data, whose files are in memory. The server listens on the
+loopback interface of the same machine. It is restarted for each run, before the timing begins. Times are those of the
+whole client process, from its start to its end. Figures are medians of {rounds} rounds, with the least and the greatest
+in brackets. The three programs are interleaved, and another one goes first in each round. Before each run the benchmark
+changes every byte of the first part of the target, and drops both devices from the page cache. After each run it
+compares source and target in full.
 
-- All compare first, at each step: `--whole-file` would be faster for all where most has changed.
-- pdiffcopy takes a device for empty, so it works on the files behind the devices, which the page cache serves; blkferry and
-  rsync work on the devices.
-- blkferry flushes the target before it ends, the others do not.
-- rsync reads the blocks of the target first, then the source, and is made for files whose content moves; that is not what
-  happens on a disk.
-- pdiffcopy was tried with its defaults, with {many}, and with 64 KiB blocks, at 50 %; the fastest counts.
+- All three compare at each step. Where most has changed, `--whole-file` would be faster for all of them.
+- pdiffcopy takes a device for empty, so it works on the files behind the devices, which are in the page cache. blkferry
+  and rsync work on the devices.
+- blkferry flushes the target before it ends. The others do not.
+- rsync reads the target first, then the source. It is made for files whose content moves, which does not happen on a
+  disk.
+- pdiffcopy was tried at 50 % with its defaults, with {many}, and with 64 KiB blocks. The fastest counts.
 - Bytes on the wire are what the loopback interface counted during the run, both ways, headers of TCP and IP included.
-- Two loop devices in memory stand for very fast disks. On a slow disk or network all are as slow as that; then bytes read and sent
-  are what counts.
+- Two loop devices in memory stand for very fast disks. On a slow disk or network all programs are as slow as that. Then
+  the bytes that are read and sent count.
 """
 
 
@@ -83,7 +84,7 @@ def table(direction, steps):
 
 
 def commands(lines):
-    parts = ["## Commands\n\nWhat was run on the server and on the client, by direction:\n"]
+    parts = ["## Commands\n\nThe commands on the server and on the client, by program and direction:\n"]
     parts += [f"{name}:\n\n    {line['server']}\n    {line['client']}\n"
               for name, line in lines.items()]
     return "\n".join(parts)

@@ -66,6 +66,15 @@ class Pair:
         for offset in range(0, self.size, machine.CHUNK):
             self.target.write(offset, self.source.read(offset, machine.CHUNK))
 
+    def zero_every_second_block(self):
+        """Makes every second block of both devices zeros."""
+        for offset in range(0, self.size, machine.CHUNK):
+            chunk = bytearray(self.source.read(offset, machine.CHUNK))
+            for start in range(0, machine.CHUNK, 2 * BLOCK):
+                chunk[start:start + BLOCK] = bytes(BLOCK)
+            self.source.write(offset, chunk)
+            self.target.write(offset, chunk)
+
     def timed(self, tool, case, run):
         """What `run` returns, started from the case's state; the pair is equal before and after.
 

@@ -18,18 +18,21 @@ GUEST = Path(__file__).resolve().parent / "guest"
 # Real programs; busybox lends the rest of a system.
 PROGRAMS = """
     dash lvm dmsetup pdata_tools mke2fs e2fsck mdadm sgdisk blockdev wipefs losetup blkid lsblk cmp
-    cksum dd truncate udevadm flock stat sync setsid timeout
+    cksum dd truncate udevadm flock stat sync setsid timeout xfs_io
 """.split()
 LINKS = {
     "lvm": "pvcreate pvs pvchange vgcreate vgs vgchange lvcreate lvremove lvs lvchange lvextend "
-           "lvconvert lvrename vgreduce vgextend vgremove pvremove lvresize lvreduce",
+           "lvconvert lvrename vgreduce vgextend vgremove pvremove lvresize lvreduce pvmove",
     "pdata_tools": "thin_delta thin_dump thin_ls thin_check thin_metadata_size",
     "mke2fs": "mkfs.ext4",
     "e2fsck": "fsck.ext4",
 }
 # Directories of the kernel's modules that go in with all that they need.
 MODULES = ("drivers/md", "drivers/block", "drivers/virtio/virtio_pci.ko",
-           "drivers/scsi/scsi_debug.ko", "drivers/scsi/sd_mod.ko", "fs/ext4")
+           "drivers/scsi/scsi_debug.ko", "drivers/scsi/sd_mod.ko", "drivers/scsi/virtio_scsi.ko",
+           "drivers/ata/ahci.ko", "drivers/nvme/host/nvme.ko", "fs/ext4",
+           "crypto/crc32c_generic.ko", "crypto/aes_generic.ko", "crypto/cbc.ko", "crypto/ecb.ko",
+           "crypto/hmac.ko", "crypto/sha256_generic.ko")
 # Opened at run time by programs, so that no list of libraries has them.
 LIBRARIES = ("libcurl.so.4",)
 

@@ -22,12 +22,12 @@ class Kernel:
     modules: Path
 
 
-def for_clouds():
-    """The one for virtual machines."""
-    depends = output("apt-cache", "depends", "linux-image-cloud-amd64")
+def for_machines():
+    """The general one: the one for clouds has no driver of SATA disks."""
+    depends = output("apt-cache", "depends", "linux-image-amd64")
     found = re.search(r"Depends: (linux-image-[0-9]\S*)", depends)
     if not found:
-        raise Failure("Debian's linux-image-cloud-amd64 is not known here: apt-get update")
+        raise Failure("Debian's linux-image-amd64 is not known here: apt-get update")
     modules = unpacked(found[1], "lib/modules")
     return Kernel(modules.parents[2] / f"boot/vmlinuz-{modules.name}", modules)
 

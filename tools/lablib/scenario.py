@@ -18,17 +18,26 @@ SECONDS = 30
 
 @dataclass
 class Scenario:
-    """A script; its head says what it shows, and may say what it needs."""
+    """A script; its head says what it shows, and may say what it needs.
+
+    `# when: named` is in the head of one that takes long. A disk is a size, or BUS:SIZE for one on a bus that only the emulated machine has.
+    """
 
     path: Path
     title: str
     disks: tuple
     seconds: int
     programs: tuple
+    # Takes so long that it runs only when it is named, or with --all.
+    only_named: bool
 
     @property
     def name(self):
         return self.path.stem
+
+    @property
+    def needs_emulation(self):
+        return any(":" in disk for disk in self.disks)
 
     @property
     def limit(self):
@@ -45,7 +54,8 @@ def read(path):
 
     disks = value("disks")
     return Scenario(path, value("shows") or "", tuple(disks.split()) if disks else vm.DISKS,
-                    int(value("seconds") or SECONDS), tuple((value("programs") or "").split()))
+                    int(value("seconds") or SECONDS), tuple((value("programs") or "").split()),
+                    value("when") == "named")
 
 
 def every():

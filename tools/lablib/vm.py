@@ -35,7 +35,7 @@ class Machine(ABC):
 
     @abstractmethod
     def words(self, initramfs, disks, arguments):
-        """The command that runs it, on this terminal."""
+        """The command that runs it, on this terminal; disks are pairs of bus and path."""
 
     def prepare(self):
         """Makes all that several of them share, which one alone may make."""
@@ -53,9 +53,11 @@ class Machine(ABC):
                     with open(archive, "rb") as part:
                         shutil.copyfileobj(part, stream)
             paths = []
-            for number, size in enumerate(disks):
-                paths.append(f"{directory}/disk{number}")
-                subprocess.run(["truncate", "-s", size, paths[-1]], check=True)
+            for number, disk in enumerate(disks):
+                bus, _, size = disk.rpartition(":")
+                path = f"{directory}/disk{number}"
+                paths.append((bus, path))
+                subprocess.run(["truncate", "-s", size, path], check=True)
             # A kernel that is a program has its memory in a file there.
             yield ["env", f"TMPDIR={directory}",
                    *self.words(initramfs, paths, f"quiet panic=-1 {arguments}")]
@@ -112,7 +114,7 @@ class UserMode(Machine):
             str(self.kernel().image), f"mem={MEMORY}M", f"initrd={initramfs}", "rdinit=/init",
             f"uml_dir={initramfs.parent}/", "con=null", "con0=fd:0,fd:1", "pty.legacy_count=0",
             *arguments.split(),
-            *(f"ubd{number}={path}" for number, path in enumerate(disks)),
+            *(f"ubd{number}={path}" for number, (_, path) in enumerate(disks)),
         ]
 
 
@@ -122,7 +124,7 @@ class Emulated(Machine):
     name = "emulated"
 
     def kernel(self):
-        return kernel.for_clouds()
+        return kernel.for_machines()
 
     def words(self, initramfs, disks, arguments):
         # A processor that is old: wide vector instructions are slow to emulate.
@@ -133,9 +135,22 @@ class Emulated(Machine):
             "-kernel", str(self.kernel().image), "-initrd", str(initramfs),
             "-append", f"console=ttyS0 mitigations=off {arguments}",
         ]
-        for path in disks:
-            words += ["-drive", f"file={path},format=raw,if=virtio,cache=unsafe,discard=unmap"]
+        for number, (bus, path) in enumerate(disks):
+            name = f"disk{number}"
+            words += ["-drive",
+                      f"file={path},format=raw,if=none,id={name},cache=unsafe,discard=unmap"]
+            for device in BUSES[bus].format(name=name).split():
+                words += ["-device", device]
         return words
+
+
+# What makes a disk of a drive, for each bus.
+BUSES = {
+    "": "virtio-blk-pci,drive={name}",
+    "nvme": "nvme,drive={name},serial={name}",
+    "sata": "ich9-ahci,id=ahci-{name} ide-hd,bus=ahci-{name}.0,drive={name}",
+    "scsi": "virtio-scsi-pci,id=scsi-{name} scsi-hd,bus=scsi-{name}.0,drive={name}",
+}
 
 
 MACHINES = {machine.name: machine for machine in (UserMode(), Emulated())}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-// libcurl, loaded when the network is first used: it brings some thirty libraries with it, which
-// take longer to load than a local run needs to begin, and a rescue system may lack it.
+// libcurl, loaded when the network is first used. It depends on some thirty libraries, which take
+// longer to load than a local run needs to begin. A rescue system may lack it.
 //
 // Its functions keep their names. The variadic ones, which Swift cannot call, have typed forms.
 
@@ -11,7 +11,7 @@
 
 #include <curl/curl.h>
 
-/// dlopen(3) of libcurl.so.4: NULL when it is there, else why not
+/// dlopen(3) of libcurl.so.4: NULL on success, else the reason of the failure
 const char *cc_load(void);
 
 /// curl_version_info(3): of the library, 0x075801 for 7.88.1
@@ -20,7 +20,7 @@ unsigned int cc_version(void);
 CURLcode cc_setopt_long(CURL *handle, CURLoption option, long value);
 CURLcode cc_setopt_off_t(CURL *handle, CURLoption option, curl_off_t value);
 CURLcode cc_setopt_string(CURL *handle, CURLoption option, const char *value);
-/// Lists, the memory of a body, and what a callback is given.
+/// For lists, the memory of a body, and the last argument of a callback.
 CURLcode cc_setopt_pointer(CURL *handle, CURLoption option, const void *value);
 /// CURLOPT_WRITEFUNCTION and CURLOPT_HEADERFUNCTION
 CURLcode cc_setopt_write(CURL *handle, CURLoption option, curl_write_callback value);

@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-// What Swift cannot see of Linux through `import Glibc`: variadic calls, ioctls and constants that
-// need _GNU_SOURCE. No logic: each function is one system call, returns what it returns (-1 and
-// errno on failure) and names it in its comment.
+// The parts of Linux that Swift cannot see through `import Glibc`: variadic calls, ioctls and constants
+// that need _GNU_SOURCE. Most functions make the one system call that their comment names, and return its
+// result (-1 with errno on failure).
 
 #ifndef CLINUXBLOCK_H
 #define CLINUXBLOCK_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 extern const int clb_O_DIRECT;
 extern const int clb_O_PATH;
+extern const int clb_O_TMPFILE;
 extern const int clb_SEEK_DATA;
 extern const int clb_SEEK_HOLE;
+
+/// The arguments of main, which the C library also passes to constructors; returns their number.
+/// Swift's own CommandLine reads /proc/self/cmdline, which a chroot may lack.
+int clb_arguments(char *const **arguments);
 
 /// open(2)
 int clb_open(const char *path, int flags, mode_t mode);
@@ -43,36 +49,57 @@ int clb_write_back(int fd);
 /// ioctl(2) BLKRRPART: read the partition table again
 int clb_reread_partitions(int fd);
 
-/// What a loop device stands on, as LOOP_GET_STATUS64 tells it.
+/// The backing file of a loop device, as LOOP_GET_STATUS64 reports it.
 struct clb_loop_backing {
     uint64_t device;       // st_dev of the backing file's file system
     uint64_t inode;        // st_ino of the backing file
-    uint64_t block_device; // st_rdev when the backing file is a block device, else 0
+    uint64_t block_device; // st_rdev if the backing file is a block device, else 0
     uint64_t offset;       // bytes into the backing file
     uint64_t size_limit;   // bytes, 0 for up to the end
 };
 /// ioctl(2) LOOP_GET_STATUS64
 int clb_get_loop_backing(int fd, struct clb_loop_backing *backing);
 
-/// What direct I/O on a file must be aligned to, bytes.
+/// The alignment of direct I/O on a file, in bytes.
 struct clb_direct_io_alignment {
-    bool known;      // the kernel answered at all (Linux 6.1 and later, file system permitting)
-    uint32_t memory; // 0 where direct I/O is not supported
-    uint32_t offset; // of file offsets and lengths; 0 where direct I/O is not supported
+    bool known;      // whether the kernel reports it (Linux 6.1 and later, not for all file systems)
+    uint32_t memory; // 0 if direct I/O is not supported
+    uint32_t offset; // of file offsets and lengths; 0 if direct I/O is not supported
 };
 /// statx(2) STATX_DIOALIGN
 int clb_get_direct_io_alignment(int fd, struct clb_direct_io_alignment *alignment);
+
+/// statx(2) STATX_BTIME of an open file, or of the path if it is not NULL, following links: nanoseconds
+/// since 1970; false if the kernel or the file system has none
+bool clb_get_birth_time(int fd, const char *path, int64_t *nanoseconds);
 
 /// Where the table starts in the memory of clb_get_mapper_table: bytes
 extern const size_t clb_mapper_table_start;
 /// ioctl(2) DM_TABLE_STATUS with DM_STATUS_TABLE_FLAG on /dev/mapper/control, of the device with
 /// this number (st_rdev): fills memory of size bytes, aligned to 8, with a header and struct
 /// dm_target_spec of linux/dm-ioctl.h, as many as *targets, each followed by text with a zero byte at
-/// its end; EMSGSIZE where that is more
+/// its end; EMSGSIZE if the table is longer
 int clb_get_mapper_table(int control, uint64_t device, void *memory, uint32_t size, uint32_t *targets);
 
+/// fstatfs(2), f_type: the number of the file system in linux/magic.h
+int clb_get_file_system_type(int fd, int64_t *type);
+/// whether a file of ext2, ext3 or ext4 has no extents (ioctl_iflags(2) FS_EXTENT_FL)
+bool clb_is_mapped_by_blocks(int fd);
+
+/// statfs(2): whether a path is on a FAT file system
+bool clb_is_fat(const char *path);
+/// fcntl(2) F_SETLEASE with F_WRLCK, and at once with F_UNLCK: EAGAIN if another program or the
+/// kernel has the file open
+int clb_lease(int fd);
 /// fcntl(2) F_OFD_SETLK on the whole file, exclusive (F_WRLCK) or shared (F_RDLCK)
 int clb_lock(int fd, bool exclusive);
+
+/// fanotify_init(2) FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_NONBLOCK | FAN_CLOEXEC
+int clb_create_watch(void);
+/// fanotify_mark(2) FAN_MODIFY of the file that is open as file
+int clb_watch_writes(int watch, int file);
+/// fanotify_mark(2) FAN_CLOSE_WRITE of the file that is open as file
+int clb_watch_writers(int watch, int file);
 
 /// cachestat(2): pages of the range in the page cache (Linux 6.5 and later, else ENOSYS)
 int clb_cached_pages(int fd, uint64_t offset, uint64_t length, uint64_t *pages);
@@ -102,20 +129,87 @@ int clb_unix_socket(void);
 int clb_bind_abstract(int socket, const char *name);
 /// connect(2) to such a name
 int clb_connect_abstract(int socket, const char *name);
+
+// Binds a socket to a path, and connects one to that of a path; see unix(7).
+int clb_bind_unix(int socket, const char *path);
+int clb_connect_unix(int socket, const char *path);
 /// accept4(2) SOCK_CLOEXEC
 int clb_accept(int socket);
 /// getsockopt(2) SO_PEERCRED: the user at the other end of a unix socket
 int clb_get_peer_user(int socket, uid_t *user);
 /// sendmsg(2) of one byte and two descriptors (SCM_RIGHTS)
 ssize_t clb_send_descriptors(int socket, int first, int second);
-/// recvmsg(2) of one byte and two descriptors, with MSG_CMSG_CLOEXEC: both -1 where they did not
-/// come
+/// recvmsg(2) of one byte and two descriptors, with MSG_CMSG_CLOEXEC: each -1 if the message lacks it
 ssize_t clb_receive_descriptors(int socket, int descriptors[2]);
 
 /// dup3(2) O_CLOEXEC
 int clb_duplicate(int file, int number);
 /// environ(7)
 char *const *clb_environment(void);
+
+/// A loop device whose backing file clb_ask_loops determines.
+struct clb_loop_question {
+    const char *node; // path of its device file
+    uint64_t number;  // st_rdev of the node
+    const char *path; // of its backing file in sysfs
+};
+/// The backing file of that loop device.
+struct clb_loop_answer {
+    bool by_kernel;   // `backing` is from LOOP_GET_STATUS64
+    bool is_detached; // the device has no backing file any more
+    bool by_path;     // device, inode and block_device are from stat(2) of the path
+    uint64_t file_size; // with by_path: bytes
+    struct clb_loop_backing backing;
+};
+/// fork(2), twice: queries loop devices in a process of its own, since the kernel queries the file system
+/// of the backing file, which may not answer. Returns the end of a pipe that delivers one answer for each
+/// device, in order.
+int clb_ask_loops(const struct clb_loop_question *questions, size_t count);
+
+/// fork(2), twice: starts a process, in a session of its own, that keeps the O_NONBLOCK descriptors of
+/// block devices with these numbers (st_rdev) open. It ends after the caller has closed the returned
+/// descriptor and the devices answer. The caller may have many threads, since the process only makes
+/// system calls.
+int clb_keep_open(const uint64_t *devices, size_t count);
+
+/// open(2) in a process of its own, forked twice, which sends the descriptor. A signal can end a thread
+/// that waits for that process, while open(2) may wait for a driver and ignore every signal. Returns -1 if
+/// fork(2) or open(2) fails.
+int clb_open_elsewhere(const char *path, int flags);
+
+/// fork(2), twice, so that init waits for the process: 0 in the new process, which blocks all signals and
+/// has a session of its own; -1 on failure
+int clb_fork_orphan(void);
+
+/// faccessat2(2) AT_EACCESS: access(2) for the effective user and capabilities, as open(2) checks them
+int clb_may_access(const char *path, int mode);
+/// capget(2): the permitted capabilities of this thread, a bit for each number of capabilities(7)
+uint64_t clb_get_capabilities(void);
+/// capset(2) of this thread, and prctl(2) PR_CAP_AMBIENT_CLEAR_ALL; nothing is inheritable
+int clb_set_capabilities(uint64_t permitted, uint64_t effective);
+/// prctl(2) PR_CAPBSET_DROP of all capabilities but these: programs that this thread starts get no others
+int clb_limit_capabilities(uint64_t kept);
+
+/// The operations of the helper.
+enum clb_helper_operation {
+    clb_helper_flush,     // ioctl(2) BLKFLSBUF
+    clb_helper_reread,    // ioctl(2) BLKRRPART
+    clb_helper_table,     // clb_get_mapper_table
+    clb_helper_processes, // readlink(2) of /proc/PID/ns/mnt and /proc/PID/fd/*, lstat(2)
+};
+/// fork(2), twice: starts a process that keeps CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and
+/// makes these system calls for the holder of the returned socket. It ends when the socket is closed. The
+/// caller must not have started other threads.
+int clb_start_helper(void);
+/// Makes the helper do clb_helper_flush or clb_helper_reread on a descriptor of this process.
+int clb_help(int helper, enum clb_helper_operation operation, int fd);
+/// clb_get_mapper_table
+int clb_help_with_table(
+    int helper, int control, uint64_t device, void *memory, uint32_t size, uint32_t *targets);
+/// Returns the end of a socket that delivers for each process: its id, the link of its mount namespace and
+/// for each descriptor "w" if it is open for writing, else "r", and its link ("?" for an unreadable one),
+/// each with a zero byte at its end; then a zero byte.
+int clb_help_with_processes(int helper);
 
 unsigned int clb_major(uint64_t device);
 unsigned int clb_minor(uint64_t device);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-// Many transfers of one file with one system call: io_uring(7), without its library, since no more
-// of it is needed than to submit and to wait.
+// Makes many transfers of one file with one system call, through io_uring(7). It does not use liburing,
+// since it only submits and waits.
 
 #ifndef CTRANSFERRING_H
 #define CTRANSFERRING_H
@@ -19,13 +19,13 @@ struct ctr_transfer {
     int32_t result;  // bytes transferred, or the negative errno
 };
 
-/// io_uring_setup(2) for so many transfers at once; NULL and errno where the kernel has none, is too
-/// old (before 5.12) or does not allow it
+/// io_uring_setup(2) for so many transfers at once; NULL with errno if the kernel has no io_uring, is older
+/// than 5.12 or does not permit it
 ctr_ring *ctr_make(uint32_t capacity);
 void ctr_free(ctr_ring *ring);
 
-/// Reads or writes, and returns when all of it has ended, well or not. One thread at a time.
-/// At most as many transfers as the ring has room for.
+/// Reads or writes, and returns when every transfer has succeeded or failed. Only one thread may call it
+/// at a time, with at most as many transfers as the ring has room for.
 void ctr_perform(ctr_ring *ring, int fd, bool writes, struct ctr_transfer *transfers,
                  uint32_t count);
 

@@ -105,6 +105,13 @@ volume_group() {
     vgcreate -qq "$group" "$@"
 }
 
+# images DISK: a file system for images, at /images. /tmp is a tmpfs, which does not tell of every write.
+images() {
+    mkfs.ext4 -q -F -I 256 "$1"
+    mkdir -p /images
+    mount "$1" /images
+}
+
 # node DEVICE: makes the device file of what the kernel has, where udev would.
 node() {
     [ -b "$1" ] || mknod "$1" b $(tr : ' ' <"/sys/class/block/$(basename "$1")/dev")

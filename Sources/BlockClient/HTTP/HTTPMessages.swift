@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import LinuxIO
+
+package struct HTTPRequest {
+    package enum Method: String, Sendable {
+        case get = "GET"
+        case head = "HEAD"
+        case post = "POST"
+        case delete = "DELETE"
+    }
+
+    package var method: Method
+    /// Path and query, percent-encoded; it starts with `/` and is sent unchanged.
+    package var path: String
+    /// Only a `POST` sends it.
+    package var contentType: String?
+    /// The body of a `POST`, which must stay valid until the call returns; `nil` for an empty one.
+    package var body: UnsafeRawBufferPointer?
+    /// A body in several pieces, sent in order in place of `body`.
+    package var parts: [UnsafeRawBufferPointer] = []
+    /// Seconds without a byte in either direction after which an attempt fails.
+    ///
+    /// They count from the completed connection. Before that `connectSeconds` is the limit.
+    package var silence: Double
+    /// Minimum bytes a second of both directions together; an attempt fails if it is slower for
+    /// longer than `silence`.
+    package var leastRate = Pace.leastRate
+    /// Whether the request may be sent again after a failed attempt.
+    ///
+    /// A request that may not gets a connection of its own, because libcurl itself repeats a
+    /// request if the server closes a reused connection at that moment.
+    package var isRetried: Bool
+    /// Whether the request is sent without the transport's token.
+    var isAnonymous = false
+    /// Returns whether the server currently has a reason to be silent.
+    package var mayWait: (() -> Bool)?
+
+    package init(
+        _ method: Method, _ path: String, contentType: String? = nil,
+        body: UnsafeRawBufferPointer? = nil, silence: Double = 60, isRetried: Bool = true
+    ) {
+        self.method = method
+        self.path = path
+        self.contentType = contentType
+        self.body = body
+        self.silence = silence
+        self.isRetried = isRetried
+    }
+}
+
+extension HTTPRequest {
+    var bodyCount: Int { parts.reduce(body?.count ?? 0) { $0 + $1.count } }
+}
+
+package struct HTTPResponse: Hashable, Sendable {
+    package var status: Int
+    /// Empty if the header is missing.
+    package var contentType: String
+
+    package init(status: Int, contentType: String) {
+        self.status = status
+        self.contentType = contentType
+    }
+}
+
+/// The reason why there is no answer.
+package struct HTTPError: Error, Hashable, Sendable {
+    package enum Kind: Hashable, Sendable {
+        /// No connection, or one that was lost.
+        case unreachable
+        /// Either side does not trust the other.
+        case untrusted
+        /// No connection in time, or silence or slowness on a connection.
+        case timeout
+        /// The body exceeds the caller's limit.
+        case tooLarge
+        case memory
+        /// The answer is not HTTP, or exceeds a limit.
+        case protocolViolation
+        case cancelled
+    }
+
+    package var kind: Kind
+    /// A single line.
+    package var reason: String
+    /// A single line of advice for the user.
+    package var advice: String?
+
+    package init(_ kind: Kind, _ reason: String, advice: String? = nil) {
+        self.kind = kind
+        self.reason = reason
+        self.advice = advice
+    }
+}
+
+extension HTTPError {
+    static func noMemory(_ bytes: Int? = nil) -> HTTPError {
+        let size = bytes.map { ": \($0) bytes needed" } ?? ""
+        return HTTPError(.memory, "not enough memory\(size)", advice: Memory.advice)
+    }
+
+    /// Adds the proxy to an error of a request that went through it.
+    func through(_ proxy: Proxy?) -> HTTPError {
+        guard let proxy, kind != .cancelled, kind != .memory else { return self }
+        var error = self
+        error.reason = proxy.hidden(in: reason) + ", through the proxy \(proxy.description)"
+        if error.advice == nil {
+            error.advice = "To connect without the proxy, set no_proxy=HOST."
+        }
+        return error
+    }
+}
+
+extension HTTPError: CustomStringConvertible {
+    package var description: String { reason }
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import CCurl
+internal import LinuxIO
+internal import Synchronization
+
+/// Sends requests to one server, and retries them during short outages.
+///
+/// Requests of several threads share only the rate limit and the retry policy. Each request takes a
+/// handle with its kept-alive connection out of the pool, the last used one first. N threads
+/// therefore use N connections.
+///
+/// A temporary failure is a lost connection, a timeout, an incomplete answer, a 429, 502, 503 or
+/// 504, or a 500 without a problem body (RFC 9457). The request is retried after 0.1 s, doubling up
+/// to 3 s, or after `Retry-After`, up to 5 s.
+///
+/// The transport gives up if a request failed three times and no request succeeded for
+/// `retrySeconds`, or if one request used up its attempts. Every further request then fails at once
+/// with the same error, so that cleaning up does not wait again. Before the first success a failed
+/// connection is not retried, because the address may be wrong.
+package final class HTTPTransport: Sendable {
+    package struct Options: Sendable {
+        /// Scheme, host and port, such as `http://127.0.0.1:8080` or `http://[::1]:8080`.
+        package var base: String
+        /// A unix socket to connect to in place of the base's host.
+        var socket: String?
+        /// Timeout of a connection in seconds, including TLS.
+        package var connectSeconds = 10.0
+        /// Seconds for which requests are retried after the last success, or after the first
+        /// failure that followed it.
+        package var retrySeconds = 30.0
+        /// Bytes a second of all connections together, in both directions and including headers;
+        /// `nil` for no limit.
+        package var bytesPerSecond: Int?
+        /// `nil` for no such header.
+        package var userAgent: String?
+        /// Sent as `Authorization: Bearer` (RFC 6750, section 2.1), never in a URL.
+        package var token: String?
+        /// TLS settings for `https`; the transport never falls back to http.
+        package var trust = ServerTrust()
+        /// `nil` for no proxy, whatever the environment says.
+        var proxy: Proxy?
+        /// Makes the connections in place of libcurl; `nil` for libcurl.
+        var connector: (any Connector)?
+        /// Whether a 500 without a problem body is retried.
+        var repeats500 = true
+        /// Seconds for which a request may continue after a cancellation.
+        package var graceSeconds = 5.0
+        /// Called with the reason and the delay of every retry.
+        package var log: @Sendable (String) -> Void
+        /// Polled several times a second by every thread.
+        package var isCancelled: @Sendable () -> Bool
+
+        package init(
+            base: String, log: @escaping @Sendable (String) -> Void = { _ in },
+            isCancelled: @escaping @Sendable () -> Bool = { false }
+        ) {
+            self.base = base
+            self.log = log
+            self.isCancelled = isCancelled
+        }
+    }
+
+    /// The reason why libcurl cannot be loaded; `nil` if it is loaded.
+    private static let absence = cc_load().map { String(cString: $0) }
+
+    /// The result of libcurl's global initialization, which is never undone.
+    private static let preparation = curl_global_init(Int(CURL_GLOBAL_DEFAULT))
+
+    /// Descriptors of a handle: the connection, libcurl's wake-up and its name lookup.
+    private static let descriptorsOfHandle = 6
+
+    private let options: Options
+    private let limiter: RateLimiter?
+    /// The idle handles, the last used one at the end.
+    private let pool: Mutex<[CurlHandle]>
+    private let policy: Mutex<RetryPolicy>
+    /// Whether a connector is making a new connection.
+    private let isGrowing = Atomic(false)
+    private let sent = Atomic(0)
+    private let received = Atomic(0)
+
+    /// Prepares without connecting; throws if the base is not a server's address, or libcurl cannot
+    /// start.
+    package init(_ options: Options) throws(HTTPError) {
+        guard Self.isServer(options.base) else {
+            throw HTTPError(.unreachable, "\(options.base) is not the address of an HTTP server")
+        }
+        if let reason = Self.absence {
+            throw HTTPError(.unreachable, "libcurl cannot be loaded: \(reason)")
+        }
+        guard Self.preparation == CURLE_OK else {
+            throw HTTPError(.unreachable, "libcurl cannot start")
+        }
+        self.options = options
+        limiter = options.bytesPerSecond.map { RateLimiter(bytesPerSecond: $0) }
+        policy = Mutex(RetryPolicy(retrySeconds: options.retrySeconds))
+        pool = Mutex([try CurlHandle(options, limiter)])
+    }
+
+    /// Bytes of headers and bodies so far, including failed attempts.
+    package var traffic: (sent: Int, received: Int) {
+        (sent.load(ordering: .relaxed), received.load(ordering: .relaxed))
+    }
+
+    /// Sends a request and waits for the answer; any number of threads may call it at once.
+    ///
+    /// Redirects are ordinary answers. If the retries are used up and the server did answer (429,
+    /// 500, 502, 503 or 504), that answer is returned.
+    ///
+    /// After a cancellation a request may continue for `graceSeconds`, and nothing is retried. A
+    /// request that starts after the cancellation has the same time, for cleaning up.
+    ///
+    /// - Parameter body: gets the body of one attempt. Its content is undefined after an error.
+    /// - Throws: the error of the last attempt.
+    package func send(
+        _ request: HTTPRequest, into body: any ResponseSink
+    ) throws(HTTPError) -> HTTPResponse {
+        precondition(request.path.hasPrefix("/"))
+        precondition(request.method == .post || request.bodyCount == 0, "a body without POST")
+        if let death { throw death }
+        let (handle, isNew) = try takeHandle()
+        defer { pool.withLock { $0.append(handle) } }
+        var attempt = 1
+        while true {
+            defer { if isNew { isGrowing.store(false, ordering: .releasing) } }
+            let result = try handle.attempt(request, into: body)
+            sent.wrappingAdd(result.sent, ordering: .relaxed)
+            received.wrappingAdd(result.received, ordering: .relaxed)
+            if !options.repeats500, case .answer(let response, _) = result.outcome,
+                response.status == 500
+            {
+                return response
+            }
+            let jitter = Double.random(in: 0...1)
+            let decision = policy.withLock {
+                $0.decide(
+                    result.outcome, attempt: attempt, isRetried: request.isRetried, jitter: jitter,
+                    now: .now)
+            }
+            switch decision {
+            case .done(let response): return response
+            case .fail(let error): throw error.through(options.proxy)
+            case .again(let seconds, let reason): try backOff(seconds, reason)
+            }
+            attempt += 1
+        }
+    }
+
+    private func backOff(_ seconds: Double, _ reason: String) throws(HTTPError) {
+        let tenths = (seconds * 10).rounded(.up) / 10
+        options.log("\(reason); trying again in \(tenths) s")
+        let isDone = pause(until: .now + .seconds(seconds)) {
+            options.isCancelled() || death != nil
+        }
+        guard !isDone else { return }
+        throw death ?? HTTPError(.cancelled, "cancelled")
+    }
+
+    var hasIdleConnection: Bool { pool.withLock { !$0.isEmpty } }
+
+    private var death: HTTPError? { policy.withLock { $0.death }?.through(options.proxy) }
+
+    /// Takes a handle out of the pool, or makes one.
+    ///
+    /// A connector makes one connection at a time. Other threads wait for that connection or for a
+    /// free handle, so the run starts with the first connection.
+    private func takeHandle() throws(HTTPError) -> (CurlHandle, isNew: Bool) {
+        while true {
+            if let handle = pool.withLock({ $0.popLast() }) { return (handle, false) }
+            guard options.connector != nil else {
+                // If the process cannot open more files, a request waits for another request's
+                // connection.
+                if Descriptors.hasRoom(for: Self.descriptorsOfHandle) {
+                    return (try CurlHandle(options, limiter), false)
+                }
+                _ = pause(until: .now + .milliseconds(2)) { false }
+                continue
+            }
+            let isMine = !isGrowing.exchange(true, ordering: .acquiringAndReleasing)
+            if isMine { return (try CurlHandle(options, limiter), true) }
+            _ = pause(until: .now + .milliseconds(2)) { false }
+        }
+    }
+
+    /// The message suffix that names the proxy; empty without one.
+    var way: String { options.proxy.map { ", through the proxy \($0.description)" } ?? "" }
+
+    private static func isServer(_ base: String) -> Bool {
+        for scheme in ["http://", "https://"] where base.hasPrefix(scheme) {
+            let authority = base.dropFirst(scheme.count)
+            return !authority.isEmpty && !authority.contains("/")
+        }
+        return false
+    }
+}

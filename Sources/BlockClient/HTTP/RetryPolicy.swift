@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import WireProtocol
+
+enum Outcome {
+    case answer(HTTPResponse, retryAfter: Double?)
+    case notConnected(HTTPError)
+    /// The connection, or the server behind it, failed during the request.
+    case lost(HTTPError)
+    case final(HTTPError)
+}
+
+/// Decides when a request is retried, and when a transport gives up.
+///
+/// It is a value without a clock; callers pass the time.
+struct RetryPolicy {
+    typealias Instant = ContinuousClock.Instant
+
+    enum Decision {
+        case done(HTTPResponse)
+        case fail(HTTPError)
+        /// Retry after so many seconds, for this reason.
+        case again(Double, String)
+    }
+
+    /// Minimum number of attempts at a request, however long they take.
+    static let leastAttempts = 3
+
+    /// Maximum number of attempts at a request, even if other requests succeed; a long request on
+    /// an unstable line may fail every time.
+    private var mostAttempts: Int { 6 + Int(retrySeconds) }
+
+    private static let firstDelay = 0.1
+    private static let longestDelay = 3.0
+    private static let longestRetryAfter = 5.0
+
+    let retrySeconds: Double
+    /// Whether any request has succeeded; before the first success a failed connection is reported
+    /// at once, because the address may be wrong.
+    private(set) var hasSucceeded = false
+    /// The time of the first failure after the last success.
+    private(set) var failingSince: Instant?
+    /// The error of all further requests after the transport gave up.
+    private(set) var death: HTTPError?
+
+    init(retrySeconds: Double) { self.retrySeconds = retrySeconds }
+
+    /// Records the end of an attempt and decides what follows.
+    ///
+    /// - Parameters:
+    ///   - attempt: from 1.
+    ///   - jitter: a random number from 0 to 1. It keeps threads that failed together from retrying
+    ///     together.
+    mutating func decide(
+        _ outcome: Outcome, attempt: Int, isRetried: Bool, jitter: Double, now: Instant
+    ) -> Decision {
+        let failure: HTTPError
+        var giveUp: Decision
+        var retryAfter = 0.0
+        switch outcome {
+        case .final(let error):
+            return .fail(error)
+        case .answer(let response, let seconds):
+            guard Self.isPassing(response) else {
+                hasSucceeded = true
+                // A successful keepalive does not show that other requests would succeed.
+                if isRetried { failingSince = nil }
+                return .done(response)
+            }
+            failure = HTTPError(.unreachable, "the server answers HTTP \(response.status)")
+            giveUp = .done(response)
+            retryAfter = min(seconds ?? 0, Self.longestRetryAfter)
+        case .notConnected(let error):
+            guard hasSucceeded else { return .fail(error) }
+            failure = error
+            giveUp = .fail(error)
+        case .lost(let error):
+            failure = error
+            giveUp = .fail(error)
+        }
+        guard isRetried else { return giveUp }
+        if let death {
+            // Another request made the transport give up. Its error is the relevant one.
+            if case .fail = giveUp { giveUp = .fail(death) }
+            return giveUp
+        }
+        let start = failingSince ?? now
+        failingSince = start
+        let left = retrySeconds - (now - start) / .seconds(1)
+        guard attempt < Self.leastAttempts || (left > 0 && attempt < mostAttempts) else {
+            death = failure
+            return giveUp
+        }
+        let delay = max(Self.delay(after: attempt, jitter: jitter), retryAfter)
+        // The last attempt is made when the time is up, not up to one delay earlier.
+        return .again(left > 0 ? min(delay, left) : delay, failure.reason)
+    }
+
+    /// Seconds to wait after an attempt, randomly varied by a quarter.
+    static func delay(after attempt: Int, jitter: Double) -> Double {
+        let doublings = min(max(attempt, 1) - 1, 16)
+        return min(firstDelay * Double(1 << doublings), longestDelay) * (0.75 + 0.5 * jitter)
+    }
+
+    /// Returns whether an answer shows a temporary state, of a proxy or of a server that is
+    /// starting.
+    ///
+    /// A 500 with a problem body comes from blkferry, which would answer the same again.
+    static func isPassing(_ response: HTTPResponse) -> Bool {
+        switch response.status {
+        case 429, 502, 503, 504: true
+        case 500: !isProblem(response.contentType)
+        default: false
+        }
+    }
+
+    private static func isProblem(_ contentType: String) -> Bool {
+        let type = contentType.prefix { $0 != ";" && $0 != " " }
+        return type.lowercased() == MediaType.problem
+    }
+}

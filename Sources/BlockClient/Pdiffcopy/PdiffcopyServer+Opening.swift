@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+package import DeviceProbe
+package import Digests
+internal import LinuxIO
+internal import SystemPackage
+internal import WireProtocol
+
+/// Opens a file of a pdiffcopy server as a source or a target.
+///
+/// pdiffcopy has no gate, so the client reads the file's ends and runs the gate itself.
+extension PdiffcopyServer {
+    package struct Wishes: Sendable {
+        /// Bytes of a block.
+        package var block: Int
+        /// `nil` for pdiffcopy's default.
+        package var digest: DigestMethod?
+        /// Hashing processes on the server; `nil` for the server's default.
+        package var concurrency: Int?
+
+        package init(block: Int, digest: DigestMethod?, concurrency: Int?) {
+            self.block = block
+            self.digest = digest
+            self.concurrency = concurrency
+        }
+    }
+
+    package struct Source: Sendable {
+        package var device: PdiffcopyDevice
+        package var facts: SourceFacts
+        package var warnings: [String]
+    }
+
+    /// A file that the gate allows to be written.
+    package struct Target: Sendable {
+        /// In a dry run it has the size that the file would get.
+        package var device: PdiffcopyDevice
+        /// Bytes; 0 if the file does not exist.
+        package var sizeBefore: Int
+        /// Bytes to resize it to; `nil` if the size stays.
+        package var resizeTo: Int?
+        /// Whether the file does not exist; a resize creates it.
+        package var wasCreated: Bool
+        package var warnings: [String]
+    }
+
+    /// Opens the file for reading; throws if it does not exist, is a device or is empty.
+    package func source(_ wishes: Wishes) throws(ProbeError) -> Source {
+        do throws(IOError) {
+            guard let size = try size() else {
+                throw IOError(name, "open", .noSuchFileOrDirectory)
+            }
+            if size == 0 {
+                throw try holdsBytes()
+                    ? asDevice
+                    : IOError(
+                        name, "open",
+                        reason: "its size is 0: it is empty, has no medium or is not attached")
+            }
+            let device = try PdiffcopyDevice(
+                self, size: size, block: wishes.block, method: wishes.digest,
+                concurrency: wishes.concurrency)
+            return Source(
+                device: device,
+                facts: SourceFacts(
+                    name: name, size: size, content: try content(size: size), logicalSector: nil,
+                    identity: nil),
+                warnings: warnings(isTarget: false))
+        } catch {
+            throw .failed(error)
+        }
+    }
+
+    /// Runs the gate on the file as a target, without writing to it or creating it.
+    package func target(
+        for source: SourceFacts, policy: GatePolicy, _ wishes: Wishes
+    ) throws(ProbeError) -> Target {
+        let size: Int?
+        let content: Content
+        do throws(IOError) {
+            size = try self.size()
+            content = try self.content(size: size ?? 0)
+            if size == 0, try holdsBytes() { throw asDevice }
+        } catch {
+            throw .failed(error)
+        }
+        if size ?? 0 == 0 { try refuseKernelFile() }
+        var resizeTo: Int? = source.size
+        var warnings = warnings(isTarget: true)
+        if let size {
+            let verdict = try SafetyGate.judge(
+                image: name, size: size, content: content, source: source, policy: policy)
+            resizeTo = verdict.resizeTo
+            warnings += verdict.warnings
+        }
+        do throws(IOError) {
+            return Target(
+                device: try PdiffcopyDevice(
+                    self, size: size ?? 0, seenAs: policy.isDryRun ? resizeTo : nil,
+                    block: wishes.block, method: wishes.digest, concurrency: wishes.concurrency),
+                sizeBefore: size ?? 0, resizeTo: resizeTo, wasCreated: size == nil,
+                warnings: warnings)
+        } catch {
+            throw .failed(error)
+        }
+    }
+
+    /// The error for a device, whose size pdiffcopy reports as 0.
+    private var asDevice: IOError {
+        IOError(
+            name, "open",
+            reason: "pdiffcopy reports a size of 0: it is a device, or not an image",
+            advice: "blkferry serve offers devices.")
+    }
+
+    /// Refuses a missing file below /dev, /proc or /sys; it is likely a mistyped device, and a file
+    /// there would fill the server's memory.
+    private func refuseKernelFile() throws(ProbeError) {
+        let place = FilePath(path).lexicallyNormalized()
+        guard ["/dev", "/proc", "/sys"].contains(where: { place.starts(with: FilePath($0)) }) else {
+            return
+        }
+        throw .refused(
+            Refusal(
+                .wrongKind, name, "a pdiffcopy server has no devices, only files",
+                advice: "blkferry serve offers devices."))
+    }
+
+    /// Reads the ends of the file, and probes them for signatures.
+    private func content(size: Int) throws(IOError) -> Content {
+        let body = ResponseBody(limit: Limits.payload)
+        do {
+            let image = try SampledImage(size: size)
+            for range in SampledImage.samples(ofSize: size) {
+                try read(range, into: body)
+                try image.fill(body.bytes, at: range.offset)
+            }
+            return try image.content()
+        } catch let error as IOError {
+            throw error
+        } catch let error as Errno {
+            throw IOError(name, "probe", error)
+        } catch {
+            throw IOError(name, "probe", reason: "\(error)")
+        }
+    }
+
+    private func warnings(isTarget: Bool) -> [String] {
+        var warnings = ["\(name): a pdiffcopy server: it locks nothing and lets everybody in"]
+        if isTarget {
+            warnings.append(
+                "\(name): it does not flush: a power failure may lose what it has written")
+        }
+        if hasToken {
+            warnings.append("\(name): it takes no token, so the given token is not sent")
+        }
+        return warnings
+    }
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+package import DeviceProbe
+internal import Digests
+internal import LinuxIO
+package import WireProtocol
+
+/// A server that a URL names, and the requests outside of a session.
+package final class RemoteServer: Sendable {
+    package struct Options: Sendable {
+        /// Bytes a second of all connections together; `nil` for no limit.
+        package var bytesPerSecond: Int?
+        /// Seconds for which requests are retried after the server became unreachable.
+        package var retrySeconds = 30.0
+        package var token: String?
+        package var trust = ServerTrust()
+        package var ssh = SSHSettings()
+        /// Directory of the files of `SessionClaim`; `nil` for none.
+        package var claims: String?
+        /// Whether a 500 without a problem body is retried.
+        var repeats500 = true
+        /// Called with messages for `-v`.
+        package var log: @Sendable (String) -> Void
+        package var isCancelled: @Sendable () -> Bool
+
+        package init(
+            log: @escaping @Sendable (String) -> Void = { _ in },
+            isCancelled: @escaping @Sendable () -> Bool = { false }
+        ) {
+            self.log = log
+            self.isCancelled = isCancelled
+        }
+    }
+
+    let location: RemoteLocation
+    let options: Options
+    let transport: HTTPTransport
+    private let proxy: Proxy?
+    var note: @Sendable (String) -> Void { options.log }
+
+    /// Prepares the transport without sending anything; throws if libcurl cannot be loaded or the
+    /// proxy cannot be used.
+    package init(_ location: RemoteLocation, _ options: Options) throws(ProbeError) {
+        self.location = location
+        self.options = options
+        let isSSH = location.scheme == .ssh
+        var transportOptions = HTTPTransport.Options(
+            base: Self.base(of: location), log: options.log, isCancelled: options.isCancelled)
+        transportOptions.socket = location.socket
+        if isSSH { transportOptions.connector = try Self.connector(location, options) }
+        transportOptions.retrySeconds = options.retrySeconds
+        transportOptions.bytesPerSecond = options.bytesPerSecond
+        transportOptions.token = options.token
+        transportOptions.repeats500 = options.repeats500
+        transportOptions.trust = options.trust
+        proxy = Proxy(for: location)
+        transportOptions.proxy = proxy
+        if let proxy {
+            try Self.check(proxy, location)
+            options.log("\(location.server) is reached through the proxy \(proxy.description)")
+            try Self.keepToken(options, location, from: proxy)
+        }
+        do throws(HTTPError) { transport = try HTTPTransport(transportOptions) } catch {
+            throw .failed(.network(location.text, "connect", reason: error.reason))
+        }
+    }
+
+    private static func base(of location: RemoteLocation) -> String {
+        switch location.scheme {
+        case .http, .https: location.server
+        // libcurl needs some address, but does not connect to it.
+        case .ssh: "http://127.0.0.1"
+        case .unix: "http://\(location.host)"
+        }
+    }
+
+    /// Throws if libcurl cannot use a proxy.
+    private static func check(_ proxy: Proxy, _ location: RemoteLocation) throws(ProbeError) {
+        guard let fault = proxy.fault else { return }
+        throw .failed(
+            .network(
+                location.text, "connect",
+                reason: "the proxy that \(proxy.variable) names cannot be used: \(fault)",
+                advice: "Write \(proxy.variable)=http://HOST:PORT; in a user's name or password "
+                    + "write / as %2F, @ as %40, ? as %3F and # as %23."))
+    }
+
+    /// Throws if a proxy would see the token; with https it sees nothing of the request.
+    private static func keepToken(
+        _ options: Options, _ location: RemoteLocation, from proxy: Proxy
+    ) throws(ProbeError) {
+        guard options.token != nil, location.scheme == .http else { return }
+        var error = IOError.network(
+            location.text, "connect",
+            reason: "the token would go to the proxy \(proxy.description) in clear",
+            advice: "Use https, or no_proxy=\(location.host) where no proxy is needed.")
+        error.isUnauthorized = true
+        throw .failed(error)
+    }
+
+    /// Whether others can read a token on its way to the server; it is not sent where a proxy would
+    /// see it.
+    package static func exposesToken(_ location: RemoteLocation) -> Bool {
+        location.scheme == .http && !Proxy.isLocal(location.host) && Proxy(for: location) == nil
+    }
+
+    private static func connector(
+        _ location: RemoteLocation, _ options: Options
+    ) throws(ProbeError) -> SSHConnector {
+        do throws(DigestError) {
+            let command = SSHCommand(location, options.ssh, group: try SSHCommand.newGroup())
+            return SSHConnector(command, note: options.log)
+        } catch {
+            throw .failed(IOError(location.text, error.operation, reason: error.reason))
+        }
+    }
+
+    /// Whether a keepalive costs no new connection, or is needed even so.
+    ///
+    /// An ssh transport without an idle connection has requests in progress, which keep the session
+    /// alive.
+    var canTouch: Bool { location.scheme != .ssh || transport.hasIdleConnection }
+
+    /// Bytes over all connections so far, including headers.
+    package var traffic: (sent: Int, received: Int) { transport.traffic }
+
+    package func exports() throws(ProbeError) -> ExportList {
+        let list = try json(HTTPRequest(.get, Route.devices.path), "list", ExportList.self)
+        do throws(WireError) { try list.check() } catch {
+            throw .failed(Self.invalid(error, location.text, "list"))
+        }
+        return list
+    }
+
+    private func check(_ record: ExportRecord) throws(ProbeError) {
+        do throws(WireError) { try record.check() } catch {
+            throw .failed(Self.invalid(error, location.text, "list"))
+        }
+    }
+
+    /// Throws if the server does not know the options for logical volumes; an older server would
+    /// ignore them.
+    func requireVolumes() throws(ProbeError) {
+        let record = try json(HTTPRequest(.get, Route.info.path), "open", ServerRecord.self)
+        guard record.features.contains(SessionRequest.volumes) else {
+            throw .failed(
+                .network(
+                    location.text, "open",
+                    reason:
+                        "the server, version \(record.version.shortened), knows nothing of --shrink, "
+                        + "--create and --snapshot-target",
+                    advice: "Install a newer blkferry there."))
+        }
+    }
+
+    package func export(_ selector: String) throws(ProbeError) -> ExportRecord {
+        let record = try json(
+            HTTPRequest(.get, Route.device(selector).path), "list", ExportRecord.self)
+        try check(record)
+        return record
+    }
+
+    static func error(
+        _ error: HTTPError, _ name: String, _ operation: String
+    ) -> IOError {
+        if error.kind == .memory {
+            return IOError(name, operation, reason: error.reason, advice: error.advice)
+        }
+        var result = IOError.network(
+            name, operation, reason: error.reason, advice: error.advice)
+        result.isUnauthorized = error.kind == .untrusted
+        return result
+    }
+
+    func noBlkferry(_ operation: String, _ response: HTTPResponse) -> IOError {
+        let status = "HTTP \(response.status)\(transport.way)"
+        return .network(
+            location.text, operation,
+            reason: "no blkferry server answers there: \(status)",
+            advice: proxy == nil
+                ? "Start one there: blkferry serve"
+                : "To connect without the proxy, set no_proxy=HOST.")
+    }
+
+    /// The error for an answer that a blkferry server would not give.
+    static func invalid(_ error: WireError, _ name: String, _ operation: String) -> IOError {
+        .network(
+            name, operation, reason: "invalid response from the server: \(error.reason.shortened)")
+    }
+
+    static func error(
+        _ problem: Problem, _ name: String, _ operation: String
+    ) -> ProbeError {
+        if let refusal = problem.refusal(of: name) { return .refused(refusal) }
+        if let error = problem.deviceError(of: name) { return .failed(error) }
+        var error = IOError.network(name, operation, reason: problem.detail, advice: problem.advice)
+        switch problem.kind {
+        case .noSession: error.operation = noSession
+        case .corrupted: error.operation = corrupted
+        case .unauthorized: error.isUnauthorized = true
+        case .digest:
+            if let candidates = problem.candidates {
+                let both = DigestMethod.available().map(\.name).filter { candidates.contains($0) }
+                error.advice = "Both sides have \(both.joined(separator: ", "))."
+            }
+        default: break
+        }
+        return .failed(error)
+    }
+
+    /// Operations of errors that the client handles itself.
+    static let noSession = "find session"
+    static let corrupted = "transfer"
+}

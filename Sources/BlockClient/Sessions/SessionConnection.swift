@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import DeviceProbe
+internal import Digests
+internal import LinuxIO
+internal import SyncEngine
+internal import WireProtocol
+
+/// One thread's access to a remote device: frames, their digests, and retries of corrupted frames.
+///
+/// It may move between threads, but only one thread uses it at a time.
+final class SessionConnection: RemoteChannel, @unchecked Sendable {
+    /// Unowned, because the device keeps idle channels; a strong reference would be a cycle.
+    private unowned let device: RemoteBlockDevice
+    private let method: DigestMethod
+    private let key: DigestKey?
+    /// Buffer for outgoing frames; it grows on demand.
+    private var frame = AlignedBuffer(count: 64 << 10)
+    private let comparison = ResponseBody(limit: Limits.answer)
+    private let payload = ResponseBody(limit: Limits.body)
+    /// The last data that was read, if the server had split it inside a block.
+    private var assembled = AlignedBuffer(count: 4096)
+
+    /// Number of attempts at a request whose frame or answer arrives corrupted.
+    private static let attempts = 3
+
+    init(_ device: RemoteBlockDevice) {
+        self.device = device
+        method = device.digestMethod
+        key = device.digestKey
+    }
+
+    func compare(
+        _ window: [ByteRange], digests: UnsafeRawBufferPointer
+    ) throws(IOError) -> [RegionDifference] {
+        guard let first = window.first, let last = window.last else {
+            preconditionFailure("nothing to compare")
+        }
+        let header = CompareRequest.headerSize(ranges: window.count)
+        let content = header + digests.count
+        reserve(content)
+        CompareRequest.writeHeader(window, to: frame.bytes)
+        UnsafeMutableRawBufferPointer(rebasing: frame.bytes[header..<content])
+            .copyMemory(from: digests)
+        let layout = try layout()
+        let regions = layout.regions(of: window)
+        return try exchange(
+            content, "compare at \(ByteRange(first.offset, to: last.end))", into: comparison,
+            { .compare(session: $0) }
+        ) { answer throws(WireError) in
+            try CompareAnswer.read(answer, regions: regions, layout: layout)
+        }
+    }
+
+    func map(_ range: ByteRange) throws(IOError) -> DataMap {
+        CompareRequest.writeMap(of: range, to: frame.bytes)
+        return try exchange(
+            CompareRequest.headerSize(), "find data at \(range.offset)", into: payload,
+            { .compare(session: $0) }
+        ) { answer throws(WireError) in try DataMap(answer, range: range) }
+    }
+
+    func write(
+        _ extents: ArraySlice<Extent>, _ parts: [UnsafeRawBufferPointer]
+    ) throws(IOError) {
+        guard let first = extents.first, let last = extents.last else { return }
+        let table = ExtentFrame.tableSize(count: extents.count)
+        reserve(table)
+        ExtentFrame.writeTable(extents, to: frame.bytes)
+        let range = ByteRange(first.range.offset, to: last.range.end)
+        defer { device.noteWrite(to: range.end) }
+        let size = method.byteCount
+        let digest = UnsafeMutableRawBufferPointer(rebasing: frame.bytes[table..<table + size])
+        var all = parts
+        all.append(UnsafeRawBufferPointer(rebasing: frame.bytes[..<table]))
+        do throws(DigestError) {
+            var hasher = try BlockHasher(method, key: key)
+            try hasher.digest(of: all, into: digest)
+        } catch {
+            throw IOError(device.name, error.operation, reason: error.reason)
+        }
+        all.append(UnsafeRawBufferPointer(digest))
+        try attempt(all, "write at \(range)", .nothing, into: payload, { .write(session: $0) }) {
+            _ throws(FrameFault) in
+        }
+    }
+
+    func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentFrame.Payload {
+        guard let first = ranges.first, let last = ranges.last else {
+            preconditionFailure("nothing to read")
+        }
+        let content = ExtentFrame.tableSize(count: ranges.count)
+        reserve(content)
+        ExtentFrame.writeTable(ranges.map { Extent($0, .data) }, to: frame.bytes)
+        let range = ByteRange(first.offset, to: last.end)
+        let size = device.geometry.size
+        return try exchange(
+            content, "read at \(range)", into: payload, { .read(session: $0) }
+        ) { answer throws(WireError) in
+            let payload = try ExtentFrame.readPayload(answer, size: size, unit: 1)
+            guard covers(payload.extents, ranges) else {
+                throw WireError("it does not match the request")
+            }
+            return isCutByBlocks(payload, ranges) ? payload : assemble(payload, ranges)
+        }
+    }
+
+    /// Returns whether an answer splits ranges only at block boundaries.
+    private func isCutByBlocks(_ payload: ExtentFrame.Payload, _ ranges: [ByteRange]) -> Bool {
+        let block = device.record.block
+        let ends = Set(ranges.map(\.end))
+        return payload.extents.allSatisfy {
+            $0.range.end % block == 0 || ends.contains($0.range.end)
+        }
+    }
+
+    /// Joins the extents of an answer into one extent for each range.
+    ///
+    /// The protocol lets a server split ranges anywhere. Direct I/O on the local target needs whole
+    /// blocks.
+    private func assemble(
+        _ payload: ExtentFrame.Payload, _ ranges: [ByteRange]
+    ) -> ExtentFrame.Payload {
+        let count = ranges.reduce(0) { $0 + $1.length }
+        if assembled.count < count { assembled = AlignedBuffer(count: count) }
+        var (place, position) = (0, 0)
+        for extent in payload.extents {
+            let part = UnsafeMutableRawBufferPointer(
+                rebasing: assembled.bytes[place..<place + extent.range.length])
+            if extent.kind == .zero {
+                part.initializeMemory(as: UInt8.self, repeating: 0)
+            } else {
+                part.copyMemory(
+                    from: UnsafeRawBufferPointer(
+                        rebasing: payload.data[position..<position + part.count]))
+                position += part.count
+            }
+            place += part.count
+        }
+        return ExtentFrame.Payload(
+            extents: ranges.map { Extent($0, .data) },
+            data: UnsafeRawBufferPointer(rebasing: assembled.bytes[..<count]))
+    }
+
+    private func layout() throws(IOError) -> WireLayout {
+        do throws(WireError) {
+            return try WireLayout(
+                block: device.record.block, region: device.record.region,
+                digestSize: method.byteCount)
+        } catch {
+            throw .network(device.name, "compare", reason: error.reason)
+        }
+    }
+
+    private func reserve(_ content: Int) {
+        guard content + method.byteCount > frame.count else { return }
+        frame = AlignedBuffer(count: max(2 * frame.count, content + method.byteCount))
+    }
+
+    /// Sends a frame, and parses the frame of the answer.
+    private func exchange<Result>(
+        _ content: Int, _ operation: String, into body: ResponseBody, _ route: (String) -> Route,
+        _ understand: (UnsafeRawBufferPointer) throws(WireError) -> Result
+    ) throws(IOError) -> Result {
+        let (method, key) = (method, key)
+        let length: Int
+        do throws(FrameFault) { length = try seal(content) } catch {
+            throw self.error(for: error, operation)
+        }
+        let bytes = UnsafeRawBufferPointer(rebasing: frame.bytes[..<length])
+        return try attempt([bytes], operation, .frame, into: body, route) {
+            bytes throws(FrameFault) in
+            let opened = try Self.open(bytes, method, key)
+            do throws(WireError) { return try understand(opened) } catch { throw .invalid(error) }
+        }
+    }
+
+    /// Why a frame cannot be sealed or used.
+    private enum FrameFault: Error {
+        /// It was corrupted on the way, so another attempt may help.
+        case corrupted
+        /// The server broke the protocol.
+        case invalid(WireError)
+        /// libcrypto failed on this side; contains the reason.
+        case failedDigest(String)
+
+        init(_ failure: SealedFrame.Failure) {
+            switch failure {
+            case .corrupted: self = .corrupted
+            case .failed(let reason): self = .failedDigest(reason)
+            }
+        }
+    }
+
+    private static func makeHasher(
+        _ method: DigestMethod, _ key: DigestKey?
+    ) throws(FrameFault) -> BlockHasher {
+        do throws(DigestError) { return try BlockHasher(method, key: key) } catch {
+            throw .failedDigest(error.reason)
+        }
+    }
+
+    private static func open(
+        _ answer: UnsafeRawBufferPointer, _ method: DigestMethod, _ key: DigestKey?
+    ) throws(FrameFault) -> UnsafeRawBufferPointer {
+        var hasher = try makeHasher(method, key)
+        do throws(SealedFrame.Failure) { return try SealedFrame.open(answer, &hasher) } catch {
+            throw FrameFault(error)
+        }
+    }
+
+    private func seal(_ content: Int) throws(FrameFault) -> Int {
+        var hasher = try Self.makeHasher(method, key)
+        do throws(SealedFrame.Failure) {
+            return try SealedFrame.seal(frame.bytes, count: content, &hasher)
+        } catch {
+            throw FrameFault(error)
+        }
+    }
+
+    private func error(for fault: FrameFault, _ operation: String) -> IOError {
+        switch fault {
+        case .corrupted:
+            .network(
+                device.name, RemoteServer.corrupted, reason: "the answer was corrupted on the way")
+        case .invalid(let error):
+            RemoteServer.invalid(error, device.name, operation)
+        case .failedDigest(let reason):
+            IOError(device.name, "digest", reason: reason)
+        }
+    }
+
+    /// Sends a request, and repeats it if the request or the answer was corrupted.
+    private func attempt<Result>(
+        _ parts: [UnsafeRawBufferPointer], _ operation: String, _ answer: ExpectedAnswer,
+        into body: ResponseBody, _ route: (String) -> Route,
+        _ understand: (UnsafeRawBufferPointer) throws(FrameFault) -> Result
+    ) throws(IOError) -> Result {
+        for attempt in 1... {
+            do throws(IOError) {
+                return try device.within { session throws(ProbeError) in
+                    var request = HTTPRequest(
+                        .post, route(session).path, contentType: MediaType.frames)
+                    if parts.count == 1 { request.body = parts[0] } else { request.parts = parts }
+                    try device.server.send(request, operation, answer, into: body)
+                    do throws(FrameFault) {
+                        let result = try understand(body.bytes)
+                        device.noteUse()
+                        return result
+                    } catch {
+                        throw .failed(self.error(for: error, operation))
+                    }
+                }
+            } catch {
+                guard error.isNetwork, error.operation == RemoteServer.corrupted,
+                    attempt < Self.attempts
+                else {
+                    var failure = error
+                    if failure.operation == RemoteServer.corrupted {
+                        failure.operation = operation
+                        failure.reason = "corrupted on the way \(Self.attempts) times in a row"
+                    }
+                    throw failure
+                }
+                device.server.note("\(operation): corrupted on the way; trying again")
+            }
+        }
+        preconditionFailure("the last attempt returns or throws")
+    }
+}
+
+/// Returns whether the extents cover exactly the ranges, split or not.
+private func covers(_ extents: [Extent], _ ranges: [ByteRange]) -> Bool {
+    var rest = ranges[...]
+    for extent in extents {
+        guard let first = rest.first, extent.range.offset == first.offset,
+            extent.range.end <= first.end
+        else { return false }
+        if extent.range.end == first.end {
+            rest.removeFirst()
+        } else {
+            rest[rest.startIndex] = ByteRange(extent.range.end, to: first.end)
+        }
+    }
+    return rest.isEmpty
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import DeviceProbe
+internal import Glibc
+package import SyncEngine
+
+/// Waits for a busy target.
+package struct BusyWait {
+    private let end: ContinuousClock.Instant?
+    private let seconds: Int
+    private let control: RunControl
+    private let events: @Sendable (Replication.Event) -> Void
+    private var isTold = false
+
+    /// - Parameters:
+    ///   - duration: the total time; `nil` not to wait.
+    ///   - control: ends the wait if it is cancelled.
+    ///   - events: gets one event, which says what the wait is for.
+    package init(
+        _ duration: Duration?, _ control: RunControl,
+        _ events: @escaping @Sendable (Replication.Event) -> Void
+    ) {
+        end = duration.map { ContinuousClock.now + $0 }
+        seconds = duration.map { Int(clamping: $0.components.seconds) } ?? 0
+        self.control = control
+        self.events = events
+    }
+
+    package static func isBusy(_ cause: String?) -> Bool {
+        cause == Refusal.Cause.inUse.rawValue || cause == Refusal.Cause.locked.rawValue
+    }
+
+    /// Waits up to a second; `false` if the failure is permanent, the time is over, or the run is
+    /// cancelled.
+    package mutating func pauses(after message: String, _ cause: String?) -> Bool {
+        guard let end, Self.isBusy(cause), ContinuousClock.now < end, !control.isCancelled else {
+            return false
+        }
+        if !isTold {
+            isTold = true
+            events(.waiting("waiting for up to \(seconds) s: \(message)"))
+        }
+        let next = min(end, ContinuousClock.now + .seconds(1))
+        while ContinuousClock.now < next, !control.isCancelled { usleep(20_000) }
+        return !control.isCancelled
+    }
+}

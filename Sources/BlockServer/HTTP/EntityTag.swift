@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import Digests
+internal import LinuxIO
+internal import WireProtocol
+
+extension BlockDevice {
+    /// The strong entity tag of the content (RFC 9110, section 8.8.3), with its quotes.
+    ///
+    /// It is made of the persistent change counter, the size and the device's identity. `nil` if
+    /// the device has no such counter. It may wait until a change is old enough to be distinguished
+    /// from a later one.
+    var entityTag: String? {
+        guard let counter = persistentChangeCounter() else { return nil }
+        var parts = counter.marks + [geometry.size]
+        var boot = ""
+        switch self {
+        case let image as ImageFile:
+            guard let status = try? image.status() else { return nil }
+            parts += [status.fileSystem, status.inode].map { Int(truncatingIfNeeded: $0) }
+        case let device as BlockSpecialFile:
+            parts.append(Int(truncatingIfNeeded: device.number))
+            // The kernel restarts this counter at 0 at each boot.
+            guard let id = readSmallFile("/proc/sys/kernel/random/boot_id") else { return nil }
+            boot = id
+        default: return nil
+        }
+        let text = parts.map { "\($0)" }.joined(separator: " ") + boot
+        guard let digest = try? sha256(of: Array(text.utf8)) else { return nil }
+        return "\"\(hexadecimal(digest.prefix(16)))\""
+    }
+}

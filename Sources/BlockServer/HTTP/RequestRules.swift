@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import NIOCore
+internal import NIOHTTP1
+internal import WireProtocol
+
+/// Rules for requests that need only the head, as pure functions.
+enum RequestRules {
+    /// Bytes of the extent table and the digest in the response to a read request.
+    private static let tableCost = 256 << 10
+
+    /// Bytes of the budget that a response to a request with `size` bytes of body may take.
+    ///
+    /// Small responses take 0: a status request must not wait for clients that do not read.
+    static func answerCost(_ route: Route?, _ size: Int) -> Int {
+        switch route {
+        case .read: Limits.payload + tableCost
+        // For each digest of a region the answer has at most 128 digests of blocks, with zero marks
+        // and an index; a map has 16 KiB.
+        case .compare: max(32 << 10, min(150 * size, Limits.blocks * 64 + tableCost))
+        case .pdiffcopy(let call): call.endpoint == .blocks && size == 0 ? ContentSource.step : 0
+        // A streamed response takes memory later, once the request is allowed.
+        default: 0
+        }
+    }
+
+    /// Bytes; a larger response to a GET counts in the budget once it is made.
+    static let smallAnswer = 64 << 10
+
+    /// Downloads of one client that may wait for memory; each keeps its device open.
+    static let waitingDownloads = 64
+
+    /// Least bytes that a client must send or take within a time.
+    ///
+    /// A client with many connections over a slow line, or with `--bwlimit`, manages that. A client
+    /// that sends a byte now and then does not.
+    static func leastProgress(in time: TimeAmount) -> Int {
+        max(1, Int(time.nanoseconds / 1_000_000) * leastRate / 1000)
+    }
+
+    /// Bytes a second, on each connection.
+    private static let leastRate = 32
+
+    static var noMemoryInTime: Response {
+        Response(
+            Problem(
+                .busy, status: 503, "The server is out of memory",
+                detail: "other requests, or those of this client, have all of the memory"))
+    }
+
+    static var tooSlow: Response {
+        Response(
+            Problem(
+                .timeout, status: 408, "The request took too long",
+                detail: "the rest of the request did not come, or came too slowly"))
+    }
+
+    /// Splits the target of a request line, which may be a whole URL (RFC 9112, section 3.2.2).
+    static func target(of uri: String) -> (path: String, authority: String?) {
+        for scheme in ["http://", "https://"]
+        where uri.utf8.count > scheme.utf8.count
+            && uri.prefix(scheme.count).lowercased() == scheme
+        {
+            let rest = uri.dropFirst(scheme.count)
+            let authority = rest.prefix { !"/?#".contains($0) }
+            let path = rest.dropFirst(authority.count)
+            return (path.first == "/" ? String(path) : "/\(path)", String(authority))
+        }
+        return (uri, nil)
+    }
+
+    /// Rejects a missing or repeated `Host` (RFC 9112, section 3.2).
+    static func rejectHost(_ head: HTTPRequestHead) -> Response? {
+        let count = head.headers["Host"].count
+        guard count > 1 || count == 0 && head.version != .http1_0 else { return nil }
+        return Response(
+            Problem(
+                .malformed, status: 400, "The request is malformed",
+                detail: count == 0 ? "Host is missing" : "Host is there \(count) times"))
+    }
+
+    static func contentLength(of head: HTTPRequestHead) -> Int? {
+        if head.headers.contains(name: "Transfer-Encoding") { return nil }
+        let values = head.headers["Content-Length"]
+        guard let first = values.first else { return 0 }
+        guard values.count == 1, let length = Int(first), length >= 0 else { return nil }
+        return length
+    }
+
+    static func reject(_ head: HTTPRequestHead, _ route: Route?, _ length: Int?) -> Response? {
+        let headerBytes = head.headers.reduce(head.uri.utf8.count) {
+            $0 + $1.name.utf8.count + $1.value.utf8.count + 4
+        }
+        if headerBytes > 16 << 10 || head.headers.count > 100 {
+            return Response(
+                Problem(
+                    .tooLarge, status: 431, "The header is too large",
+                    detail: "the header has more than 16 KiB or 100 lines"))
+        }
+        guard let route else {
+            return Response(
+                Problem(
+                    .notFound, status: 404, "There is nothing here",
+                    detail: "the server has no such path"))
+        }
+        guard route.methods.contains(head.method.rawValue) else {
+            var response = Response(
+                Problem(
+                    .method, status: 405, "The method is not allowed",
+                    detail: "allowed are \(route.methods.joined(separator: ", "))"))
+            response.headers.add(name: "Allow", value: route.methods.joined(separator: ", "))
+            return response
+        }
+        guard let length else {
+            return Response(
+                Problem(
+                    .lengthRequired, status: 411, "A length is required",
+                    detail: "one Content-Length is required, and no Transfer-Encoding"))
+        }
+        let limit = bodyLimit(route)
+        if length > limit {
+            return Response(
+                Problem(
+                    .tooLarge, status: 413, "The body is too large",
+                    detail: "a body may have \(limit) bytes here, and not \(length)"))
+        }
+        if let wanted = mediaType(route) {
+            let given = head.headers["Content-Type"].first ?? ""
+            let bare = given.split(separator: ";").first.map(String.init) ?? ""
+            guard bare.lowercased() == wanted else {
+                return Response(
+                    Problem(
+                        .mediaType, status: 415, "The content type is not supported",
+                        detail: "it must be \(wanted)"))
+            }
+        }
+        return nil
+    }
+
+    static func unauthorized(_ certified: String?) -> Response {
+        unauthorized(
+            certified.map { "no token was shown, and \($0) needs one" }
+                ?? noTokenDetail)
+    }
+
+    static var wrongToken: Response { unauthorized(wrongTokenDetail) }
+    static var tokenIsGone: Response { unauthorized("the server does not take the token any more") }
+    static let noTokenDetail = "no token was shown"
+    static let wrongTokenDetail = "the server does not know the token"
+
+    static var expired: Response { unauthorized("the token has expired") }
+
+    static var misplaced: Response {
+        unauthorized("the server does not take the token from this address")
+    }
+
+    /// 429 while the client's address still waits for the response to a wrong token.
+    static func waiting(_ wait: Duration) -> Response {
+        let seconds = max(1, Int((wait / .seconds(1)).rounded(.up)))
+        return tooMany(
+            .unauthorized,
+            "wrong tokens came from this address: the next one is checked in \(seconds) s",
+            after: seconds)
+    }
+
+    static func tooMany(_ kind: Problem.Kind, _ detail: String, after seconds: Int = 1) -> Response
+    {
+        var response = Response(Problem(kind, status: 429, "Too many requests", detail: detail))
+        response.headers.replaceOrAdd(name: "Retry-After", value: "\(seconds)")
+        return response
+    }
+
+    static var expiredCertificate: Response {
+        Response(
+            Problem(
+                .unauthorized, status: 401, "The certificate has expired",
+                detail: "the client's certificate has expired"))
+    }
+
+    static var unnamed: Response {
+        var problem = Problem(
+            .unauthorized, status: 401, "The certificate names no client",
+            detail: "the certificate's common name is not of 1 to 64 letters, digits and ._@-")
+        problem.advice = "The client shows it with --cert FILE."
+        return Response(problem)
+    }
+
+    /// 401 as in RFC 6750, section 3.
+    private static func unauthorized(_ reason: String) -> Response {
+        var problem = Problem(
+            .unauthorized, status: 401, "A token is needed", detail: reason)
+        problem.advice = "The client takes one from --token-file FILE or BLKFERRY_TOKEN."
+        var response = Response(problem)
+        response.headers.add(name: "WWW-Authenticate", value: "Bearer realm=\"blkferry\"")
+        return response
+    }
+
+    static func bodyLimit(_ route: Route) -> Int {
+        switch route {
+        case .sessions, .commit: Limits.json
+        // Each block may be a region and a range of its own.
+        case .compare:
+            CompareRequest.headerSize(ranges: Limits.blocks) + (Limits.blocks + 1) * Limits.digest
+        case .read: ExtentFrame.tableSize(count: Limits.extents) + Limits.digest
+        case .write: Limits.body
+        case .pdiffcopy(let call): call.endpoint == .blocks ? PdiffcopyCall.maximumBlock : 0
+        case .info, .devices, .device, .content, .session: 0
+        }
+    }
+
+    static func mediaType(_ route: Route) -> String? {
+        switch route {
+        case .sessions, .commit: MediaType.json
+        case .compare, .read, .write: MediaType.frames
+        case .info, .devices, .device, .content, .session, .pdiffcopy: nil
+        }
+    }
+}
+
+extension Route {
+    var isOfSession: Bool {
+        switch self {
+        case .session, .compare, .read, .write, .commit: true
+        case .info, .devices, .device, .content, .sessions, .pdiffcopy: false
+        }
+    }
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import ArgumentParser
+internal import BlockClient
+internal import DeviceProbe
+internal import Glibc
+internal import LinuxIO
+internal import LogicalVolumes
+internal import SystemPackage
+internal import WireProtocol
+
+/// `blkferry list`: prints the devices of this machine, or the exports of a server.
+struct List: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "List the block devices of this machine, or those that a server exports.")
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    @OptionGroup var credentials: Credentials
+
+    @Argument(help: "A server's URL or host:, or that of one of its devices.")
+    var location: String?
+
+    func validate() throws {
+        do throws(WireError) {
+            guard let location else { return }
+            guard case .remote(let server) = try Location(location) else {
+                throw WireError("\(location): not the URL of a server, such as http://host:8080")
+            }
+            try credentials.check(server)
+        } catch {
+            throw ValidationError(error.reason)
+        }
+    }
+
+    func run() throws {
+        let console = Console()
+        if let location, case .remote(let remote)? = try? Location(location) {
+            return try listExports(of: remote, console)
+        }
+        let inventory: Inventory
+        do throws(ProbeError) { inventory = try Inventory() } catch {
+            try end(CommandFailure(error), console)
+        }
+        let volumes = volumes(of: inventory.devices, console)
+        let isPrinted =
+            json
+            ? try printRecord(of: inventory, volumes, console)
+            : printTable(of: inventory, volumes, console)
+        guard isPrinted else { throw CommandEnd(status: .deviceError) }
+        if !json, let error = inventory.shortage {
+            console.error(error.description, advice: error.advice)
+            throw CommandEnd(status: .deviceError)
+        }
+    }
+
+    private func printRecord(
+        of inventory: Inventory, _ volumes: [VolumeIdentity: LogicalVolume], _ console: Console
+    ) throws -> Bool {
+        let records = inventory.devices.indices.map { index in
+            let entry = inventory.entry(index)
+            return DeviceRecord(entry, entry.volumeIdentity.flatMap { volumes[$0] })
+        }
+        if let error = inventory.shortage { try end(CommandFailure(error), console) }
+        return console.result(JSON.line(DeviceList(devices: records)))
+    }
+
+    /// The time for devices to answer before the first line is printed; most answer in time, so
+    /// that the columns have their final width.
+    private static let pause = Duration.milliseconds(300)
+
+    /// Prints one line a device, in order, without waiting for a later slow device.
+    private func printTable(
+        of inventory: Inventory, _ volumes: [VolumeIdentity: LogicalVolume], _ console: Console
+    ) -> Bool {
+        let end = ContinuousClock.now + Self.pause
+        var known = inventory.devices
+        var isKnown = known.map { _ in false }
+        repeat {
+            for index in known.indices where !isKnown[index] && inventory.isKnown(index) {
+                known[index] = inventory.entry(index)
+                isKnown[index] = true
+            }
+            if !isKnown.contains(false) { break }
+            usleep(1000)
+        } while ContinuousClock.now < end
+        let table = DeviceTable(known, volumes, isComplete: !isKnown.contains(false))
+        var lines = [table.heading]
+        for index in known.indices {
+            if !isKnown[index] {
+                if !inventory.isKnown(index), !lines.isEmpty {
+                    guard console.result(lines.joined(separator: "\n")) else { return false }
+                    lines = []
+                }
+                known[index] = inventory.entry(index)
+            }
+            lines.append(table.line(known[index]))
+        }
+        guard lines.isEmpty || console.result(lines.joined(separator: "\n")) else { return false }
+        for entry in known {
+            if let reason = entry.unreadable { console.warning("\(entry.path): \(reason)") }
+        }
+        return true
+    }
+
+    /// Timeout of LVM, which waits while another program holds its lock.
+    private static let patience = Duration.seconds(10)
+
+    /// Lists the logical volumes; none if LVM is not installed or the user is not root.
+    private func volumes(
+        of entries: [InventoryEntry], _ console: Console
+    ) -> [VolumeIdentity: LogicalVolume] {
+        let end = ContinuousClock.now + Self.patience
+        guard geteuid() == 0, entries.contains(where: { $0.lvUUID != nil }),
+            let lvm = try? LVM(isCancelled: { ContinuousClock.now > end })
+        else { return [:] }
+        // A process that waits for a device that does not answer cannot be killed either.
+        let answer = Threads.attempt(for: Self.patience + .seconds(1)) {
+            () -> Result<[LogicalVolume], IOError> in
+            do throws(IOError) { return .success(try lvm.volumes()) } catch {
+                return .failure(error)
+            }
+        }
+        do throws(IOError) {
+            guard let answer else { throw IOError("lvm", "list volumes", .timedOut) }
+            return Dictionary(
+                try answer.get().map { ($0.identity, $0) }, uniquingKeysWith: { first, _ in first })
+        } catch {
+            console.warning(error.description)
+            return [:]
+        }
+    }
+
+    private func end(_ failure: CommandFailure, _ console: Console) throws -> Never {
+        console.error(failure.message, advice: failure.advice)
+        if json { console.result(JSON.line(FailureRecord(failure, command: "list"))) }
+        throw CommandEnd(status: failure.status)
+    }
+
+    private func listExports(of location: RemoteLocation, _ console: Console) throws {
+        let list: ExportList
+        var options = RemoteServer.Options()
+        do throws(CommandFailure) {
+            options.token = try credentials.token()
+            options.trust = try credentials.trust()
+        } catch {
+            try end(error, console)
+        }
+        credentials.warn(of: options.token, to: [location.text], console)
+        do throws(ProbeError) {
+            options.ssh = credentials.ssh.settings(isTarget: false)
+            let server = try RemoteServer(location, options)
+            if let selector = location.selector {
+                list = ExportList(devices: [try server.export(selector)], directories: [])
+            } else {
+                list = try server.exports()
+            }
+        } catch {
+            try end(CommandFailure(error), console)
+        }
+        let text = json ? JSON.line(list) : ExportTableText(list).text
+        guard console.result(text) else { throw CommandEnd(status: .deviceError) }
+    }
+}

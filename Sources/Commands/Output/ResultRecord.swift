@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import BlockReplication
+internal import SyncEngine
+
+/// A run as `--json` prints it (docs/json.md); sizes and offsets in bytes, times in seconds.
+struct ResultRecord: Encodable {
+    private var command: String
+    private var source: String
+    private var target: String
+    private var size: Int
+    private var sourceSize: Int
+    private var targetSize: Int
+    private var resizedTo: Int?
+    private var created: Bool
+    private var blockSize: Int
+    private var compared: Int
+    private var unchanged: Int
+    private var different: Int
+    private var differentBlocks: Int
+    private var similarity: Double?
+    private var estimatedChange: Double?
+    private var written: Int
+    private var zeroed: Int
+    private var extents: Int
+    private var firstDifferences: [Range]
+    private var readErrors: ReadErrors
+    private var writeErrors: Int
+    private var interrupted: Bool
+    private var sourceChanged: Bool
+    private var targetChanged: Bool
+    private var flushed: Bool
+    private var verified: Bool?
+    private var seconds: Seconds
+    private var bytesPerSecond: Double?
+    private var exitStatus: Int32
+    private var warnings: [String]
+    private var errors: [String]
+
+    private struct Range: Encodable {
+        var offset: Int
+        var length: Int
+
+        init(_ range: ByteRange) {
+            offset = range.offset
+            length = range.length
+        }
+    }
+
+    private struct ReadErrors: Encodable {
+        /// Bytes of the source that were left out.
+        var unreadable: Int
+        var ranges: [Range]
+        /// Bytes of the target that were written because they could not be read.
+        var rewritten: Int
+    }
+
+    private struct Seconds: Encodable {
+        var open: Double
+        var sync: Double
+        var flush: Double
+        var verify: Double
+        var total: Double
+    }
+
+    init(
+        _ outcome: Replication.Report, kind: RunCommand.Kind, options: ComparisonOptions,
+        conclusion: Conclusion
+    ) {
+        let report = outcome.engine
+        let tally = report.tally
+        command = kind.rawValue
+        source = options.source
+        target = options.target
+        size = report.size
+        sourceSize = outcome.sourceSize
+        targetSize = outcome.targetSize
+        resizedTo = outcome.resizedTo
+        created = outcome.wasCreated
+        blockSize = report.blockSize
+        compared = tally.compared
+        unchanged = tally.unchanged
+        different = tally.different
+        differentBlocks = tally.differentBlocks
+        similarity = report.similarity.map { $0 * 100 }
+        estimatedChange = outcome.estimatedChange
+        written = tally.written
+        zeroed = tally.zeroed
+        extents = tally.extents
+        firstDifferences = report.firstDifferences.prefix(16).map { Range($0) }
+        readErrors = ReadErrors(
+            unreadable: tally.unreadable, ranges: report.unreadableRanges.map { Range($0) },
+            rewritten: tally.rewritten)
+        writeErrors = tally.writeErrorCount
+        interrupted = report.wasInterrupted
+        sourceChanged = report.sourceChanged
+        targetChanged = report.targetChanged
+        flushed = report.isFlushed
+        verified = report.verification.map {
+            $0.different == 0 && $0.compared == report.size && tally.unreadable == 0
+                && !report.targetIsUnproven
+        }
+        let times = report.seconds
+        seconds = Seconds(
+            open: outcome.openSeconds, sync: times.sync, flush: times.flush, verify: times.verify,
+            total: outcome.openSeconds + times.total)
+        bytesPerSecond = times.sync > 0 ? Double(tally.compared) / times.sync : nil
+        exitStatus = conclusion.status.rawValue
+        warnings = outcome.warnings + conclusion.warnings
+        errors = conclusion.errors.map(\.message)
+    }
+}
+
+/// The output of `--json` if no run took place.
+struct FailureRecord: Encodable {
+    private var command: String
+    private var exitStatus: Int32
+    private var errors: [String]
+    private var advice: String?
+    private var cause: String?
+
+    init(_ failure: CommandFailure, command: String) {
+        self.command = command
+        exitStatus = failure.status.rawValue
+        errors = [failure.message]
+        advice = failure.advice
+        cause = failure.cause
+    }
+}

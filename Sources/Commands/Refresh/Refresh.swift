@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import ArgumentParser
+internal import BlockReplication
+internal import DeviceProbe
+internal import LogicalVolumes
+
+/// `blkferry refresh`: brings a replica of a logical volume up to date by reading only the changes.
+struct Refresh: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract:
+            "Bring TARGET up to date with SOURCE, a logical volume, reading only what changed.",
+        discussion: """
+            Takes a snapshot of SOURCE, reads what has changed since the snapshot that the last \
+            refresh of TARGET has left, writes and flushes it, compares a sample, and leaves the new \
+            snapshot for the next time. If the last snapshot is missing, or TARGET may no longer \
+            be its replica, refresh prints why and compares everything.
+            """)
+
+    @OptionGroup var common: ComparisonOptions
+    @OptionGroup var volume: TargetVolumeOptions
+
+    @OptionGroup var snapshot: SnapshotSizeOption
+
+    @OptionGroup var consent: ConsentOptions
+    @OptionGroup var changeLimit: ChangeLimitOption
+
+    @OptionGroup var patience: WaitOption
+
+    @OptionGroup var backupTable: BackupTableOptions
+
+    @Flag(help: "Read both sides again after the flush, all of them, and compare.")
+    var verify = false
+
+    func validate() throws {
+        if common.isRemote(common.source) {
+            throw ValidationError("SOURCE must be a logical volume of this machine")
+        }
+        try volume.validate(consent.sizePolicy)
+        try backupTable.validate(consent.sizePolicy)
+    }
+
+    func run() throws {
+        var options = common.options()
+        consent.apply(to: &options)
+        options.wait = patience.wait?.duration
+        backupTable.apply(to: &options)
+        options.verifies = verify
+        options.maximumChange = changeLimit.maxChange?.value
+        volume.apply(to: &options)
+        let plan = VolumePlan(
+            takesSnapshot: true, snapshotSize: snapshot.size ?? .usual, base: .lastRun,
+            leavesBase: true)
+        try RunCommand(common, kind: .refresh, plan: plan).run(options)
+    }
+}

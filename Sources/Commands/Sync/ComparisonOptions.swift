@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import ArgumentParser
+internal import BlockReplication
+internal import DeviceProbe
+internal import WireProtocol
+
+/// The options that `sync`, `refresh`, `verify` and `benchmark` share.
+struct ComparisonOptions: ParsableArguments {
+    @Option(
+        name: [.customShort("b"), .long],
+        help: ArgumentHelp(
+            "Unit of comparison and transfer, a multiple of 512 bytes.", valueName: "size"))
+    var blockSize: ByteSize?
+
+    @Option(
+        name: [.customShort("c"), .long],
+        help: ArgumentHelp(
+            "Worker threads, each with a connection of its own where a server takes part "
+                + "(default: two a processor, four with a server; two for a rotational disk).",
+            valueName: "n"))
+    var concurrency: Int?
+
+    @Option(
+        name: [.customShort("m"), .long],
+        help: ArgumentHelp(
+            "Digest that a device on a server is compared by (default: the fastest of gmac and "
+                + "poly1305 on both machines).",
+            valueName: "name"))
+    var hashMethod: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Bytes a second that go over the network at most, such as 10M.", valueName: "rate"))
+    var bwlimit: ByteSize?
+
+    @OptionGroup var credentials: Credentials
+
+    @Option(help: "Progress on standard error: auto, bar, json or none.")
+    var progress = ProgressStyle.auto
+
+    @Flag(help: "Print the result as one JSON object.")
+    var json = false
+
+    @Flag(name: .shortAndLong, help: "Tell more.")
+    var verbose = false
+
+    @Flag(name: .shortAndLong, help: "Print errors and warnings only.")
+    var quiet = false
+
+    @Argument(help: "What is read.")
+    var source: String
+
+    @Argument(help: "What is made equal to it, or compared with it.")
+    var target: String
+
+    func validate() throws {
+        do throws(ReplicationError) {
+            try options().check(source: source, target: target)
+        } catch {
+            throw ValidationError(error.message)
+        }
+        for location in [source, target] {
+            // `blkferry -q verify A`, or a command of another version. It is never a file of that
+            // name.
+            if Self.commandNames.contains(location) {
+                throw ValidationError(
+                    "\(location): commands come first; a file is ./\(location)")
+            }
+            guard case .remote(let remote)? = try? Location(location) else { continue }
+            do throws(WireError) { try credentials.check(remote) } catch {
+                throw ValidationError(error.reason)
+            }
+        }
+    }
+
+    static let commandNames: Set = [
+        "sync", "verify", "list", "serve", "benchmark", "refresh", "token", "help",
+    ]
+
+    /// Whether a location is on a server; invalid ones are not.
+    func isRemote(_ text: String) -> Bool {
+        guard case .remote? = try? Location(text) else { return false }
+        return true
+    }
+
+    /// Refuses a device or an image that the program's output goes to.
+    ///
+    /// It silences that output first, so that not even the refusal is written into the device.
+    func refuseOwnOutput() throws(CommandFailure) {
+        for location in [source, target] where !isRemote(location) {
+            let streams = StandardStreams.sharing(location)
+            guard let first = streams.first else { continue }
+            for stream in streams { StandardDescriptors.silence(stream) }
+            throw CommandFailure(
+                ProbeError.refused(StandardStreams.refusal(of: location, descriptor: first)))
+        }
+    }
+
+    var console: Console { Console(isVerbose: verbose, isQuiet: quiet) }
+
+    /// The options of a run, without the credentials.
+    func options() -> Replication.Options {
+        var options = Replication.Options()
+        options.blockSize = blockSize?.bytes
+        options.digest = hashMethod
+        options.concurrency = concurrency
+        options.bytesPerSecond = bwlimit?.bytes
+        return options
+    }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import ArgumentParser
+internal import BlockReplication
+internal import DeviceProbe
+
+/// `blkferry sync`: makes the target equal to the source.
+struct Sync: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Make TARGET equal to SOURCE (the default).",
+        discussion: """
+            Only blocks that differ are written. The target is checked first: one that is \
+            mounted, in use, read-only or part of the source is refused, and so is one that holds \
+            something else than the source, unless --overwrite says that it may be lost.
+            """)
+
+    @OptionGroup var common: ComparisonOptions
+    @OptionGroup var sourceVolume: SourceVolumeOptions
+
+    @Flag(name: [.customShort("W"), .long], help: "Write everything without comparing.")
+    var wholeFile = false
+
+    @Flag(name: [.customShort("n"), .long], help: "Write nothing; tell what would be done.")
+    var dryRun = false
+
+    @Flag(help: "With --dry-run: end with 1 when there are differences.")
+    var exitCode = false
+
+    @OptionGroup var consent: ConsentOptions
+    @OptionGroup var changeLimit: ChangeLimitOption
+
+    @OptionGroup var patience: WaitOption
+
+    @OptionGroup var backupTable: BackupTableOptions
+
+    @OptionGroup var volume: TargetVolumeOptions
+
+    @Flag(help: "Read both sides again after the flush and compare.")
+    var verify = false
+
+    @Flag(help: "Leave unreadable blocks of the source out and end with 6.")
+    var skipUnreadable = false
+
+    @Option(
+        name: [.customShort("B"), .long],
+        help: ArgumentHelp(
+            "Measure syncs at growing change instead, in so many steps: see blkferry benchmark.",
+            valueName: "n"))
+    var benchmark: Int?
+
+    func validate() throws {
+        if let benchmark { try validateBenchmark(steps: benchmark) }
+        try volume.validate(consent.sizePolicy)
+        try backupTable.validate(consent.sizePolicy)
+        if exitCode && !dryRun { throw ValidationError("--exit-code goes with --dry-run") }
+        try validateVolume()
+        if changeLimit.maxChange != nil && wholeFile {
+            throw ValidationError("--max-change does not go with --whole-file")
+        }
+        if dryRun && verify { throw ValidationError("--verify does not go with --dry-run") }
+    }
+
+    private func validateVolume() throws {
+        let plan = sourceVolume.plan
+        guard plan.isForVolumes else { return }
+        let option = plan.takesSnapshot ? "--snapshot" : "--since"
+        if common.isRemote(common.source) {
+            throw ValidationError("\(option): SOURCE must be a logical volume of this machine")
+        }
+        if plan.base != nil && wholeFile {
+            throw ValidationError("--since does not go with --whole-file")
+        }
+    }
+
+    private func validateBenchmark(steps: Int) throws {
+        try Benchmark.validate(steps: steps, common)
+        let others = [
+            ("--dry-run", dryRun), ("--whole-file", wholeFile), ("--verify", verify),
+            ("--skip-unreadable", skipUnreadable), ("--exit-code", exitCode),
+            ("--max-change", changeLimit.maxChange != nil),
+            ("--move-backup-gpt", backupTable.moveBackupGpt),
+            ("--snapshot", sourceVolume.snapshot), ("--since", sourceVolume.since != nil),
+        ]
+        if let other = others.first(where: \.1) {
+            throw ValidationError("\(other.0) does not go with --benchmark")
+        }
+        if let other = volume.firstUsed {
+            throw ValidationError("\(other) does not go with --benchmark")
+        }
+    }
+
+    func run() throws {
+        var options = common.options()
+        consent.apply(to: &options)
+        options.wait = patience.wait?.duration
+        backupTable.apply(to: &options)
+        volume.apply(to: &options)
+        if let benchmark { try BenchmarkRun(common, options, .init(steps: benchmark)).run() }
+        options.wholeFile = wholeFile
+        options.maximumChange = changeLimit.maxChange?.value
+        options.verifies = verify
+        options.skipsUnreadable = skipUnreadable
+        try RunCommand(common, kind: dryRun ? .dryRun : .sync, plan: sourceVolume.plan)
+            .run(options, endsWithDifferent: exitCode)
+    }
+}
+
+extension SizePolicy: ExpressibleByArgument {}
+
+extension SizePolicy {
+    var asOption: Replication.Options.SizePolicy {
+        switch self {
+        case .refuse: .refuse
+        case .resize: .resize
+        case .prefix: .prefix
+        }
+    }
+}

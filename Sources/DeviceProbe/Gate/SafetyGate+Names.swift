@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import LinuxIO
+
+/// A relative path that LVM's programs would take for a volume.
+///
+/// `vg1/replica` is also a file if the working directory has a directory `vg1`.
+struct AmbiguousPath: Sendable {
+    let text: String
+    let group: String
+    /// Without the pool of a new volume.
+    let volume: String
+
+    /// `nil` if the text is certainly a path or a tag.
+    init?(_ text: String) {
+        guard case .path = Selector(text), !text.hasPrefix(".") else { return nil }
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count == 2, !parts.contains("") else { return nil }
+        self.text = text
+        group = String(parts[0])
+        volume = parts[1].split(separator: "@").first.map(String.init) ?? ""
+    }
+
+    /// Refuses an existing file if an inactive volume has the name as well.
+    func refusalOfFile(as name: String, view: SystemView) -> ProbeError? {
+        do throws(LVMNames.NoAnswer) {
+            guard try isInactive(view) else { return nil }
+        } catch {
+            return .refused(refusalWithoutAnswer(as: name))
+        }
+        return .refused(
+            Refusal(
+                .ambiguousSelector, name,
+                "there is a file of that name, and a logical volume, which is not active",
+                advice: "Say ./\(text), or activate the volume: \(activation)"))
+    }
+
+    /// Refuses to create a file in a directory that has the name of a volume group.
+    func refusalOfNewFile(as name: String, view: SystemView) -> ProbeError? {
+        let start: String
+        do throws(LVMNames.NoAnswer) {
+            guard try isInKnownGroup(view) else { return nil }
+            start = try isInactive(view) ? "To activate the volume: \(activation); for" : "For"
+        } catch {
+            return .refused(refusalWithoutAnswer(as: name))
+        }
+        return .refused(
+            Refusal(
+                .ambiguousSelector, name, "it is no active logical volume",
+                advice: "\(start) the file write ./\(text)."))
+    }
+
+    private var activation: String { "lvchange --activate y \(group)/\(volume)" }
+
+    func refusalWithoutAnswer(as name: String) -> Refusal {
+        Refusal(
+            .ambiguousSelector, name, "LVM does not answer whether it is a logical volume",
+            advice: "For the file write ./\(text).")
+    }
+
+    func isInKnownGroup(_ view: SystemView) throws(LVMNames.NoAnswer) -> Bool {
+        try known(view).groupsInTime()?.contains(group) == true
+    }
+
+    /// Whether LVM knows the volume, which is not active.
+    private func isInactive(_ view: SystemView) throws(LVMNames.NoAnswer) -> Bool {
+        let name = VolumeName(group: group, volume: volume)
+        return try known(view).volumesInTime()?.contains { $0.name == name } == true
+    }
+
+    /// LVM gets as much time as a device that is probed.
+    private func known(_ view: SystemView) -> LVMNames {
+        LVMNames(view, patience: Inventory.patience)
+    }
+}
+
+extension TargetAdmission {
+    /// Checks that the user means a file, and not a logical volume that exists or is to be created.
+    func checkName(_ text: String, exists: Bool) throws(ProbeError) {
+        guard let doubtful = AmbiguousPath(text) else { return }
+        if policy.creates { try checkNameOfNewVolume(doubtful, exists: exists) }
+        let no =
+            exists
+            ? doubtful.refusalOfFile(as: name, view: view)
+            : doubtful.refusalOfNewFile(as: name, view: view)
+        if let no { throw no }
+    }
+
+    private func checkNameOfNewVolume(
+        _ doubtful: AmbiguousPath, exists: Bool
+    ) throws(ProbeError) {
+        let isGroup: Bool
+        do throws(LVMNames.NoAnswer) { isGroup = try doubtful.isInKnownGroup(view) } catch {
+            throw .refused(doubtful.refusalWithoutAnswer(as: name))
+        }
+        if exists, isGroup {
+            throw refusal(
+                .ambiguousSelector, "there is a file of that name",
+                advice: "For the file write ./\(doubtful.text), for a volume /dev/\(doubtful.text)."
+            )
+        }
+        guard !exists, VolumePlace(doubtful.text) == nil,
+            isGroup || !FileStatus.exists(doubtful.group)
+        else { return }
+        throw .failed(
+            IOError(
+                name, "create", reason: "no logical volume can have that name",
+                advice: "Letters, digits, and the characters + _ . - make one; see lvm(8)."))
+    }
+}

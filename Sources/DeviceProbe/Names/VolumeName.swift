@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+/// The name of a logical volume.
+package struct VolumeName: Hashable, Sendable {
+    package var group: String
+    package var volume: String
+
+    /// `group/volume`.
+    package var text: String { "\(group)/\(volume)" }
+
+    init(group: String, volume: String) {
+        self.group = group
+        self.volume = volume
+    }
+
+    /// Parses a name in /dev/mapper; `nil` if it is not a volume's, or has the suffix of a part.
+    ///
+    /// Source: `dm_build_dm_name` of libdevmapper doubles hyphens within names, and puts one
+    /// between them.
+    init?(mapperName: String) {
+        var parts = [""]
+        var rest = mapperName[...]
+        while let character = rest.popFirst() {
+            if character != "-" {
+                parts[parts.count - 1].append(character)
+            } else if rest.first == "-" {
+                rest.removeFirst()
+                parts[parts.count - 1].append("-")
+            } else {
+                parts.append("")
+            }
+        }
+        guard parts.count == 2 else { return nil }
+        group = parts[0]
+        volume = parts[1]
+    }
+}
+
+extension KernelDevice {
+    var volumeName: VolumeName? {
+        guard volumeIdentity != nil, let mapperName else { return nil }
+        return VolumeName(mapperName: mapperName)
+    }
+}
+
+extension HostState {
+    /// Whether LVM uses a device below a volume, so that no user means it.
+    ///
+    /// The UUIDs of most such devices have a suffix; those of raid images have none.
+    func isPartOfVolume(_ device: KernelDevice) -> Bool {
+        if device.isPartOfLogicalVolume { return true }
+        guard let name = device.volumeName, let group = device.volumeIdentity?.groupUUID,
+            VolumePlace.isReserved(name.volume)
+        else { return false }
+        return device.holders.contains { self[$0]?.volumeIdentity?.groupUUID == group }
+    }
+}

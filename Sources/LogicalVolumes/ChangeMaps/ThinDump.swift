@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+/// The mappings of one volume of a thin pool, as thin_dump reports them.
+///
+/// Source: thin_dump(8), and drivers/md/dm-thin-metadata.c (`__insert`, `__create_snap`). A pool's
+/// time advances by one with each snapshot. A new snapshot has the time of its creation and its
+/// origin's mappings, which are all older. Later mappings have that time or a later one.
+package struct ThinDump: Hashable, Sendable {
+    /// Bytes that the volume has mapped.
+    package let mapped: Int
+    /// The pool's time at the volume's creation.
+    package let made: Int
+    /// The time of the newest mapping; `nil` if there is none.
+    package let newest: Int?
+
+    /// Returns whether a snapshot is unchanged since it was made.
+    ///
+    /// A write to a snapshot maps a chunk with a new time, because shared chunks are copied first.
+    /// A discard removes a mapping.
+    ///
+    /// - Parameter mapped: bytes that the snapshot had mapped when it was made.
+    func isUnchanged(since mapped: Int) -> Bool {
+        self.mapped == mapped && newest.map { $0 < made } ?? true
+    }
+
+    /// Parses the complete XML that thin_dump writes.
+    ///
+    /// - Throws: if any part of it is unknown, or it describes other volumes.
+    package init(xml: [UInt8], of volume: Int) throws(ChangeMapError) {
+        var scanner = ThinDeltaXML(xml, of: "thin_dump")
+        var open: [String] = []
+        var (blockSize, told, counted, made): (Int?, Int?, Int, Int?) = (nil, nil, 0, nil)
+        var newest: Int?
+        func number(
+            _ name: String, of element: ThinDeltaXML.Element
+        ) throws(ChangeMapError) -> Int {
+            guard let value = element[name].flatMap({ Int($0) }), (0..<1 << 48).contains(value)
+            else { throw scanner.fault("<\(element.name)> without \(name)") }
+            return value
+        }
+        while let tag = try scanner.next() {
+            guard case .start(let element) = tag else {
+                _ = open.popLast()
+                continue
+            }
+            switch (open.count, element.name) {
+            case (0, "superblock") where blockSize == nil:
+                blockSize = try number("data_block_size", of: element) * 512
+            case (1, "device") where told == nil:
+                guard try number("dev_id", of: element) == volume else {
+                    throw scanner.fault("it is about another volume")
+                }
+                told = try number("mapped_blocks", of: element)
+                made = try number("creation_time", of: element)
+            case (2, "single_mapping"), (2, "range_mapping"):
+                let isSingle = element.name == "single_mapping"
+                let (sum, isTooMany) = counted.addingReportingOverflow(
+                    isSingle ? 1 : try number("length", of: element))
+                guard !isTooMany else { throw scanner.fault("more blocks than a device has") }
+                counted = sum
+                newest = max(try number("time", of: element), newest ?? 0)
+            default: throw scanner.fault("<\(element.name)> is not known here")
+            }
+            if !element.isClosed { open.append(element.name) }
+        }
+        guard open.isEmpty, let blockSize, let made, told == counted else {
+            throw scanner.fault("it is not all of a volume")
+        }
+        let (bytes, isTooMuch) = counted.multipliedReportingOverflow(by: blockSize)
+        guard !isTooMuch else {
+            throw scanner.fault("\(counted) blocks of \(blockSize) bytes are beyond every device")
+        }
+        mapped = bytes
+        self.made = made
+        self.newest = newest
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Glibc
+internal import LinuxIO
+
+/// A thin pool of LVM, as the source of change maps of its volumes.
+///
+/// Other programs can read the metadata of an active pool only through a metadata snapshot, which
+/// freezes the metadata as of its reservation
+/// (Documentation/admin-guide/device-mapper/thin-provisioning.rst, "Reserve and release metadata
+/// snapshots").
+package struct ThinPool: Sendable {
+    /// The pool's device mapper name, such as `vg0-pool-tpool`.
+    package let name: String
+    private let metadata: String
+    private let mapper: DeviceMapper
+    /// The directory of the lock that admits one blkferry process at a time; it must be the same
+    /// for every process that uses the pool.
+    let lockDirectory: String
+
+    /// Limit of the XML in bytes; a changed range takes about 50.
+    private static let limit = 256 << 20
+
+    package init(
+        group: String, pool: String, mapper: DeviceMapper = DeviceMapper(),
+        lockDirectory: String = RunLock.usualDirectory
+    ) {
+        name = DeviceMapper.name(group: group, volume: pool, layer: "tpool")
+        metadata =
+            "\(mapper.directory)/\(DeviceMapper.name(group: group, volume: "\(pool)_tmeta"))"
+        self.mapper = mapper
+        self.lockDirectory = lockDirectory
+    }
+
+    /// Compares the mappings of a snapshot and of a volume that descends from it, by their thin
+    /// ids.
+    ///
+    /// The result is that of the moment of the call, and misses later writes. The new volume should
+    /// be a snapshot that no program writes to.
+    ///
+    /// - Throws: also if the metadata snapshot cannot be released.
+    package func delta(
+        from old: Int, to new: Int, snapshots: MetadataSnapshots = .shared,
+        unless isCancelled: () -> Bool
+    ) throws(ChangeMapError) -> ThinDelta {
+        try reading(snapshots, unless: isCancelled) { () throws(ChangeMapError) in
+            try delta(from: old, to: new, unless: isCancelled)
+        }
+    }
+
+    /// Compares the same mappings, and reads those of the old volume, a snapshot that blkferry
+    /// made.
+    ///
+    /// - Returns: the delta, and the old volume's mappings; `nil` for them if thin_dump fails.
+    func deltaAndOld(
+        from old: Int, to new: Int, snapshots: MetadataSnapshots = .shared,
+        unless isCancelled: () -> Bool
+    ) throws(ChangeMapError) -> (ThinDelta, ThinDump?) {
+        try reading(snapshots, unless: isCancelled) { () throws(ChangeMapError) in
+            // The output for a volume with random writes may exceed the limit.
+            let dump = try? ThinDump(
+                xml: run(mapper.thinDump, ["-m", "--dev-id", String(old)], unless: isCancelled),
+                of: old)
+            return (try delta(from: old, to: new, unless: isCancelled), dump)
+        }
+    }
+
+    private func delta(
+        from old: Int, to new: Int, unless isCancelled: () -> Bool
+    ) throws(ChangeMapError) -> ThinDelta {
+        // thin_delta 0.9 (C++) and 1.x (Rust) both know these options.
+        let xml = try run(
+            mapper.thinDelta, ["-m", "--thin1", String(old), "--thin2", String(new)],
+            unless: isCancelled)
+        return try ThinDelta(xml: xml, from: old, to: new)
+    }
+
+    private func run(
+        _ program: String, _ arguments: [String], unless isCancelled: () -> Bool
+    ) throws(ChangeMapError) -> [UInt8] {
+        try mapper.run(
+            program, arguments + [metadata], for: name, limit: Self.limit, unless: isCancelled
+        ).bytes
+    }
+
+    private func reading<Answer>(
+        _ snapshots: MetadataSnapshots, unless isCancelled: () -> Bool,
+        _ body: () throws(ChangeMapError) -> Answer
+    ) throws(ChangeMapError) -> Answer {
+        let snapshot = try snapshots.reserve(self, unless: isCancelled)
+        let answer: Answer
+        do throws(ChangeMapError) { answer = try body() } catch {
+            var error = error
+            do throws(ChangeMapError) { try snapshot.release() } catch let second {
+                error.reason += "; then \(second.reason)"
+                error.advice = second.advice ?? error.advice
+            }
+            throw error
+        }
+        try snapshot.release()
+        return answer
+    }
+
+    /// Releases the metadata snapshot that a killed blkferry left behind; `false` if there is none.
+    ///
+    /// Otherwise the pool would refuse a new one to other programs until the next change map.
+    ///
+    /// - Throws: also if another blkferry uses the pool.
+    package func releaseLeftover(
+        snapshots: MetadataSnapshots = .shared
+    ) throws(ChangeMapError) -> Bool {
+        try snapshots.releaseLeftover(of: self)
+    }
+
+    // MARK: For `MetadataSnapshots`
+
+    /// Reads the pool's status; throws if its metadata cannot be trusted.
+    func status(unless isCancelled: () -> Bool) throws(ChangeMapError) -> PoolStatus {
+        try PoolStatus(mapper.target("status", of: name, unless: isCancelled), of: name)
+    }
+
+    /// Reads the root of the held metadata snapshot, even if the pool cannot be trusted.
+    ///
+    /// It retries if dmsetup fails, because a signal to all processes of a service also ends
+    /// dmsetup.
+    func heldRoot() throws(ChangeMapError) -> Int? {
+        var left = 3
+        while true {
+            do throws(ChangeMapError) {
+                return PoolStatus.heldRoot(in: try mapper.target("status", of: name) { false })
+            } catch {
+                left -= 1
+                guard left > 0 else { throw error }
+                usleep(50_000)
+            }
+        }
+    }
+
+    /// Reserves the metadata snapshot, and records its root in the lock's file.
+    func reserveSnapshot(_ lock: PoolLock) throws(ChangeMapError) {
+        try send("reserve_metadata_snap", noting: .status, orElse: Self.release, lock)
+    }
+
+    /// Releases the metadata snapshot, and empties the lock's file.
+    func releaseSnapshot(_ lock: PoolLock) throws(ChangeMapError) {
+        try send(Self.release, noting: .nothing, orElse: nil, lock)
+    }
+
+    private static let release = "release_metadata_snap"
+
+    private func send(
+        _ message: String, noting note: DeviceMapper.Note, orElse undo: String?, _ lock: PoolLock
+    ) throws(ChangeMapError) {
+        do throws(ChangeMapError) {
+            try mapper.send(
+                message, to: name, noting: note, orElse: undo, in: lock.descriptor)
+        } catch {
+            var error = error
+            error.advice =
+                "If one is held, the seventh word of dmsetup status \(name) is not -."
+            throw error
+        }
+    }
+
+    /// The error if another program holds the metadata snapshot.
+    var isHeld: ChangeMapError {
+        ChangeMapError(
+            name, "another program holds its metadata snapshot",
+            advice: "If no program needs it any more: dmsetup message \(name) 0 \(Self.release)")
+    }
+}

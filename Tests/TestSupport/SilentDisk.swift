@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Glibc
+internal import LinuxIO
+
+/// A loop device on a file that QEMU shows through FUSE.
+private final class ShownFile {
+    /// The loop device's file.
+    let path: String
+    private let file: String
+    private let scratch: ScratchDirectory
+    private let daemon: RunningProgram
+
+    /// Makes it.
+    ///
+    /// - Parameters:
+    ///   - drivers: of qemu-storage-daemon, the last one named `n`.
+    ///   - size: in bytes.
+    ///   - options: of losetup(8).
+    /// - Throws: when a command fails.
+    init(_ drivers: [String], size: Int, options: [String] = []) throws {
+        scratch = try ScratchDirectory()
+        file = try scratch.sparseFile("shown", size: 0)
+        daemon = try RunningProgram(
+            ["qemu-storage-daemon"] + drivers.flatMap { ["--blockdev", $0] } + [
+                "--export", "type=fuse,id=e,node-name=n,mountpoint=\(file),writable=on",
+            ])
+        for _ in 0..<500 {
+            if (try? FileStatus(path: file))?.size == size { break }
+            usleep(20_000)
+        }
+        path = String(
+            try must(["losetup"] + options + ["--find", "--show", file]).dropLast())
+    }
+
+    deinit {
+        // What waits for it fails then.
+        daemon.signal(SIGKILL)
+        _ = try? daemon.wait()
+        _ = try? run("losetup", "--detach", path)
+        _ = try? run("umount", "--lazy", file)
+    }
+}
+
+/// A disk each of whose reads takes 20 s; it goes away with this object.
+package final class SilentDisk {
+    private let file: ShownFile
+    /// Its device file.
+    package var path: String { file.path }
+
+    /// Whether this machine can have one.
+    package static let isPossible =
+        isRoot && FileStatus.exists("/dev/fuse") && Program.find("qemu-storage-daemon") != nil
+
+    /// Makes it.
+    ///
+    /// - Parameter size: in bytes.
+    /// - Throws: when a command fails.
+    package init(size: Int = 64 << 20) throws {
+        file = try ShownFile(
+            ["driver=null-co,node-name=n,size=\(size),latency-ns=20000000000,read-zeroes=on"],
+            size: size)
+    }
+}
+
+/// A disk with a bad sector; it goes away with this object.
+package final class BadDisk {
+    private let file: ShownFile
+    private let scratch: ScratchDirectory
+    /// Its device file.
+    package var path: String { file.path }
+
+    /// Makes it.
+    ///
+    /// - Parameters:
+    ///   - backing: the file with its content.
+    ///   - badSector: in units of 512 bytes; others in its page fail with it.
+    /// - Throws: when a command fails.
+    package init(on backing: String, badSector: Int) throws {
+        scratch = try ScratchDirectory()
+        let rules = scratch.file("rules")
+        try must(
+            "sh", "-c", "printf '%s\\n' \"$@\" >\(rules)", "sh", "[inject-error]",
+            "event = \"none\"", "iotype = \"read\"", "errno = \"5\"", "sector = \"\(badSector)\"",
+            "once = \"off\"")
+        let size = try FileStatus(path: backing).size
+        file = try ShownFile(
+            [
+                "driver=file,node-name=f,filename=\(backing),locking=off",
+                "driver=blkdebug,node-name=n,config=\(rules),image=f",
+            ], size: size, options: ["--direct-io=on"])
+    }
+}
