@@ -158,6 +158,23 @@ struct SilentDiskTests {
         #expect(opener.isRunning)
     }
 
+    @Test func `an image that no silent loop device can be on is a target while it is open`()
+        throws
+    {
+        let reader = try RunningProgram(
+            ["dd", "if=\(silent.path)", "of=/dev/null", "count=1", "iflag=direct"])
+        let status = "/proc/\(reader.processID)/stat"
+        while (try? String(contentsOfFile: status, encoding: .utf8))?.contains(") D ") != true {
+            usleep(10_000)
+        }
+        // FUSE knows for a second what the loop device is asked for.
+        usleep(1_500_000)
+        let copy = scratch.file("copy")
+        let result = try run("sh", "-c", "exec 7<>\(copy); \(program) -q \(image) \(copy)")
+        #expect(result.status == 0, "\(result)")
+        #expect(try areEqual(copy, image))
+    }
+
     @Test func `a server of all devices serves the others beside a silent disk`() throws {
         let server = try ServeProcess(options: ["--export-all"])
         let copy = scratch.file("copy")

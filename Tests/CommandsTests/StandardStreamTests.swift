@@ -47,9 +47,11 @@ import Testing
     }
 
     @Test func `another descriptor of the caller is a target like any other file`() throws {
-        #expect(try shell("$B source /dev/fd/7 7> t").status == 0)
+        let named = try shell("$B source /dev/fd/7 7> t")
+        #expect(named.status == 0, "\(named)")
         #expect(try areEqual(source, scratch.file("t")))
-        #expect(try shell("exec 7<> t; rm t; $B source /dev/fd/7").status == 0)
+        let nameless = try shell("exec 7<> t; rm t; $B source /dev/fd/7")
+        #expect(nameless.status == 0, "\(nameless)")
     }
 
     @Test(arguments: ["$B source - | cat", "$B - t < source", "$B verify source -"])

@@ -55,12 +55,17 @@ package final class SilentDisk {
 
     /// Makes it.
     ///
+    /// Its offset in the file is so large that it cannot be a part of the images of other tests: a
+    /// loop device that does not answer may stand on an image that another program has open.
+    ///
     /// - Parameter size: in bytes.
     /// - Throws: when a command fails.
     package init(size: Int = 64 << 20) throws {
+        let offset = 1 << 40
+        let end = offset + size
         file = try ShownFile(
-            ["driver=null-co,node-name=n,size=\(size),latency-ns=20000000000,read-zeroes=on"],
-            size: size)
+            ["driver=null-co,node-name=n,size=\(end),latency-ns=20000000000,read-zeroes=on"],
+            size: end, options: ["--offset=\(offset)"])
     }
 }
 

@@ -40,10 +40,11 @@ struct LoopBacking: Sendable {
                 late = late.filter { ContinuousClock.now - $0.value < pause }
                 return Set(late.keys)
             }
-            known += open.filter { isLate.contains($0.number) }.map { LoopBacking(unknown: $0) }
+            let silent = open.filter { isLate.contains($0.number) }
+            known += silent.map { LoopBacking(unknown: $0, view) }
             open.removeAll { isLate.contains($0.number) }
             guard let answers = ask(open, view, patience) else {
-                known += open.map { LoopBacking(unknown: $0) }
+                known += open.map { LoopBacking(unknown: $0, view) }
                 break
             }
             known += zip(open, answers).compactMap { LoopBacking($0, $1, view) }
@@ -116,10 +117,10 @@ struct LoopBacking: Sendable {
         return answers
     }
 
-    private init(unknown loop: KernelDevice) {
+    private init(unknown loop: KernelDevice, _ view: SystemView) {
         self.loop = loop
         backing = .unknown
-        offset = 0
+        offset = Self.shownOffset(loop, view)
     }
 
     /// Interprets a loop device's answer; `nil` if it was detached after sysfs was read.
@@ -130,11 +131,9 @@ struct LoopBacking: Sendable {
     private init?(_ loop: KernelDevice, _ answer: clb_loop_answer, _ view: SystemView) {
         if answer.is_detached { return nil }
         self.loop = loop
-        let attribute = "\(view.sys)/class/block/\(loop.name)/loop/offset"
         offset =
             answer.by_kernel
-            ? Int(clamping: answer.backing.offset)
-            : readSmallFile(attribute).flatMap { Int($0) } ?? 0
+            ? Int(clamping: answer.backing.offset) : Self.shownOffset(loop, view)
         let (end, isTooFar) = offset.addingReportingOverflow(loop.size)
         // The file is another one if it is too short for the loop device.
         let isLikely = answer.by_path && !isTooFar && end <= Int(clamping: answer.file_size)
@@ -146,5 +145,11 @@ struct LoopBacking: Sendable {
         } else {
             backing = .unknown
         }
+    }
+
+    /// The offset in bytes as sysfs shows it, which needs no answer of the loop device; 0 if it shows
+    /// none.
+    private static func shownOffset(_ loop: KernelDevice, _ view: SystemView) -> Int {
+        readSmallFile("\(view.sys)/class/block/\(loop.name)/loop/offset").flatMap { Int($0) } ?? 0
     }
 }
