@@ -64,7 +64,7 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
-            name: "Digests", dependencies: ["CGhash", "COpenSSL", "BlockDevices"],
+            name: "Digests", dependencies: ["CGhash", "COpenSSL", "LinuxIO", "BlockDevices"],
             swiftSettings: settings),
         .target(
             name: "WireProtocol",

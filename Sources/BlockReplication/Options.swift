@@ -5,6 +5,7 @@ internal import BlockClient
 internal import BlockDevices
 package import DeviceProbe
 internal import Digests
+internal import LinuxIO
 internal import SyncEngine
 internal import WireProtocol
 
@@ -179,7 +180,7 @@ extension Replication.Options {
 
     func digestMethod() throws(ReplicationError) -> DigestMethod? {
         guard let digest else { return nil }
-        do throws(DigestError) { return try DigestMethod(named: digest) } catch {
+        do throws(IOError) { return try DigestMethod(named: digest) } catch {
             throw ReplicationError(
                 .invalid, "hash method \(error.object): \(error.reason)", advice: error.advice)
         }

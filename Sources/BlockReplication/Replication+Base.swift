@@ -203,7 +203,7 @@ package struct TargetMark: Hashable, Sendable {
 }
 
 private func digest(of bytes: [UInt8]) throws(ReplicationError) -> [UInt8] {
-    do throws(DigestError) { return try sha256(of: bytes) } catch {
-        throw ReplicationError(.invalid, "\(error.object): \(error.operation): \(error.reason)")
+    do throws(IOError) { return try sha256(of: bytes) } catch {
+        throw ReplicationError(.invalid, "\(error)")
     }
 }

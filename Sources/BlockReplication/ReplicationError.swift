@@ -37,7 +37,7 @@ public struct ReplicationError: Error, Hashable, Sendable {
 
     package init(_ error: IOError) {
         self.init(
-            error.isUnauthorized ? .unauthorized : error.isNetwork ? .network : .device,
+            error.kind == .unauthorized ? .unauthorized : error.isNetwork ? .network : .device,
             error.description, advice: error.advice)
     }
 

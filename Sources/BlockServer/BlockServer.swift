@@ -133,9 +133,7 @@ package final class BlockServer: Sendable {
         guard !queue.isIdle else {
             throw IOError("threads", "start", .resourceTemporarilyUnavailable)
         }
-        do throws(DigestError) { access = try AccessTable(options.tokens) } catch {
-            throw IOError("tokens", error.operation, reason: error.reason)
-        }
+        access = try AccessTable(options.tokens)
         let rights = Rights(access, exports)
         sessions = SessionTable(
             rights, limit: shares.sessions, limitOfClient: shares.sessionsOfClient,
@@ -246,9 +244,7 @@ package final class BlockServer: Sendable {
     package func replace(
         exports: [ExportSelector], tokens: [TokenEntry]?, identity: ServerIdentity? = nil
     ) throws(LinuxIO.IOError) {
-        do throws(DigestError) { try access.replace(tokens) } catch {
-            throw IOError("tokens", error.operation, reason: error.reason)
-        }
+        try access.replace(tokens)
         let before = self.identity.withLock { known in
             defer { known = identity }
             return known

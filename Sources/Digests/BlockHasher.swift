@@ -3,6 +3,7 @@
 
 internal import BlockDevices
 internal import COpenSSL
+package import LinuxIO
 
 /// Computes digests for one worker; it may move between threads, which must not share it.
 ///
@@ -24,7 +25,7 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
     /// - Throws: also if a keyed method gets no key.
     package init(
         _ method: DigestMethod, key: DigestKey?, usesLibcrypto: Bool = false
-    ) throws(DigestError) {
+    ) throws(IOError) {
         self.method = method
         engine =
             try method.isKeyed ? Self.keyed(method, key, usesLibcrypto) : Self.unkeyed(method)
@@ -45,7 +46,7 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
     /// - Parameter digest: gets `method.byteCount` bytes at its start.
     package mutating func digest(
         of bytes: UnsafeRawBufferPointer, into digest: UnsafeMutableRawBufferPointer
-    ) throws(DigestError) {
+    ) throws(IOError) {
         try self.digest(of: CollectionOfOne(bytes), into: digest)
     }
 
@@ -53,7 +54,7 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
     package mutating func digest(
         of parts: some Collection<UnsafeRawBufferPointer>,
         into digest: UnsafeMutableRawBufferPointer
-    ) throws(DigestError) {
+    ) throws(IOError) {
         precondition(digest.count >= method.byteCount)
         let done =
             switch engine {
@@ -66,33 +67,33 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
             }
         guard done else {
             let count = parts.reduce(0) { $0 + $1.count }
-            throw DigestError(
+            throw .digest(
                 method.name, "digest of \(count) bytes", failedCall: "failed in libcrypto")
         }
     }
 
     /// Starts a digest in parts, for a method without a key.
-    package mutating func begin() throws(DigestError) {
+    package mutating func begin() throws(IOError) {
         try piecewise { EVP_DigestInit_ex2($0, $1, nil) }
     }
 
-    package mutating func add(_ bytes: UnsafeRawBufferPointer) throws(DigestError) {
+    package mutating func add(_ bytes: UnsafeRawBufferPointer) throws(IOError) {
         try piecewise { context, _ in EVP_DigestUpdate(context, bytes.baseAddress, bytes.count) }
     }
 
-    package mutating func finish(into digest: UnsafeMutableRawBufferPointer) throws(DigestError) {
+    package mutating func finish(into digest: UnsafeMutableRawBufferPointer) throws(IOError) {
         precondition(digest.count >= method.byteCount)
         try piecewise { context, _ in EVP_DigestFinal_ex(context, digest.baseAddress, nil) }
     }
 
     private func piecewise(
         _ call: (_ context: OpaquePointer, _ algorithm: OpaquePointer) -> Int32
-    ) throws(DigestError) {
+    ) throws(IOError) {
         guard case .digest(let context, let algorithm) = engine else {
             preconditionFailure("\(method.name) takes all at once")
         }
         guard call(context, algorithm) == 1 else {
-            throw DigestError(method.name, "digest", failedCall: "failed in libcrypto")
+            throw .digest(method.name, "digest", failedCall: "failed in libcrypto")
         }
     }
 
@@ -102,7 +103,7 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
     package mutating func regionDigests(
         of window: UnsafeRawBufferPointer, regionSize: Int,
         into digests: UnsafeMutableRawBufferPointer
-    ) throws(DigestError) {
+    ) throws(IOError) {
         precondition(
             digests.count >= method.byteCount(ofDigestsOver: window.count, every: regionSize))
         for index in 0..<unitCount(window.count, every: regionSize) {
@@ -123,7 +124,7 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
         of buffer: UnsafeRawBufferPointer, blockSize: Int,
         into digests: UnsafeMutableRawBufferPointer,
         zeroBlocks: UnsafeMutableBufferPointer<Bool>
-    ) throws(DigestError) {
+    ) throws(IOError) {
         let count = unitCount(buffer.count, every: blockSize)
         precondition(digests.count >= count * method.byteCount && zeroBlocks.count >= count)
         for index in 0..<count {
@@ -149,24 +150,24 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
 extension BlockHasher {
     private static func keyed(
         _ method: DigestMethod, _ key: DigestKey?, _ usesLibcrypto: Bool
-    ) throws(DigestError) -> Engine {
-        guard let key else { throw DigestError(method.name, "digest", reason: "it needs a key") }
+    ) throws(IOError) -> Engine {
+        guard let key else { throw .digest(method.name, "digest", reason: "it needs a key") }
         if method == .gmac && GhashKey.isAvailable && !usesLibcrypto {
             return .ghash(try key.ghash())
         }
         let mac = try method.fetchMAC()
         defer { EVP_MAC_free(mac) }
         guard let context = EVP_MAC_CTX_new(mac) else {
-            throw DigestError(method.name, "make a context", failedCall: "failed in libcrypto")
+            throw .digest(method.name, "make a context", failedCall: "failed in libcrypto")
         }
         return .mac(context: context, key: key)
     }
 
-    private static func unkeyed(_ method: DigestMethod) throws(DigestError) -> Engine {
+    private static func unkeyed(_ method: DigestMethod) throws(IOError) -> Engine {
         let algorithm = try DigestMethod.fetchDigest(method.name, writtenAs: method.name)
         guard let context = EVP_MD_CTX_new() else {
             EVP_MD_free(algorithm)
-            throw DigestError(method.name, "make a context", failedCall: "failed in libcrypto")
+            throw .digest(method.name, "make a context", failedCall: "failed in libcrypto")
         }
         return .digest(context: context, algorithm: algorithm)
     }

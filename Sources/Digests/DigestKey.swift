@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import COpenSSL
+package import LinuxIO
 internal import Synchronization
 
 /// The random key of one run's digests, which is wiped from memory after use.
@@ -20,18 +21,18 @@ package final class DigestKey: @unchecked Sendable {
     private init(storage: UnsafeMutableRawBufferPointer) { self.storage = storage }
 
     /// The corresponding C function is `RAND_bytes`.
-    package convenience init() throws(DigestError) {
+    package convenience init() throws(IOError) {
         self.init(storage: .allocate(byteCount: Self.byteCount, alignment: 1))
         guard RAND_bytes(storage.baseAddress, Int32(Self.byteCount)) == 1 else {
-            throw DigestError(
+            throw .digest(
                 "digest key", "draw random bytes", failedCall: "libcrypto has none to give")
         }
     }
 
     /// Throws unless there are `byteCount` bytes.
-    package convenience init(_ bytes: some Collection<UInt8>) throws(DigestError) {
+    package convenience init(_ bytes: some Collection<UInt8>) throws(IOError) {
         guard bytes.count == Self.byteCount else {
-            throw DigestError(
+            throw .digest(
                 "digest key", "take",
                 reason: "it has \(bytes.count) bytes, not \(Self.byteCount)")
         }
@@ -44,10 +45,10 @@ package final class DigestKey: @unchecked Sendable {
         storage.deallocate()
     }
 
-    func ghash() throws(DigestError) -> GhashKey {
-        try ghashKey.withLock { known throws(DigestError) in
+    func ghash() throws(IOError) -> GhashKey {
+        try ghashKey.withLock { known throws(IOError) in
             if let known { return known }
-            let made = try withUnsafeBytes { bytes throws(DigestError) in try GhashKey(bytes) }
+            let made = try withUnsafeBytes { bytes throws(IOError) in try GhashKey(bytes) }
             known = made
             return made
         }

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import COpenSSL
+package import LinuxIO
 
 /// GMAC, Poly1305, or one of libcrypto's message digests, which need no key.
 ///
@@ -54,8 +55,8 @@ package struct DigestMethod: Hashable, Sendable {
     ///
     /// - Throws: an error with the available methods if libcrypto lacks this one or openssl.cnf(5)
     ///   disables it.
-    package init(named name: String) throws(DigestError) {
-        do throws(DigestError) { self = try Self.find(name) } catch {
+    package init(named name: String) throws(IOError) {
+        do throws(IOError) { self = try Self.find(name) } catch {
             var error = error
             let names = Self.available().map(\.name).joined(separator: ", ")
             error.advice = "this libcrypto provides \(names.isEmpty ? "none" : names)"
@@ -85,12 +86,12 @@ extension DigestMethod {
     /// Names of hashlib that libcrypto spells differently; in all others `_` becomes `-`.
     private static let aliases = ["blake2b": "blake2b512", "blake2s": "blake2s256"]
 
-    private static func find(_ name: String) throws(DigestError) -> DigestMethod {
+    private static func find(_ name: String) throws(IOError) -> DigestMethod {
         // Names also come from the network: a NUL would end a C string, and other bytes could
         // garble a message.
         guard (1...64).contains(name.utf8.count), name.utf8.allSatisfy(isNameByte) else {
             let start = String(String.UnicodeScalarView(name.unicodeScalars.prefix(64)))
-            throw DigestError(start.debugDescription, "digest", reason: "not a digest's name")
+            throw .digest(start.debugDescription, "digest", reason: "not a digest's name")
         }
         let spelling = name.lowercased()
         for method in [gmac, poly1305] where spelling == method.name {
@@ -101,11 +102,11 @@ extension DigestMethod {
         let digest = try fetchDigest(aliases[spelling] ?? dashed, writtenAs: name)
         defer { EVP_MD_free(digest) }
         guard EVP_MD_get_flags(digest) & UInt(EVP_MD_FLAG_XOF) == 0 else {
-            throw DigestError(name, "digest", reason: "its output has no fixed size")
+            throw .digest(name, "digest", reason: "its output has no fixed size")
         }
         // libcrypto's NULL digest.
         guard EVP_MD_get_size(digest) > 0 else {
-            throw DigestError(name, "digest", reason: "its output is empty")
+            throw .digest(name, "digest", reason: "its output is empty")
         }
         return DigestMethod(
             name: canonicalName(of: digest) ?? dashed, byteCount: Int(EVP_MD_get_size(digest)),
@@ -138,9 +139,9 @@ extension DigestMethod {
     /// The corresponding C function is `EVP_MD_fetch`.
     static func fetchDigest(
         _ name: String, writtenAs original: String
-    ) throws(DigestError) -> OpaquePointer {
+    ) throws(IOError) -> OpaquePointer {
         guard let digest = EVP_MD_fetch(nil, name, nil) else {
-            throw DigestError(original, "digest", failedCall: "not provided by this libcrypto")
+            throw .digest(original, "digest", failedCall: "not provided by this libcrypto")
         }
         return digest
     }
@@ -148,9 +149,9 @@ extension DigestMethod {
     /// The caller frees the result.
     ///
     /// The corresponding C function is `EVP_MAC_fetch`.
-    func fetchMAC() throws(DigestError) -> OpaquePointer {
+    func fetchMAC() throws(IOError) -> OpaquePointer {
         guard let mac = EVP_MAC_fetch(nil, name.uppercased(), nil) else {
-            throw DigestError(name, "digest", failedCall: "not provided by this libcrypto")
+            throw .digest(name, "digest", failedCall: "not provided by this libcrypto")
         }
         return mac
     }

@@ -3,6 +3,7 @@
 
 internal import CGhash
 internal import COpenSSL
+internal import LinuxIO
 
 /// A GMAC key for this processor's instructions: powers of the hash key, and the mask.
 final class GhashKey: @unchecked Sendable {
@@ -14,7 +15,7 @@ final class GhashKey: @unchecked Sendable {
     private let mask: (UInt64, UInt64)
 
     /// - Parameter key: a key of AES-256.
-    init(_ key: UnsafeRawBufferPointer) throws(DigestError) {
+    init(_ key: UnsafeRawBufferPointer) throws(IOError) {
         precondition(Self.isAvailable && key.count == DigestKey.byteCount)
         // A block of zeros and the first counter block, twelve zeros and 1 (SP 800-38D, 7.1).
         var blocks = [UInt8](repeating: 0, count: 31) + [1]
@@ -28,7 +29,7 @@ final class GhashKey: @unchecked Sendable {
         let powers = blocks.withUnsafeBufferPointer { cg_make_key($0.baseAddress) }
         blocks.withUnsafeMutableBytes { OPENSSL_cleanse($0.baseAddress, $0.count) }
         guard let powers else {
-            throw DigestError("gmac", "prepare the key", reason: "no memory for it")
+            throw .digest("gmac", "prepare the key", reason: "no memory for it")
         }
         self.powers = powers
         self.mask = mask
@@ -39,8 +40,8 @@ final class GhashKey: @unchecked Sendable {
     /// The corresponding C functions are `EVP_EncryptInit_ex2` and `EVP_EncryptUpdate`.
     private static func encrypt(
         _ blocks: inout [UInt8], _ key: UnsafeRawBufferPointer
-    ) throws(DigestError) {
-        let failure = DigestError("gmac", "prepare the key", failedCall: "failed in libcrypto")
+    ) throws(IOError) {
+        let failure = IOError.digest("gmac", "prepare the key", failedCall: "failed in libcrypto")
         guard let cipher = EVP_CIPHER_fetch(nil, "AES-256-ECB", nil) else { throw failure }
         defer { EVP_CIPHER_free(cipher) }
         guard let context = EVP_CIPHER_CTX_new() else { throw failure }

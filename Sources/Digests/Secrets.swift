@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import COpenSSL
+package import LinuxIO
 
 /// Takes the same time wherever the secrets differ; their lengths are not secret.
 ///
@@ -13,12 +14,12 @@ package func areEqualInConstantTime(_ first: [UInt8], _ second: [UInt8]) -> Bool
 /// The SHA-256 digest (FIPS 180-4) of a short text; 32 bytes.
 ///
 /// The corresponding C function is `EVP_Digest`.
-package func sha256(of text: [UInt8]) throws(DigestError) -> [UInt8] {
+package func sha256(of text: [UInt8]) throws(IOError) -> [UInt8] {
     var digest = [UInt8](repeating: 0, count: 32)
     var count: UInt32 = 0
     guard EVP_Digest(text, text.count, &digest, &count, EVP_sha256(), nil) > 0, count == 32 else {
         ERR_clear_error()
-        throw DigestError("sha256", "compute", reason: "libcrypto failed")
+        throw .digest("sha256", "compute", reason: "libcrypto failed")
     }
     return digest
 }

@@ -3,7 +3,7 @@
 
 package import SystemPackage
 
-/// A failed operation on a device or file.
+/// A failed operation on a device or file, on the connection to it, or on its data.
 ///
 /// The message has the form of all messages of blkferry: object, operation, reason, then advice.
 package struct IOError: Error, Hashable, Sendable {
@@ -15,11 +15,21 @@ package struct IOError: Error, Hashable, Sendable {
     package var errno: Errno?
     package var reason: String
     package var advice: String?
-    /// Whether the connection to the device failed, and not the device.
-    package var isNetwork = false
-    /// Whether the other side of the connection answered, but one of the two does not trust the
-    /// other.
-    package var isUnauthorized = false
+    package var kind = Kind.device
+
+    package enum Kind: Hashable, Sendable {
+        case device
+        /// The connection failed, or the other side broke the protocol.
+        case network
+        /// The other side answered, but one of the two does not trust the other.
+        case unauthorized
+        /// The server does not know the session, or no longer.
+        case noSession
+        /// Bytes do not match the digest that was sent with them.
+        case corrupted
+        /// libcrypto failed, or does not have the digest.
+        case digest
+    }
 
     package init(_ object: String, _ operation: String, _ errno: Errno, advice: String? = nil) {
         self.object = object
@@ -51,7 +61,31 @@ package struct IOError: Error, Hashable, Sendable {
         _ object: String, _ operation: String, reason: String, advice: String? = nil
     ) -> IOError {
         var error = IOError(object, operation, reason: reason, advice: advice)
-        error.isNetwork = true
+        error.kind = .network
+        return error
+    }
+
+    /// An error of libcrypto; the object is the digest as the user wrote it, or what a key is for.
+    package static func digest(
+        _ object: String, _ operation: String, reason: String, advice: String? = nil
+    ) -> IOError {
+        var error = IOError(object, operation, reason: reason, advice: advice)
+        error.kind = .digest
+        return error
+    }
+
+    /// Whether the connection to the device failed, and not the device.
+    package var isNetwork: Bool {
+        switch kind {
+        case .network, .unauthorized, .noSession, .corrupted: true
+        case .device, .digest: false
+        }
+    }
+
+    /// The same error, with what the user knows as the object.
+    package func of(_ object: String) -> IOError {
+        var error = self
+        error.object = object
         return error
     }
 }

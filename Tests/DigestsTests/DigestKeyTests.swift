@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import Digests
+internal import LinuxIO
 internal import TestSupport
 internal import Testing
 
@@ -18,7 +19,7 @@ struct DigestKeyTests {
 
     @Test(arguments: [0, 16, 31, 33, 64])
     func `a key of another size is refused`(count: Int) throws {
-        let error = try #require(throws: DigestError.self) {
+        let error = try #require(throws: IOError.self) {
             try DigestKey([UInt8](repeating: 1, count: count))
         }
         #expect(error.description == "digest key: take: it has \(count) bytes, not 32")
@@ -38,7 +39,7 @@ struct DigestKeyTests {
     }
 
     @Test func `a keyed method without a key is refused`() throws {
-        let error = try #require(throws: DigestError.self) {
+        let error = try #require(throws: IOError.self) {
             _ = try BlockHasher(.poly1305, key: nil)
         }
         #expect(error.description == "poly1305: digest: it needs a key")

@@ -3,6 +3,7 @@
 
 internal import COpenSSL
 internal import Digests
+internal import LinuxIO
 internal import Testing
 
 /// A digest is chosen by name.
@@ -56,7 +57,7 @@ struct DigestMethodTests {
     func `an unavailable digest is refused with a reason and the list of available digests`(
         written: String, message: String
     ) throws {
-        let error = try #require(throws: DigestError.self) { try DigestMethod(named: written) }
+        let error = try #require(throws: IOError.self) { try DigestMethod(named: written) }
         #expect(error.description == message)
         let names = DigestMethod.available().map(\.name).joined(separator: ", ")
         #expect(error.advice == "this libcrypto provides \(names)")
@@ -71,13 +72,13 @@ struct DigestMethodTests {
             // The Kelvin sign, which becomes a k in lower case.
             ("\u{212A}1", "\"\u{212A}1\""),
         ] {
-            let error = try #require(throws: DigestError.self) { try DigestMethod(named: written) }
+            let error = try #require(throws: IOError.self) { try DigestMethod(named: written) }
             #expect(error.description == "\(object): digest: not a digest's name")
         }
     }
 
     @Test func `a long digest name is cut in the message`() throws {
-        let error = try #require(throws: DigestError.self) {
+        let error = try #require(throws: IOError.self) {
             try DigestMethod(named: String(repeating: "a", count: 1 << 20))
         }
         #expect(error.object == "\"" + String(repeating: "a", count: 64) + "\"")
@@ -88,7 +89,7 @@ struct DigestMethodTests {
         throws
     {
         guard let method = try? DigestMethod(named: name) else {
-            let error = try #require(throws: DigestError.self) { try DigestMethod(named: name) }
+            let error = try #require(throws: IOError.self) { try DigestMethod(named: name) }
             #expect(error.reason == "not provided by this libcrypto (unsupported)")
             return
         }
@@ -97,7 +98,7 @@ struct DigestMethodTests {
 
     @Test func `a failure leaves nothing in libcrypto's error queue`() {
         ERR_clear_error()
-        #expect(throws: DigestError.self) { try DigestMethod(named: "sha0") }
+        #expect(throws: IOError.self) { try DigestMethod(named: "sha0") }
         #expect(ERR_peek_error() == 0)
     }
 }

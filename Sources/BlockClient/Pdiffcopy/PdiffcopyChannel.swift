@@ -130,12 +130,8 @@ final class PdiffcopyChannel: RemoteChannel {
     private func digest(
         _ bytes: UnsafeRawBufferPointer, into slot: UnsafeMutableRawBufferPointer
     ) throws(IOError) {
-        do throws(DigestError) {
-            var hasher = try BlockHasher(device.digestMethod, key: nil)
-            try hasher.digest(of: bytes, into: slot)
-        } catch {
-            throw IOError(device.name, error.operation, reason: error.reason)
-        }
+        var hasher = try BlockHasher(device.digestMethod, key: nil)
+        try hasher.digest(of: bytes, into: slot)
     }
 
     private func slot(_ index: Int) -> UnsafeMutableRawBufferPointer {

@@ -65,11 +65,7 @@ package final class PdiffcopyDevice: RemoteDevice {
     private static func method(
         _ wanted: DigestMethod?, _ name: String
     ) throws(IOError) -> DigestMethod {
-        guard let wanted else {
-            do throws(DigestError) { return try DigestMethod(named: "sha1") } catch {
-                throw IOError(name, error.operation, reason: error.reason)
-            }
-        }
+        guard let wanted else { return try DigestMethod(named: "sha1") }
         guard PdiffcopyServer.hashlibNames[wanted.name] != nil else {
             let names = PdiffcopyServer.hashlibNames.keys.sorted().joined(separator: ", ")
             throw .network(

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import Digests
+internal import LinuxIO
 package import WireProtocol
 
 /// How ssh starts a server, as the user's options say.
@@ -66,7 +67,7 @@ package struct SSHCommand: Sendable {
     }
 
     /// Draws a unique name of 128 random bits.
-    static func newGroup() throws(DigestError) -> String {
+    static func newGroup() throws(IOError) -> String {
         try DigestKey().withUnsafeBytes { hexadecimal($0.prefix(16)) }
     }
 }

@@ -30,9 +30,7 @@ extension RemoteBlockDevice {
             } catch {
                 let failure = asIOError(error)
                 attempts += 1
-                guard failure.isNetwork, failure.operation == RemoteServer.noSession,
-                    attempts < 4, !isReleased
-                else { throw failure }
+                guard failure.kind == .noSession, attempts < 4, !isReleased else { throw failure }
                 try reopen(after: generation)
             }
         }
@@ -251,9 +249,7 @@ extension RemoteBlockDevice {
     /// to the first commit was lost; a commit may run twice.
     private func commitAgain(after failure: IOError, _ generation: Int) -> [String] {
         do throws(IOError) {
-            guard failure.isNetwork, failure.operation == RemoteServer.noSession else {
-                throw failure
-            }
+            guard failure.kind == .noSession else { throw failure }
             try reopen(after: generation)
             let session = state.withLock { $0.session }
             do throws(ProbeError) { return try commit(session, release: true, size: nil) } catch {

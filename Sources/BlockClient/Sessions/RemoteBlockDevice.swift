@@ -96,17 +96,17 @@ package final class RemoteBlockDevice: RemoteDevice {
                     name, "open", reason: "the URL names no device",
                     advice: "blkferry list \(name) shows what there is."))
         }
-        let offered = try Self.offered(method, name)
+        let offered = try Self.offered(method)
         var request = SessionRequest(
             mode: purpose.mode, block: purpose.block, digest: offered.method.name, key: nil)
         request.fasterDigests = offered.faster
         let key: DigestKey?
-        do throws(DigestError) {
+        do throws(IOError) {
             key = method?.isKeyed ?? true ? try DigestKey() : nil
             request.key = key?.withUnsafeBytes { hexadecimal($0) }
             request.run = try DigestKey().withUnsafeBytes { hexadecimal($0.prefix(16)) }
         } catch {
-            throw .failed(IOError(name, error.operation, reason: error.reason))
+            throw .failed(error)
         }
         request.source = purpose.source.map {
             SourceRecord($0, boot: readSmallFile("/proc/sys/kernel/random/boot_id"))
@@ -124,8 +124,8 @@ package final class RemoteBlockDevice: RemoteDevice {
             request.snapshot = nil
             request.keep = nil
         }
-        do throws(DigestError) { digestMethod = try DigestMethod(named: request.digest) } catch {
-            throw .failed(IOError(name, error.operation, reason: error.reason))
+        do throws(IOError) { digestMethod = try DigestMethod(named: request.digest) } catch {
+            throw .failed(error)
         }
         self.name = name
         self.server = server
@@ -149,19 +149,19 @@ package final class RemoteBlockDevice: RemoteDevice {
     ///
     /// - Returns: the method that every server has, and faster ones unless the user chose a method.
     private static func offered(
-        _ method: DigestMethod?, _ name: String
+        _ method: DigestMethod?
     ) throws(ProbeError) -> (method: DigestMethod, faster: [String]?) {
         if let method { return (method, nil) }
         let faster = DigestMethod.fasterOnes.map(\.name).filter {
             (try? DigestMethod(named: $0)) != nil
         }
-        do throws(DigestError) {
+        do throws(IOError) {
             let method = try DigestMethod(named: DigestMethod.poly1305.name)
             return (method, faster.isEmpty ? nil : faster)
         } catch {
             throw .failed(
-                IOError(
-                    name, error.operation, reason: "\(error.object): \(error.reason)",
+                .digest(
+                    error.object, error.operation, reason: error.reason,
                     advice: "-m NAME chooses another digest."))
         }
     }

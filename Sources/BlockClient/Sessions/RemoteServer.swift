@@ -95,7 +95,7 @@ package final class RemoteServer: Sendable {
             location.text, "connect",
             reason: "the token would go to the proxy \(proxy.description) in clear",
             advice: "Use https, or no_proxy=\(location.host) where no proxy is needed.")
-        error.isUnauthorized = true
+        error.kind = .unauthorized
         throw .failed(error)
     }
 
@@ -108,11 +108,11 @@ package final class RemoteServer: Sendable {
     private static func connector(
         _ location: RemoteLocation, _ options: Options
     ) throws(ProbeError) -> SSHConnector {
-        do throws(DigestError) {
+        do throws(IOError) {
             let command = SSHCommand(location, options.ssh, group: try SSHCommand.newGroup())
             return SSHConnector(command, note: options.log)
         } catch {
-            throw .failed(IOError(location.text, error.operation, reason: error.reason))
+            throw .failed(error)
         }
     }
 
@@ -169,7 +169,7 @@ package final class RemoteServer: Sendable {
         }
         var result = IOError.network(
             name, operation, reason: error.reason, advice: error.advice)
-        result.isUnauthorized = error.kind == .untrusted
+        if error.kind == .untrusted { result.kind = .unauthorized }
         return result
     }
 
@@ -196,9 +196,9 @@ package final class RemoteServer: Sendable {
         if let error = problem.deviceError(of: name) { return .failed(error) }
         var error = IOError.network(name, operation, reason: problem.detail, advice: problem.advice)
         switch problem.kind {
-        case .noSession: error.operation = noSession
-        case .corrupted: error.operation = corrupted
-        case .unauthorized: error.isUnauthorized = true
+        case .noSession: error.kind = .noSession
+        case .corrupted: error.kind = .corrupted
+        case .unauthorized: error.kind = .unauthorized
         case .digest:
             if let candidates = problem.candidates {
                 let both = DigestMethod.available().map(\.name).filter { candidates.contains($0) }
@@ -208,8 +208,4 @@ package final class RemoteServer: Sendable {
         }
         return .failed(error)
     }
-
-    /// Operations of errors that the client handles itself.
-    static let noSession = "find session"
-    static let corrupted = "transfer"
 }

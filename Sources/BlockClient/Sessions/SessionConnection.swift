@@ -75,15 +75,11 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
         let digest = UnsafeMutableRawBufferPointer(rebasing: frame.bytes[table..<table + size])
         var all = parts
         all.append(UnsafeRawBufferPointer(rebasing: frame.bytes[..<table]))
-        do throws(DigestError) {
-            var hasher = try BlockHasher(method, key: key)
-            try hasher.digest(of: all, into: digest)
-        } catch {
-            throw IOError(device.name, error.operation, reason: error.reason)
-        }
+        var hasher = try BlockHasher(method, key: key)
+        try hasher.digest(of: all, into: digest)
         all.append(UnsafeRawBufferPointer(digest))
         try attempt(all, "write at \(range)", .nothing, into: payload, { .write(session: $0) }) {
-            _ throws(FrameFault) in
+            _ in
         }
     }
 
@@ -164,71 +160,17 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
         _ content: Int, _ operation: String, into body: ResponseBody, _ route: (String) -> Route,
         _ understand: (UnsafeRawBufferPointer) throws(WireError) -> Result
     ) throws(IOError) -> Result {
-        let (method, key) = (method, key)
-        let length: Int
-        do throws(FrameFault) { length = try seal(content) } catch {
-            throw self.error(for: error, operation)
-        }
+        let (method, key, name) = (method, key, device.name)
+        var hasher = try BlockHasher(method, key: key)
+        let length = try SealedFrame.seal(frame.bytes, count: content, &hasher)
         let bytes = UnsafeRawBufferPointer(rebasing: frame.bytes[..<length])
         return try attempt([bytes], operation, .frame, into: body, route) {
-            bytes throws(FrameFault) in
-            let opened = try Self.open(bytes, method, key)
-            do throws(WireError) { return try understand(opened) } catch { throw .invalid(error) }
-        }
-    }
-
-    /// Why a frame cannot be sealed or used.
-    private enum FrameFault: Error {
-        /// It was corrupted on the way, so another attempt may help.
-        case corrupted
-        /// The server broke the protocol.
-        case invalid(WireError)
-        /// libcrypto failed on this side; contains the reason.
-        case failedDigest(String)
-
-        init(_ failure: SealedFrame.Failure) {
-            switch failure {
-            case .corrupted: self = .corrupted
-            case .failed(let reason): self = .failedDigest(reason)
+            bytes throws(IOError) in
+            var hasher = try BlockHasher(method, key: key)
+            let opened = try SealedFrame.open(bytes, &hasher)
+            do throws(WireError) { return try understand(opened) } catch {
+                throw RemoteServer.invalid(error, name, operation)
             }
-        }
-    }
-
-    private static func makeHasher(
-        _ method: DigestMethod, _ key: DigestKey?
-    ) throws(FrameFault) -> BlockHasher {
-        do throws(DigestError) { return try BlockHasher(method, key: key) } catch {
-            throw .failedDigest(error.reason)
-        }
-    }
-
-    private static func open(
-        _ answer: UnsafeRawBufferPointer, _ method: DigestMethod, _ key: DigestKey?
-    ) throws(FrameFault) -> UnsafeRawBufferPointer {
-        var hasher = try makeHasher(method, key)
-        do throws(SealedFrame.Failure) { return try SealedFrame.open(answer, &hasher) } catch {
-            throw FrameFault(error)
-        }
-    }
-
-    private func seal(_ content: Int) throws(FrameFault) -> Int {
-        var hasher = try Self.makeHasher(method, key)
-        do throws(SealedFrame.Failure) {
-            return try SealedFrame.seal(frame.bytes, count: content, &hasher)
-        } catch {
-            throw FrameFault(error)
-        }
-    }
-
-    private func error(for fault: FrameFault, _ operation: String) -> IOError {
-        switch fault {
-        case .corrupted:
-            .network(
-                device.name, RemoteServer.corrupted, reason: "the answer was corrupted on the way")
-        case .invalid(let error):
-            RemoteServer.invalid(error, device.name, operation)
-        case .failedDigest(let reason):
-            IOError(device.name, "digest", reason: reason)
         }
     }
 
@@ -236,7 +178,7 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
     private func attempt<Result>(
         _ parts: [UnsafeRawBufferPointer], _ operation: String, _ answer: ExpectedAnswer,
         into body: ResponseBody, _ route: (String) -> Route,
-        _ understand: (UnsafeRawBufferPointer) throws(FrameFault) -> Result
+        _ understand: (UnsafeRawBufferPointer) throws(IOError) -> Result
     ) throws(IOError) -> Result {
         for attempt in 1... {
             do throws(IOError) {
@@ -245,24 +187,20 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
                         .post, route(session).path, contentType: MediaType.frames)
                     if parts.count == 1 { request.body = parts[0] } else { request.parts = parts }
                     try device.server.send(request, operation, answer, into: body)
-                    do throws(FrameFault) {
+                    do throws(IOError) {
                         let result = try understand(body.bytes)
                         device.noteUse()
                         return result
                     } catch {
-                        throw .failed(self.error(for: error, operation))
+                        throw .failed(error)
                     }
                 }
             } catch {
-                guard error.isNetwork, error.operation == RemoteServer.corrupted,
-                    attempt < Self.attempts
-                else {
-                    var failure = error
-                    if failure.operation == RemoteServer.corrupted {
-                        failure.operation = operation
-                        failure.reason = "corrupted on the way \(Self.attempts) times in a row"
-                    }
-                    throw failure
+                guard error.kind == .corrupted else { throw error }
+                guard attempt < Self.attempts else {
+                    throw .network(
+                        device.name, operation,
+                        reason: "corrupted on the way \(Self.attempts) times in a row")
                 }
                 device.server.note("\(operation): corrupted on the way; trying again")
             }

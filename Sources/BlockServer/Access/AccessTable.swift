@@ -3,6 +3,7 @@
 
 internal import Digests
 internal import Glibc
+internal import LinuxIO
 internal import NIOHTTP1
 internal import Synchronization
 internal import WireProtocol
@@ -51,10 +52,10 @@ final class AccessTable: Sendable {
     }
 
     /// - Throws: if libcrypto has no SHA-256.
-    init(_ tokens: [TokenEntry]?) throws(DigestError) { try replace(tokens) }
+    init(_ tokens: [TokenEntry]?) throws(IOError) { try replace(tokens) }
 
     /// Replaces the tokens; if libcrypto has no SHA-256, it throws and changes nothing.
-    func replace(_ tokens: [TokenEntry]?) throws(DigestError) {
+    func replace(_ tokens: [TokenEntry]?) throws(IOError) {
         var new: [Holder]?
         if let tokens {
             new = []

@@ -211,7 +211,7 @@ extension ExportTable {
         ]
         var digest = [UInt8](repeating: 0, count: 20)
         let input = space + Array("file://\(path)".utf8)
-        do throws(DigestError) {
+        do throws(IOError) {
             var hasher = try BlockHasher(try DigestMethod(named: "sha1"), key: nil)
             let (source, target) = (
                 input, UnsafeMutableRawBufferPointer.allocate(byteCount: 20, alignment: 8)

@@ -52,7 +52,7 @@ final class HashSource: BodySource {
     /// The digest that a client names; 400 if libcrypto does not have it, or if it needs a key.
     static func method(named name: String) throws(Problem) -> DigestMethod {
         let method: DigestMethod
-        do throws(DigestError) { method = try DigestMethod(named: name) } catch {
+        do throws(IOError) { method = try DigestMethod(named: name) } catch {
             throw problem(name, error.reason)
         }
         guard !method.isKeyed else { throw problem(name, "it needs a key") }
@@ -138,7 +138,7 @@ private struct Lister: ~Copyable {
     private let digest: Scratch
 
     init(_ method: DigestMethod) throws(Problem) {
-        do throws(DigestError) { hasher = try BlockHasher(method, key: nil) } catch {
+        do throws(IOError) { hasher = try BlockHasher(method, key: nil) } catch {
             throw Problem(error)
         }
         digest = Scratch(method.byteCount)
@@ -147,15 +147,15 @@ private struct Lister: ~Copyable {
 
     mutating func begin(at offset: Int) throws(Problem) {
         lines.writeString("\(offset)\t")
-        do throws(DigestError) { try hasher.begin() } catch { throw Problem(error) }
+        do throws(IOError) { try hasher.begin() } catch { throw Problem(error) }
     }
 
     mutating func add(_ bytes: UnsafeRawBufferPointer) throws(Problem) {
-        do throws(DigestError) { try hasher.add(bytes) } catch { throw Problem(error) }
+        do throws(IOError) { try hasher.add(bytes) } catch { throw Problem(error) }
     }
 
     mutating func end() throws(Problem) {
-        do throws(DigestError) { try hasher.finish(into: digest.bytes) } catch {
+        do throws(IOError) { try hasher.finish(into: digest.bytes) } catch {
             throw Problem(error)
         }
         let digits = StaticString("0123456789abcdef")

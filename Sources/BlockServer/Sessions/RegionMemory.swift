@@ -65,7 +65,7 @@ final class RegionScratch {
             digests.bytes.initializeMemory(as: UInt8.self, repeating: 0)
             return
         }
-        do throws(DigestError) {
+        do throws(IOError) {
             try hasher.blockDigests(
                 of: UnsafeRawBufferPointer(rebasing: bytes), blockSize: layout.block,
                 into: digests.bytes, zeroBlocks: zeroBlocks)

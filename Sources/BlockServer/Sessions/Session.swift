@@ -251,7 +251,7 @@ final class Session: Sendable {
     }
 
     func makeHasher() throws(Problem) -> BlockHasher {
-        do throws(DigestError) { return try BlockHasher(method, key: key) } catch {
+        do throws(IOError) { return try BlockHasher(method, key: key) } catch {
             throw Problem(error)
         }
     }
@@ -270,7 +270,7 @@ final class Session: Sendable {
         let digest = UnsafeMutableRawBufferPointer.allocate(
             byteCount: method.byteCount, alignment: 8)
         defer { digest.deallocate() }
-        do throws(DigestError) {
+        do throws(IOError) {
             try hasher.digest(of: UnsafeRawBufferPointer(zeros), into: digest)
         } catch {
             throw Problem(error)
@@ -309,12 +309,6 @@ final class Session: Sendable {
 }
 
 extension Problem {
-    init(_ error: DigestError) {
-        self.init(.digest, status: 500, "libcrypto failed", detail: error.reason)
-        object = error.object
-        operation = error.operation
-    }
-
     init(_ error: WireError) {
         self.init(.malformed, status: 400, "The request is malformed", detail: error.reason)
     }

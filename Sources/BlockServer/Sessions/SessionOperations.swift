@@ -38,7 +38,7 @@ extension Session {
 
     private func open(_ body: UnsafeRawBufferPointer) throws(Problem) -> UnsafeRawBufferPointer {
         var hasher = try makeHasher()
-        do throws(SealedFrame.Failure) { return try SealedFrame.open(body, &hasher) } catch {
+        do throws(IOError) { return try SealedFrame.open(body, &hasher) } catch {
             throw Problem(error)
         }
     }
@@ -47,10 +47,10 @@ extension Session {
         var hasher = try makeHasher()
         let count = answer.readableBytes
         answer.reserveCapacity(minimumWritableBytes: layout.digestSize)
-        var failure: SealedFrame.Failure?
+        var failure: IOError?
         answer.withVeryUnsafeMutableBytes { memory in
             // The reader index is still 0, so the content starts where the memory starts.
-            do throws(SealedFrame.Failure) {
+            do throws(IOError) {
                 _ = try SealedFrame.seal(memory, count: count, &hasher)
             } catch {
                 failure = error
@@ -126,10 +126,8 @@ extension Session {
         _ piece: ByteRange, _ bytes: UnsafeMutableRawBufferPointer, _ hasher: inout BlockHasher,
         into digests: Scratch
     ) throws(Problem) {
-        do throws(IOError) { try device.read(into: bytes, at: piece.offset) } catch {
-            throw Problem(error)
-        }
-        do throws(DigestError) {
+        do throws(IOError) {
+            try device.read(into: bytes, at: piece.offset)
             try hasher.regionDigests(
                 of: UnsafeRawBufferPointer(bytes), regionSize: layout.region, into: digests.bytes)
         } catch {
@@ -315,19 +313,6 @@ extension Session {
             try flush()
         } catch {
             throw Problem(error)
-        }
-    }
-}
-
-extension Problem {
-    fileprivate init(_ failure: SealedFrame.Failure) {
-        switch failure {
-        case .corrupted:
-            self.init(
-                .corrupted, status: 422, "The frame is corrupted",
-                detail: "the frame's digest is not that of its bytes; nothing was done")
-        case .failed(let reason):
-            self.init(.digest, status: 500, "libcrypto failed", detail: reason)
         }
     }
 }

@@ -264,7 +264,7 @@ final class SessionTable: Sendable {
         if request.mode != .read, let reason = reasonToGiveUp() { throw reason }
         let method: DigestMethod
         var key: DigestKey?
-        do throws(DigestError) {
+        do throws(IOError) {
             let faster = request.fasterDigests ?? []
             if let both = DigestMethod.fasterOnes.first(where: { faster.contains($0.name) }) {
                 method = both
@@ -325,7 +325,7 @@ final class SessionTable: Sendable {
 
     /// 128 random bits, in hexadecimal.
     private func newIdentifier() throws(Problem) -> String {
-        do throws(DigestError) {
+        do throws(IOError) {
             return try DigestKey().withUnsafeBytes { hexadecimal($0.prefix(16)) }
         } catch {
             throw Problem(error)

@@ -197,10 +197,6 @@ struct SnapshotRun {
 
     /// Returns a file name for the target; a file name has no slashes and at most 255 bytes.
     private func fileName(of target: String) throws(IOError) -> String {
-        do throws(DigestError) {
-            return hexadecimal(try sha256(of: Array(target.utf8)).prefix(16))
-        } catch {
-            throw IOError(target, error.operation, reason: error.reason)
-        }
+        hexadecimal(try sha256(of: Array(target.utf8)).prefix(16))
     }
 }

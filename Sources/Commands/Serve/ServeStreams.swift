@@ -70,7 +70,7 @@ extension Serve {
         guard let name = group ?? Self.group(inCommand: getenv("SSH_ORIGINAL_COMMAND")) else {
             return nil
         }
-        do throws(DigestError) {
+        do throws(IOError) {
             return hexadecimal(try sha256(of: Array(([name] + only).joined(separator: "\n").utf8)))
         } catch {
             throw CommandFailure(.deviceError, "group: \(error.reason)")

@@ -4,6 +4,7 @@
 internal import ArgumentParser
 internal import CLinuxBlock
 internal import Digests
+internal import LinuxIO
 internal import WireProtocol
 
 struct Token: ParsableCommand {
@@ -59,7 +60,7 @@ struct Token: ParsableCommand {
     }
 
     private static func atRest(_ token: String) throws(CommandFailure) -> String {
-        do throws(DigestError) { return try TokenEntry.atRest(token) } catch {
+        do throws(IOError) { return try TokenEntry.atRest(token) } catch {
             throw CommandFailure(.deviceError, "token: \(error.reason)")
         }
     }
@@ -67,7 +68,7 @@ struct Token: ParsableCommand {
     /// Makes a token of 256 random bits in base64url (RFC 4648, section 5), without padding.
     static func make() throws(CommandFailure) -> String {
         let bytes: [UInt8]
-        do throws(DigestError) { bytes = try DigestKey().withUnsafeBytes { Array($0) } } catch {
+        do throws(IOError) { bytes = try DigestKey().withUnsafeBytes { Array($0) } } catch {
             throw CommandFailure(.deviceError, "token: \(error.reason)")
         }
         return base64(bytes, isForURLs: true)

@@ -59,14 +59,9 @@ extension DigestWorker {
             blockDigests.elements.update(repeating: 0)
             return
         }
-        do throws(DigestError) {
-            try hasher.blockDigests(
-                of: UnsafeRawBufferPointer(rebasing: memory[start..<start + region.length]),
-                blockSize: layout.block, into: blockDigests.bytes,
-                zeroBlocks: zeroBlocks.elements)
-        } catch {
-            throw asIOError(error)
-        }
+        try hasher.blockDigests(
+            of: UnsafeRawBufferPointer(rebasing: memory[start..<start + region.length]),
+            blockSize: layout.block, into: blockDigests.bytes, zeroBlocks: zeroBlocks.elements)
     }
 
     private func appendDifferent(

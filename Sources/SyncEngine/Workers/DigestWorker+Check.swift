@@ -52,13 +52,9 @@ extension DigestWorker {
     private mutating func digest(
         of block: UnsafeRawBufferPointer
     ) throws(IOError) -> Slice<UnsafeMutableRawBufferPointer> {
-        do throws(DigestError) {
-            try hasher.blockDigests(
-                of: block, blockSize: layout.block, into: blockDigests.bytes,
-                zeroBlocks: zeroBlocks.elements)
-        } catch {
-            throw asIOError(error)
-        }
+        try hasher.blockDigests(
+            of: block, blockSize: layout.block, into: blockDigests.bytes,
+            zeroBlocks: zeroBlocks.elements)
         return blockDigests.bytes[..<layout.digestSize]
     }
 

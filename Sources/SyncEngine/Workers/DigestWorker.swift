@@ -44,7 +44,7 @@ struct DigestWorker: ~Copyable {
             preconditionFailure("both devices are local")
         }
         let layout = try Self.layout(of: pass, digests: remote)
-        let hasher = try Self.hasher(for: remote)
+        let hasher = try BlockHasher(remote.digestMethod, key: remote.digestKey)
         self.layout = layout
         self.hasher = hasher
         isPush = target != nil
@@ -60,14 +60,6 @@ struct DigestWorker: ~Copyable {
         blockDigests = Scratch(count: blocks * size, of: 0)
         zeroBlocks = Scratch(count: blocks, of: false)
         zeroDigest = []
-    }
-
-    private static func hasher(for remote: any RemoteDevice) throws(IOError) -> BlockHasher {
-        do throws(DigestError) {
-            return try BlockHasher(remote.digestMethod, key: remote.digestKey)
-        } catch {
-            throw IOError(remote.name, error.operation, reason: error.reason)
-        }
     }
 
     private static func layout(
@@ -248,12 +240,8 @@ struct DigestWorker: ~Copyable {
         into digests: UnsafeMutableRawBufferPointer
     ) throws(IOError) {
         try local.read(into: bytes, at: piece.offset)
-        do throws(DigestError) {
-            try hasher.regionDigests(
-                of: UnsafeRawBufferPointer(bytes), regionSize: layout.region, into: digests)
-        } catch {
-            throw asIOError(error)
-        }
+        try hasher.regionDigests(
+            of: UnsafeRawBufferPointer(bytes), regionSize: layout.region, into: digests)
     }
 
     private mutating func fillZeroDigests(
@@ -274,16 +262,8 @@ struct DigestWorker: ~Copyable {
         let zeros = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 8)
         defer { zeros.deallocate() }
         zeros.initializeMemory(as: UInt8.self, repeating: 0)
-        do throws(DigestError) {
-            try hasher.digest(of: UnsafeRawBufferPointer(zeros), into: blockDigests.bytes)
-        } catch {
-            throw asIOError(error)
-        }
+        try hasher.digest(of: UnsafeRawBufferPointer(zeros), into: blockDigests.bytes)
         return Array(blockDigests.bytes[..<layout.digestSize])
-    }
-
-    func asIOError(_ error: DigestError) -> IOError {
-        IOError(local.name, error.operation, reason: error.reason)
     }
 
     private func endOfBatch(

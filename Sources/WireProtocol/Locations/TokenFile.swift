@@ -2,7 +2,8 @@
 // Copyright 2026 the blkferry authors
 
 internal import DeviceProbe
-package import Digests
+internal import Digests
+package import LinuxIO
 
 /// One line of a server's token file.
 package struct TokenEntry: Hashable, Sendable {
@@ -158,12 +159,12 @@ package struct TokenEntry: Hashable, Sendable {
     }
 
     /// The form in a token file, which its readers cannot use as a token.
-    package static func atRest(_ token: String) throws(DigestError) -> String {
+    package static func atRest(_ token: String) throws(IOError) -> String {
         digestPrefix + hexadecimal(try sha256(of: Array(token.utf8)))
     }
 
     /// SHA-256 of the token; `nil` if the line has none.
-    package func tokenDigest() throws(DigestError) -> [UInt8]? {
+    package func tokenDigest() throws(IOError) -> [UInt8]? {
         guard let token else { return digest }
         return try sha256(of: Array(token.utf8))
     }
@@ -245,7 +246,7 @@ package func tokens(
 }
 
 private func digest(of entry: TokenEntry) throws(WireError) -> [UInt8]? {
-    do throws(DigestError) { return try entry.tokenDigest() } catch {
+    do throws(IOError) { return try entry.tokenDigest() } catch {
         throw WireError("libcrypto: \(error.reason)")
     }
 }

@@ -91,6 +91,19 @@ extension Problem {
     }
 
     package init(_ error: IOError) {
+        switch error.kind {
+        case .corrupted:
+            self.init(
+                .corrupted, status: 422, "The frame is corrupted",
+                detail: "the frame's digest is not that of its bytes; nothing was done")
+            return
+        case .digest:
+            self.init(.digest, status: 500, "libcrypto failed", detail: error.reason)
+            object = error.object
+            operation = error.operation
+            return
+        case .device, .network, .unauthorized, .noSession: break
+        }
         if let errno = error.errno, Shortages.includes(errno) {
             // It may be temporary, and says nothing about the device.
             self.init(
