@@ -73,30 +73,3 @@ import Testing
         }
     }
 }
-
-@Suite struct VolumePlaceTests {
-    @Test(
-        arguments: [
-            ("vg0/root", "vg0", "root", nil, "vg0/root"),
-            ("vg0/root@pool", "vg0", "root", "pool", "vg0/root"),
-            ("/dev/vg-0/a.b+c_d", "vg-0", "a.b+c_d", nil, "/dev/vg-0/a.b+c_d"),
-            ("/dev/vg0/root@p", "vg0", "root", "p", "/dev/vg0/root"),
-        ] as [(String, String, String, String?, String)])
-    func `a volume place has a group, a name, maybe a pool`(
-        text: String, group: String, volume: String, pool: String?, selector: String
-    ) throws {
-        let place = try #require(VolumePlace(text))
-        #expect(place.group == group && place.volume == volume && place.pool == pool)
-        #expect(place.selector == selector && place.name == "\(group)/\(volume)")
-    }
-
-    @Test(
-        arguments: [
-            "", "root", "/", "vg0/", "/root", "vg0//root", "a/b/c", "/dev/root", "/dev/mapper/x",
-            "/srv/vg0/root", "./root", "vg0/..", "vg0/-x", "vg0/a b", "vg0/a@", "vg0/a@b/c",
-            "vg0/a@b@c", "@pool", "UUID=1/2", "vg0/\u{e9}",
-        ])
-    func `text that cannot be a volume's name is no volume place`(text: String) {
-        #expect(VolumePlace(text) == nil)
-    }
-}

@@ -119,9 +119,8 @@ import Testing
         try file.close()
     }
 
-    @Test func `device mapper names are those that LVM makes`() {
+    @Test func `the name of a pool has the suffix of its device`() {
         #expect(tools.pool.name == "vg--0-pool-tpool")
-        #expect(DeviceMapper.name(group: "a", volume: "b--c-") == "a-b----c--")
     }
 
     @Test func `the metadata snapshot is released if thin_delta fails, and its message is kept`() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import DeviceProbe
 import Foundation
 import LinuxIO
 import LogicalVolumes
@@ -137,6 +138,19 @@ import Testing
                 "lvchange --deltag \(users) vg0/users",
                 "lvchange --deltag \(history) vg0/history",
             ])
+    }
+
+    @Test func `the name of a snapshot is cut so that the device mapper has room for it`() throws {
+        let lvm = try ScriptedLVM()
+        var long = origin
+        long.group = "a-b"
+        long.name = String(repeating: "x-", count: 60)
+        #expect(throws: IOError.self) { try VolumeSnapshot(of: long, lvm.lvm()) }
+        let words = lvm.changes.first?.split(separator: " ").map(String.init) ?? []
+        let name = try #require(words.drop { $0 != "--name" }.dropFirst().first)
+        #expect(name.hasPrefix("x-x-") && isNameOfOwnSnapshot(name))
+        // Of 127 characters, -real takes five. A hyphen takes two.
+        #expect([121, 122].contains(VolumeName(group: "a-b", volume: name).mapperName.count))
     }
 
     @Test func `LVM's message is the reason`() throws {

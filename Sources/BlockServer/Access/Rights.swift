@@ -105,9 +105,8 @@ extension ExportSelector {
         case .path where isDirectory || group != nil:
             // Compares bytes, as the kernel does. No export's name contains `..`.
             return found.name.utf8.starts(with: text.utf8)
-        case .path(let path):
-            // The pool of a volume that may be created is not part of its name.
-            let path = canCreate ? VolumePlace(path)?.selector ?? path : path
+        case .path:
+            let path = devicePath
             return found.name.utf8.elementsEqual(path.utf8) || leads(path, to: found.identity)
         }
     }

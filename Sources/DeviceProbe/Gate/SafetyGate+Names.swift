@@ -8,18 +8,16 @@ internal import LinuxIO
 /// `vg1/replica` is also a file if the working directory has a directory `vg1`.
 struct AmbiguousPath: Sendable {
     let text: String
-    let group: String
     /// Without the pool of a new volume.
-    let volume: String
+    let volume: VolumeName
 
     /// `nil` if the text is certainly a path or a tag.
     init?(_ text: String) {
-        guard case .path = Selector(text), !text.hasPrefix(".") else { return nil }
-        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.count == 2, !parts.contains("") else { return nil }
+        guard case .path = Selector(text), !text.hasPrefix("."), var volume = VolumeName(text[...])
+        else { return nil }
+        volume.volume = volume.volume.split(separator: "@").first.map(String.init) ?? ""
         self.text = text
-        group = String(parts[0])
-        volume = parts[1].split(separator: "@").first.map(String.init) ?? ""
+        self.volume = volume
     }
 
     /// Refuses an existing file if an inactive volume has the name as well.
@@ -51,7 +49,7 @@ struct AmbiguousPath: Sendable {
                 advice: "\(start) the file write ./\(text)."))
     }
 
-    private var activation: String { "lvchange --activate y \(group)/\(volume)" }
+    private var activation: String { "lvchange --activate y \(volume.text)" }
 
     func refusalWithoutAnswer(as name: String) -> Refusal {
         Refusal(
@@ -60,13 +58,12 @@ struct AmbiguousPath: Sendable {
     }
 
     func isInKnownGroup(_ view: SystemView) throws(LVMNames.NoAnswer) -> Bool {
-        try known(view).groupsInTime()?.contains(group) == true
+        try known(view).groupsInTime()?.contains(volume.group) == true
     }
 
     /// Whether LVM knows the volume, which is not active.
     private func isInactive(_ view: SystemView) throws(LVMNames.NoAnswer) -> Bool {
-        let name = VolumeName(group: group, volume: volume)
-        return try known(view).volumesInTime()?.contains { $0.name == name } == true
+        try known(view).volumesInTime()?.contains { $0.name == volume } == true
     }
 
     /// LVM gets as much time as a device that is probed.
@@ -101,7 +98,7 @@ extension TargetAdmission {
             )
         }
         guard !exists, VolumePlace(doubtful.text) == nil,
-            isGroup || !FileStatus.exists(doubtful.group)
+            isGroup || !FileStatus.exists(doubtful.volume.group)
         else { return }
         throw .failed(
             IOError(

@@ -87,11 +87,7 @@ func find(_ selector: Selector, view: SystemView) throws(ProbeError) -> FoundDev
 
 /// The device file of a logical volume named `group/volume`; `nil` for other texts.
 private func logicalVolume(_ text: String, _ view: SystemView) throws(ProbeError) -> String? {
-    let parts = text.split(separator: "/", omittingEmptySubsequences: false)
-    guard parts.count == 2, !parts.contains(""), !text.hasPrefix(".") else { return nil }
-    // libdevmapper doubles hyphens within names.
-    let name = parts.map { part in part.map { $0 == "-" ? "--" : String($0) }.joined() }
-        .joined(separator: "-")
+    guard !text.hasPrefix("."), let name = VolumeName(text[...])?.mapperName else { return nil }
     let volume = HostState(view).devices.first {
         $0.mapperName?.isSame(as: name) == true && $0.logicalVolumeUUID != nil && $0.size > 0
     }

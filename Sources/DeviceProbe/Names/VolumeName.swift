@@ -9,15 +9,31 @@ package struct VolumeName: Hashable, Sendable {
     /// `group/volume`.
     package var text: String { "\(group)/\(volume)" }
 
-    init(group: String, volume: String) {
+    package init(group: String, volume: String) {
         self.group = group
         self.volume = volume
     }
 
-    /// Parses a name in /dev/mapper; `nil` if it is not a volume's, or has the suffix of a part.
+    /// Splits `group/volume`; `nil` if the text has another form.
+    ///
+    /// The names are not checked, unlike those of a `VolumePlace`, and a pool stays in `volume`.
+    init?(_ text: Substring) {
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count == 2, !parts.contains("") else { return nil }
+        group = String(parts[0])
+        volume = String(parts[1])
+    }
+
+    /// The name in /dev/mapper.
     ///
     /// Source: `dm_build_dm_name` of libdevmapper doubles hyphens within names, and puts one
-    /// between them.
+    /// between them. A suffix such as `-cow` makes it the name of a part.
+    package var mapperName: String {
+        [group, volume].map { name in name.map { $0 == "-" ? "--" : String($0) }.joined() }
+            .joined(separator: "-")
+    }
+
+    /// Parses a `mapperName`; `nil` if it is not a volume's, or has the suffix of a part.
     init?(mapperName: String) {
         var parts = [""]
         var rest = mapperName[...]

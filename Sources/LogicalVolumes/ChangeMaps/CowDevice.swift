@@ -3,6 +3,7 @@
 
 internal import BlockDevices
 internal import CLinuxBlock
+internal import DeviceProbe
 internal import LinuxIO
 
 /// The COW device (`-cow`) on which a classic LVM snapshot keeps its exceptions, as the source of a
@@ -13,7 +14,7 @@ package struct CowDevice: Sendable {
     private let mapper: DeviceMapper
 
     package init(group: String, snapshot: String, mapper: DeviceMapper = DeviceMapper()) {
-        self.snapshot = DeviceMapper.name(group: group, volume: snapshot)
+        self.snapshot = VolumeName(group: group, volume: snapshot).mapperName
         self.mapper = mapper
     }
 

@@ -22,18 +22,6 @@ package struct DeviceMapper: Sendable {
         self.directory = directory
     }
 
-    /// Builds the device mapper name of a logical volume or one of its layers:
-    /// `vg0-my--volume-tpool`.
-    ///
-    /// Source: `dm_build_dm_name` of libdevmapper. Hyphens within names are doubled.
-    package static func name(group: String, volume: String, layer: String? = nil) -> String {
-        ([group, volume].map(doublingHyphens) + (layer.map { [$0] } ?? [])).joined(separator: "-")
-    }
-
-    private static func doublingHyphens(_ name: String) -> String {
-        name.split(separator: "-", omittingEmptySubsequences: false).joined(separator: "--")
-    }
-
     /// The only target of a device's table.
     struct Target: Hashable {
         /// Bytes.
@@ -66,8 +54,7 @@ package struct DeviceMapper: Sendable {
     /// Source: `thin_status` in drivers/md/dm-thin.c: sectors of the mapped chunks, and the last
     /// mapped sector.
     func mappedBytes(of volume: LogicalVolume) -> Int? {
-        let device = Self.name(group: volume.group, volume: volume.name)
-        guard let target = try? target("status", of: device, unless: { false }),
+        guard let target = try? target("status", of: volume.mapperName, unless: { false }),
             target.type == "thin", let sectors = target.words.first.flatMap({ Int($0) }),
             (0...Int.max / 512).contains(sectors)
         else { return nil }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
 
@@ -26,9 +27,9 @@ package struct ThinPool: Sendable {
         group: String, pool: String, mapper: DeviceMapper = DeviceMapper(),
         lockDirectory: String = RunLock.usualDirectory
     ) {
-        name = DeviceMapper.name(group: group, volume: pool, layer: "tpool")
-        metadata =
-            "\(mapper.directory)/\(DeviceMapper.name(group: group, volume: "\(pool)_tmeta"))"
+        let volume = VolumeName(group: group, volume: pool).mapperName
+        name = "\(volume)-tpool"
+        metadata = "\(mapper.directory)/\(volume)_tmeta"
         self.mapper = mapper
         self.lockDirectory = lockDirectory
     }

@@ -60,8 +60,7 @@ extension LogicalVolume {
         } else {
             // During a merge into the origin, reads of the origin already return the merged
             // content, but the stores of other snapshots receive it gradually.
-            let device = DeviceMapper.name(group: group, volume: name)
-            let table = try mapper.target("table", of: device, unless: isCancelled)
+            let table = try mapper.target("table", of: mapperName, unless: isCancelled)
             guard table.type == "snapshot-origin" else {
                 throw ChangeMapError(fullName, "its device is of type \(table.type)")
             }

@@ -96,14 +96,12 @@ package final class VolumeSnapshot: Sendable {
         strftime(&text, text.count, "%Y%m%dT%H%M%S", &date)
         let moment = String(decoding: text.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
         let suffix = "\(namePart)\(moment).\(getpid())"
-        // A device mapper name has at most 127 characters, including doubled hyphens and suffixes
-        // of LVM such as -cow.
-        var room = 127 - "-".count - "-real".count - suffix.count
-        room -= origin.group.reduce(0) { $0 + ($1 == "-" ? 2 : 1) }
-        let prefix = origin.name.prefix { character in
-            room -= character == "-" ? 2 : 1
-            return room >= 0
+        var prefix = origin.name
+        func mapperName() -> String {
+            VolumeName(group: origin.group, volume: prefix + suffix).mapperName
         }
+        // A device mapper name has at most 127 characters, including suffixes of LVM such as -real.
+        while !prefix.isEmpty, mapperName().count > 127 - "-real".count { prefix.removeLast() }
         return (prefix.isEmpty ? "s" : prefix) + suffix
     }
 

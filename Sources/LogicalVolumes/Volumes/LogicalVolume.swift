@@ -45,6 +45,9 @@ package struct LogicalVolume: Hashable, Sendable {
     /// The name for users: `vg0/root`.
     package var fullName: String { "\(group)/\(name)" }
 
+    /// The name in /dev/mapper, even if the volume is not active.
+    var mapperName: String { VolumeName(group: group, volume: name).mapperName }
+
     package var identity: VolumeIdentity { VolumeIdentity(groupUUID: groupUUID, uuid: uuid) }
 
     var names: [String] { [fullName, "/dev/\(fullName)", path] }

@@ -89,7 +89,7 @@ package struct ExportSelector: Hashable, Sendable {
     ///
     /// As elsewhere, text that starts with a dot is a path. In `dev/sda` only a slash is missing.
     private static func isVolumeName(_ text: String) -> Bool {
-        !["/", ".", "dev/"].contains { text.hasPrefix($0) } && VolumePlace("/dev/\(text)") != nil
+        !["/", ".", "dev/"].contains { text.hasPrefix($0) } && VolumePlace(text) != nil
     }
 
     package static func isTag(_ text: some StringProtocol) -> Bool {
