@@ -20,7 +20,7 @@ package struct BaseFindings: Sendable {
         /// The target's change counter, after a flush; a server's from before it enlarged the target.
         case counter
         /// Where the source differs from the base.
-        case changes(since: LogicalVolume, ReplicaRecord)
+        case changes(since: LogicalVolume, ChangeMap.Source)
         /// The digest of samples of the target, from this many bytes, at the places that the seed
         /// determines.
         case sampleDigest(seed: UInt64, size: Int)
@@ -84,7 +84,13 @@ package struct BaseFindings: Sendable {
         if let reason = Self.doubt(counter, since: record, .written) {
             return .compareEverything(because: reason)
         }
-        guard let changes else { return .find(.changes(since: base, record)) }
+        let mapSource: ChangeMap.Source
+        do throws(ChangeMapError) {
+            mapSource = try source.changeMapSource(since: base, mappedThen: record.mapped)
+        } catch {
+            return .compareEverything(because: FallbackReason(error))
+        }
+        guard let changes else { return .find(.changes(since: base, mapSource)) }
         guard changes.size == sourceSize else { return .compareEverything(because: .resized) }
         guard let sampleDigest else {
             return .find(.sampleDigest(seed: record.seed, size: base.size))
@@ -135,6 +141,8 @@ package enum FallbackReason: Error, Hashable {
     case differs(at: Int)
     /// A finding could not be determined.
     case failed(String, advice: String?)
+
+    package init(_ error: ChangeMapError) { self = .failed("\(error)", advice: error.advice) }
 
     /// One line that names the object and the reason.
     package func message(_ findings: BaseFindings) -> String {

@@ -61,7 +61,8 @@ import Testing
         var new = try ScriptedLVM.volume("new", tags: [])
         (base.thinID, new.thinID) = (1, 2)
         func map(mappedThen mapped: Int?) throws(ChangeMapError) -> ChangeMap {
-            try new.changes(since: base, mappedThen: mapped, mapper: tools.mapper) { false }
+            let mapSource = try new.changeMapSource(since: base, mappedThen: mapped)
+            return try new.changes(since: base, from: mapSource, mapper: tools.mapper) { false }
         }
         func put(blocks: Int, time: Int) {
             let mappings = (0..<blocks).map {

@@ -181,11 +181,25 @@ import Testing
         #expect(try lvm.lvm().snapshot("monday", of: origin).uuid == "U-monday")
         let tuesday = try ScriptedLVM.volume("tuesday", tags: [])
         #expect(try lvm.lvm().snapshot("vg0/monday", of: tuesday).uuid == "U-monday")
-        #expect(throws: ChangeMapError.self) { try origin.changes(since: origin) { false } }
+        #expect(throws: ChangeMapError.self) { try origin.changeMapSource(since: origin) }
         #expect(throws: ChangeMapError.self) {
             var other = tuesday
             other.groupUUID = "H"
-            _ = try other.changes(since: ScriptedLVM.volume("monday", tags: [])) { false }
+            _ = try other.changeMapSource(since: ScriptedLVM.volume("monday", tags: []))
+        }
+    }
+
+    @Test func `only a base that blkferry made has to be as it was made`() throws {
+        let new = try ScriptedLVM.volume("new", tags: [])
+        let bases: [(name: String, tags: [String], mapped: Int?)] = [
+            (named("root"), ["blkferry"], 65536), (named("root"), [], nil),
+            ("renamed", ["blkferry"], nil), (named("root"), ["blkferry", "blkferry.of=aa"], nil),
+        ]
+        for (name, tags, mapped) in bases {
+            let base = try ScriptedLVM.volume(name, tags: tags)
+            #expect(
+                try new.changeMapSource(since: base, mappedThen: 65536)
+                    == .thin(pool: "pool", old: 2, new: 2, mappedThen: mapped))
         }
     }
 

@@ -58,13 +58,13 @@ extension RefreshRun {
                 if kind.isSync { try replication.flushTarget() }
                 return try counter(of: replication)
             }
-        case .changes(let base, let record):
+        case .changes(let base, let mapSource):
             do throws(ChangeMapError) {
-                findings.changes = try read.changes(since: base, mappedThen: record.mapped) {
+                findings.changes = try read.changes(since: base, from: mapSource) {
                     control.isCancelled
                 }
             } catch {
-                throw .failed("\(error)", advice: error.advice)
+                throw FallbackReason(error)
             }
         case .sampleDigest(let seed, let size):
             findings.sampleDigest = try orFallBack { () throws(ReplicationError) in

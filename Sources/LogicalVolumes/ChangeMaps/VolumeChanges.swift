@@ -1,24 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+extension ChangeMap {
+    /// What shows the changes of a volume since a snapshot.
+    package enum Source: Hashable, Sendable {
+        /// The mappings of both, by their ids in a thin pool.
+        ///
+        /// `mappedThen` has the bytes that the snapshot had mapped when blkferry made it. A map is
+        /// made only if the snapshot is unchanged since. It is `nil` if they are unknown, or if the
+        /// snapshot is the user's own.
+        case thin(pool: String, old: Int, new: Int, mappedThen: Int?)
+        /// The stores of classic snapshots.
+        case classic
+    }
+}
+
 extension LogicalVolume {
-    /// Makes the map of where this volume may differ from a snapshot of the same origin.
+    /// Determines what shows the changes since a snapshot of the same origin; does no I/O.
     ///
     /// Both are thin volumes of one pool. Or the base is a classic snapshot, and this volume is its
     /// origin or another classic snapshot of that origin. Either may be the older one.
     ///
-    /// Writes to a snapshot of the user's own do no harm. Blocks written to a thin snapshot are
-    /// stored elsewhere and count as different. A range that neither volume maps may have been
-    /// discarded in both, so it is in the map. The map leaves such a range out only if blkferry
-    /// made the base read-only and the base is unchanged since, because the range was empty then.
-    ///
     /// - Parameter mapped: bytes that the base had mapped when blkferry made it; `nil` if unknown.
-    /// - Returns: the map of this volume. It may miss writes that happen during the call.
-    /// - Throws: if no trustworthy map can be made.
-    package func changes(
-        since base: LogicalVolume, mappedThen mapped: Int? = nil,
-        mapper: DeviceMapper = DeviceMapper(), unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> ChangeMap {
+    /// - Throws: if nothing shows them.
+    package func changeMapSource(
+        since base: LogicalVolume, mappedThen mapped: Int? = nil
+    ) throws(ChangeMapError) -> ChangeMap.Source {
         guard base.groupUUID == groupUUID else {
             throw ChangeMapError(base.fullName, "\(fullName) is of another volume group")
         }
@@ -28,22 +35,44 @@ extension LogicalVolume {
         }
         if base.isThin, isThin, let pool, pool == base.pool, let old = base.thinID, let new = thinID
         {
-            let pool = ThinPool(group: group, pool: pool, mapper: mapper)
-            guard VolumeSnapshot.isOwn(base), let mapped else {
-                return try pool.delta(from: old, to: new, unless: isCancelled)
-                    .map(size: size, oldSize: base.size, isOldAsMade: false)
-            }
-            let (delta, dump) = try pool.deltaAndOld(from: old, to: new, unless: isCancelled)
-            guard base.isReadOnly, dump?.isUnchanged(since: mapped) ?? true else {
-                throw ChangeMapError(
-                    base.fullName, "another program has changed it since blkferry made it")
-            }
-            return delta.map(size: size, oldSize: base.size, isOldAsMade: dump != nil)
+            return .thin(
+                pool: pool, old: old, new: new,
+                mappedThen: VolumeSnapshot.isOwn(base) ? mapped : nil)
         }
         guard base.isClassicSnapshot, isClassicSnapshot || uuid == baseOrigin else {
             throw ChangeMapError(base.fullName, "it has nothing in common with \(fullName)")
         }
-        return try classicChanges(since: base, mapper, unless: isCancelled)
+        return .classic
+    }
+
+    /// Makes the map of where this volume may differ from a snapshot of the same origin.
+    ///
+    /// Writes to a snapshot of the user's own do no harm. Blocks written to a thin snapshot are
+    /// stored elsewhere and count as different. A range that neither volume maps may have been
+    /// discarded in both, so it is in the map. The map leaves such a range out only if blkferry
+    /// made the base read-only and the base is unchanged since, because the range was empty then.
+    ///
+    /// - Parameter mapSource: see `changeMapSource(since:mappedThen:)`.
+    /// - Returns: the map of this volume. It may miss writes that happen during the call.
+    /// - Throws: if no trustworthy map can be made.
+    package func changes(
+        since base: LogicalVolume, from mapSource: ChangeMap.Source,
+        mapper: DeviceMapper = DeviceMapper(), unless isCancelled: () -> Bool
+    ) throws(ChangeMapError) -> ChangeMap {
+        guard case .thin(let pool, let old, let new, let mappedThen) = mapSource else {
+            return try classicChanges(since: base, mapper, unless: isCancelled)
+        }
+        let thinPool = ThinPool(group: group, pool: pool, mapper: mapper)
+        guard let mapped = mappedThen else {
+            return try thinPool.delta(from: old, to: new, unless: isCancelled)
+                .map(size: size, oldSize: base.size, isOldAsMade: false)
+        }
+        let (delta, dump) = try thinPool.deltaAndOld(from: old, to: new, unless: isCancelled)
+        guard base.isReadOnly, dump?.isUnchanged(since: mapped) ?? true else {
+            throw ChangeMapError(
+                base.fullName, "another program has changed it since blkferry made it")
+        }
+        return delta.map(size: size, oldSize: base.size, isOldAsMade: dump != nil)
     }
 
     /// Makes the map of a classic snapshot and its origin, or of two classic snapshots.
