@@ -2,7 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import DeviceProbe
-internal import Glibc
+internal import LinuxIO
 package import SyncEngine
 
 /// Waits for a busy target.
@@ -42,7 +42,6 @@ package struct BusyWait {
             events(.waiting("waiting for up to \(seconds) s: \(message)"))
         }
         let next = min(end, ContinuousClock.now + .seconds(1))
-        while ContinuousClock.now < next, !control.isCancelled { usleep(20_000) }
-        return !control.isCancelled
+        return pause(until: next) { control.isCancelled }
     }
 }

@@ -72,6 +72,22 @@ package final class Guarded<State: Sendable>: @unchecked Sendable {
         }
     }
 
+    /// Waits as above, but until at most 20 ms after a cancellation in place of a deadline.
+    ///
+    /// - Parameters:
+    ///   - isCancelled: when to return `nil`; called without the lock, every 20 ms.
+    ///   - body: changes the state only if it returns a value.
+    package func wait<Result>(
+        unless isCancelled: () -> Bool, _ body: (inout State) -> Result?
+    ) -> Result? {
+        var next = ContinuousClock.now
+        while true {
+            if let result = wait(until: next, body) { return result }
+            if isCancelled() { return nil }
+            next = .now + cancellationInterval
+        }
+    }
+
     /// Waits until a function returns `true`, without a timeout.
     package func wait(_ body: (inout State) -> Bool) {
         while true {

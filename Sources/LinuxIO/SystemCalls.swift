@@ -36,7 +36,7 @@ package func waitingOutHolders<Result, Failure: Error>(
         do throws(Failure) { return try attempt() } catch {
             guard isHeld(error) else { throw error }
         }
-        usleep(20_000)
+        pause(for: .milliseconds(20))
     }
     return try attempt()
 }

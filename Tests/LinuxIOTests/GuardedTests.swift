@@ -57,6 +57,26 @@ import Testing
         #expect(past != nil)
     }
 
+    @Test func `a change ends a wait that can be cancelled`() {
+        let state = Guarded(0)
+        let thread = Threads.start(count: 1, orInline: false) { _ in state.withLock { $0 = 7 } }
+        let result = state.wait(unless: { false }) { $0 > 0 ? $0 : nil }
+        #expect(result == 7)
+        thread.wait()
+    }
+
+    @Test func `a cancellation ends a wait, unless the state fits`() {
+        let state = Guarded(0)
+        var questions = 0
+        let result = state.wait(unless: {
+            questions += 1
+            return questions == 3
+        }) { $0 > 0 ? $0 : nil }
+        #expect(result == nil && questions == 3)
+        let fitting = state.wait(unless: { true }) { $0 == 0 ? "it fits" : nil }
+        #expect(fitting != nil)
+    }
+
     @Test func `an error of the function leaves the lock free`() {
         struct Failure: Error {}
         let state = Guarded(0)

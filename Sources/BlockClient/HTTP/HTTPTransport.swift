@@ -151,9 +151,7 @@ package final class HTTPTransport: Sendable {
     private func backOff(_ seconds: Double, _ reason: String) throws(HTTPError) {
         let tenths = (seconds * 10).rounded(.up) / 10
         options.log("\(reason); trying again in \(tenths) s")
-        let isDone = pause(until: .now + .seconds(seconds)) {
-            options.isCancelled() || death != nil
-        }
+        let isDone = pause(for: .seconds(seconds)) { options.isCancelled() || death != nil }
         guard !isDone else { return }
         throw death ?? HTTPError(.cancelled, "cancelled")
     }
@@ -175,12 +173,12 @@ package final class HTTPTransport: Sendable {
                 if Descriptors.hasRoom(for: Self.descriptorsOfHandle) {
                     return (try CurlHandle(options, limiter), false)
                 }
-                _ = pause(until: .now + .milliseconds(2)) { false }
+                pause(for: .milliseconds(2))
                 continue
             }
             let isMine = !isGrowing.exchange(true, ordering: .acquiringAndReleasing)
             if isMine { return (try CurlHandle(options, limiter), true) }
-            _ = pause(until: .now + .milliseconds(2)) { false }
+            pause(for: .milliseconds(2))
         }
     }
 

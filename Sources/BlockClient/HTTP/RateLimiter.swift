@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import Glibc
+internal import LinuxIO
 internal import Synchronization
 
 /// The arithmetic of a rate limit on a shared line.
@@ -64,18 +64,5 @@ final class RateLimiter: Sendable {
         let through = bucket.withLock { $0.take(bytes, now: .now) }
         guard through - .now >= Self.shortest else { return true }
         return pause(until: through, unless: isCancelled)
-    }
-}
-
-/// Sleeps until an instant; `false` if `isCancelled`, which is polled every 50 ms, ended the sleep.
-func pause(until end: ContinuousClock.Instant, unless isCancelled: () -> Bool) -> Bool {
-    while true {
-        if isCancelled() { return false }
-        let left = end - .now
-        guard left > .zero else { return true }
-        let slice = min(left, .milliseconds(50)) / .nanoseconds(1)
-        var time = timespec(tv_sec: 0, tv_nsec: Int(slice))
-        // A signal ends the sleep early, so the loop checks the clock.
-        nanosleep(&time, nil)
     }
 }

@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 internal import Digests
-internal import Glibc
 internal import LinuxIO
 internal import Synchronization
 internal import WireProtocol
@@ -27,22 +26,19 @@ final class DigestTable: ResponseSink, Sendable {
     }
 
     private let server: PdiffcopyServer
-    private let state: Mutex<State>
+    private let state: Guarded<State>
     private let isDropped = Atomic(false)
 
     /// Bytes accepted after an invalid line; they may be an error page, whose status makes a better
     /// message.
     private static let excessLimit = 64 << 10
 
-    /// Microseconds between two checks.
-    private static let glance: UInt32 = 2000
-
     /// Starts a thread that requests all digests; sizes in bytes.
     init(
         _ server: PdiffcopyServer, size: Int, block: Int, method: DigestMethod, concurrency: Int?
     ) {
         self.server = server
-        state = Mutex(
+        state = Guarded(
             State(lines: DigestLines(size: size, block: block, digestSize: method.byteCount)))
         let running = Threads.start(count: 1, orInline: false) { [self] _ in
             load(block: block, method, concurrency)
@@ -80,15 +76,13 @@ final class DigestTable: ResponseSink, Sendable {
     ///
     /// If all lines have arrived, it waits for the end of the answer, which comes within seconds.
     func contradiction() -> IOError? {
-        while true {
-            let (fault, isOpen) = state.withLock { state in
-                if case .loading = state.progress { return (state.fault, state.lines.isComplete) }
-                return (state.fault, false)
+        let fault = state.wait(unless: server.isCancelled) { state -> WireError?? in
+            if state.fault == nil, case .loading = state.progress, state.lines.isComplete {
+                return nil
             }
-            if let fault { return error(for: fault) }
-            guard isOpen, !server.isCancelled() else { return nil }
-            usleep(Self.glance)
+            return .some(state.fault)
         }
+        return fault.flatMap { $0 }.map { error(for: $0) }
     }
 
     var isLoading: Bool {
@@ -101,23 +95,18 @@ final class DigestTable: ResponseSink, Sendable {
     ///
     /// - Throws: errors of the network; an error if the answer is invalid.
     func copy(_ blocks: Range<Int>, to memory: UnsafeMutableRawBufferPointer) throws(IOError) {
-        var blocks = (all: blocks, open: blocks)
-        while true {
-            let isDone = try state.withLock { state throws(IOError) in
-                if let next = state.lines.firstUnknown(blocks.open) {
-                    blocks.open = next..<blocks.all.upperBound
-                    if case .failed(let error) = state.progress { throw error }
-                    return false
-                }
-                state.lines.copy(blocks.all, to: memory)
-                return true
+        var open = blocks
+        let result = state.wait(unless: server.isCancelled) { state -> Result<Void, IOError>? in
+            guard let next = state.lines.firstUnknown(open) else {
+                state.lines.copy(blocks, to: memory)
+                return .success(())
             }
-            if isDone { return }
-            if server.isCancelled() {
-                throw .network(server.name, "compare", reason: "cancelled")
-            }
-            usleep(Self.glance)
+            open = next..<blocks.upperBound
+            if case .failed(let error) = state.progress { return .failure(error) }
+            return nil
         }
+        guard let result else { throw .network(server.name, "compare", reason: "cancelled") }
+        try result.get()
     }
 }
 

@@ -4,7 +4,6 @@
 internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
-internal import Synchronization
 internal import SystemPackage
 internal import WireProtocol
 
@@ -22,7 +21,7 @@ final class SSHConnector: Connector {
     }
     private let command: SSHCommand
     private let note: @Sendable (String) -> Void
-    private let state = Mutex(State())
+    private let state = Guarded(State())
 
     /// How long processes may take to end after their sockets are closed.
     private static let patience = Duration.seconds(3)
@@ -44,10 +43,12 @@ final class SSHConnector: Connector {
 
     func connect(unless isCancelled: () -> Bool) throws(HTTPError) -> Int32 {
         let cancelled = HTTPError(.cancelled, "cancelled")
-        while !begin() {
-            let soon = ContinuousClock.now + .milliseconds(20)
-            guard pause(until: soon, unless: isCancelled) else { throw cancelled }
+        let begins = state.wait(unless: isCancelled) { state -> Bool? in
+            guard !state.isStarting else { return nil }
+            state.isStarting = true
+            return true
         }
+        guard begins != nil else { throw cancelled }
         defer { state.withLock { $0.isStarting = false } }
         if isCancelled() { throw cancelled }
         let (host, note) = (command.host, note)
@@ -86,14 +87,6 @@ final class SSHConnector: Connector {
 
     func activity(of socket: Int32) -> UInt64 {
         state.withLock { $0.open[socket] }?.bytesRead ?? 0
-    }
-
-    private func begin() -> Bool {
-        state.withLock { state in
-            guard !state.isStarting else { return false }
-            state.isStarting = true
-            return true
-        }
     }
 
     /// Reads up to the end of the greeting, and not one byte more.

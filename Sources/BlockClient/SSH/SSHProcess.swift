@@ -4,7 +4,6 @@
 internal import CLinuxBlock
 internal import Glibc
 internal import LinuxIO
-internal import Synchronization
 internal import SystemPackage
 internal import WireProtocol
 
@@ -22,7 +21,7 @@ final class SSHProcess: Sendable {
     /// This side's end of the socket pair.
     let socket: Int32
     private let process: pid_t
-    private let state = Mutex(State())
+    private let state = Guarded(State())
 
     /// Number of lines that are kept; the warning about a changed host key has a dozen.
     private static let lineCount = 40
@@ -142,10 +141,14 @@ extension SSHProcess {
     /// Waits until the process has ended and its standard error is read.
     func waitForEnd(within time: Duration, unless isCancelled: () -> Bool = { false }) {
         let deadline = ContinuousClock.now + time
-        _ = pause(until: deadline) { hasEnded || isCancelled() }
+        _ = state.wait(unless: { ContinuousClock.now >= deadline || isCancelled() }) {
+            $0.status != nil ? true : nil
+        }
         // A background process that it started may keep standard error open.
         let soon = min(deadline, .now + .seconds(1))
-        _ = pause(until: soon) { state.withLock { $0.isSilent } || !hasEnded || isCancelled() }
+        _ = state.wait(unless: { ContinuousClock.now >= soon || isCancelled() }) {
+            $0.isSilent || $0.status == nil ? true : nil
+        }
     }
 
     /// Bytes that it has read so far, from blkferry and from the network; 0 if the kernel does not

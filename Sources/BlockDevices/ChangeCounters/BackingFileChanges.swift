@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 internal import CLinuxBlock
-internal import Glibc
 internal import LinuxIO
 
 /// Counts changes of a loop device's backing file that no loop device has made.
@@ -52,14 +51,13 @@ struct BackingFileChanges {
     /// The kernel counts a write when it is complete, which is after the file has changed.
     private func isExplained() -> Bool {
         for wait in Self.waits {
-            usleep(wait)
+            pause(for: wait)
             if Self.sectors(disk) != last.sectors { return true }
         }
         return false
     }
 
-    /// Microseconds.
-    private static let waits: [UInt32] = [0, 50_000, 200_000]
+    private static let waits: [Duration] = [.zero, .milliseconds(50), .milliseconds(200)]
 
     /// The corresponding C functions are `ioctl` with `LOOP_GET_STATUS64` and `stat`.
     private static func file(_ descriptor: Int32, _ disk: SystemDevice) -> [Int]? {

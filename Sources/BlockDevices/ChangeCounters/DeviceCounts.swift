@@ -92,7 +92,7 @@ func settledStatus(of file: borrowing OwnedDescriptor) -> FileStatus? {
         // The clock was set back, or the time is another machine's.
         guard age >= 0 else { return nil }
         if age < unit {
-            usleep(UInt32((unit - age) / 1000 + 1000))
+            pause(for: .nanoseconds(unit - age + 1_000_000))
             continue
         }
         guard (try? file.synchronize()) != nil else { return nil }

@@ -30,7 +30,7 @@ package final class StreamListener: Sendable {
                 if let listener = try bind(address) { return listener }
                 guard let server = try connect(address) else {
                     // The server does not listen yet, or no longer.
-                    usleep(10_000)
+                    if areStreamsClosed(within: 10) { return nil }
                     continue
                 }
                 guard isSameUser(server) else { throw .permissionDenied }

@@ -7,7 +7,6 @@ internal import LinuxIO
 internal import Logging
 internal import NIOCore
 internal import NIOPosix
-internal import Synchronization
 internal import WireProtocol
 
 /// Turns standard streams of this process and of joined processes into connections.
@@ -16,7 +15,7 @@ final class StreamServer: Sendable {
         var count = 0
         var isEnding = false
     }
-    private let state = Mutex(State())
+    private let state = Guarded(State())
     private let setup: ConnectionSetup
     private let group: MultiThreadedEventLoopGroup
     private let options: BlockServer.Options
@@ -61,7 +60,7 @@ final class StreamServer: Sendable {
                     take(Joined(OwnedDescriptor(owning: descriptor)))
                 } else {
                     // Without descriptors the connection stays in the queue.
-                    usleep(100_000)
+                    _ = state.wait(until: .now + .milliseconds(100)) { $0.isEnding ? true : nil }
                 }
             }
         }

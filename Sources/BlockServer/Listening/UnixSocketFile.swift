@@ -64,7 +64,7 @@ struct UnixSocketFile: Sendable {
         while flock(directory.rawValue, LOCK_EX | LOCK_NB) != 0 {
             guard [.wouldBlock, .interrupted].contains(currentErrno()), ContinuousClock.now < end
             else { throw currentErrno() }
-            usleep(10_000)
+            pause(for: .milliseconds(10))
         }
         return directory
     }

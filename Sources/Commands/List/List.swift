@@ -75,17 +75,10 @@ struct List: ParsableCommand {
     private func printTable(
         of inventory: Inventory, _ volumes: [VolumeIdentity: LogicalVolume], _ console: Console
     ) -> Bool {
-        let end = ContinuousClock.now + Self.pause
+        inventory.waitForAll(until: .now + Self.pause)
         var known = inventory.devices
-        var isKnown = known.map { _ in false }
-        repeat {
-            for index in known.indices where !isKnown[index] && inventory.isKnown(index) {
-                known[index] = inventory.entry(index)
-                isKnown[index] = true
-            }
-            if !isKnown.contains(false) { break }
-            usleep(1000)
-        } while ContinuousClock.now < end
+        let isKnown = known.indices.map { inventory.isKnown($0) }
+        for index in known.indices where isKnown[index] { known[index] = inventory.entry(index) }
         let table = DeviceTable(known, volumes, isComplete: !isKnown.contains(false))
         var lines = [table.heading]
         for index in known.indices {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import Glibc
+internal import LinuxIO
 
 /// How long the gate waits for a lock or claim that another program holds for a moment.
 ///
@@ -35,7 +35,7 @@ struct GateWait {
     private let name: String
     private let patience: GatePatience
     private let start = ContinuousClock.now
-    private var pause: UInt32 = 20_000
+    private var interval = Duration.milliseconds(20)
     private var isTold = false
 
     init(_ name: String, _ patience: GatePatience) {
@@ -43,8 +43,9 @@ struct GateWait {
         self.patience = patience
     }
 
-    /// Sleeps for up to 200 ms before the next attempt; `false` after the timeout or a
-    /// cancellation.
+    /// Waits for up to 200 ms before the next attempt; `false` after the timeout or a cancellation.
+    ///
+    /// A cancellation during the wait allows one more attempt.
     ///
     /// - Parameter holder: names the holder after 250 ms; `nil` if it will not go away in a moment.
     mutating func pauses(_ holder: () -> String?) -> Bool {
@@ -59,8 +60,8 @@ struct GateWait {
                 patience.report("\(name): waiting for up to \(seconds) s: \(holder)")
             }
         }
-        usleep(pause)
-        pause = min(2 * pause, 200_000)
+        pause(for: interval, unless: patience.isCancelled)
+        interval = min(interval * 2, .milliseconds(200))
         return true
     }
 }

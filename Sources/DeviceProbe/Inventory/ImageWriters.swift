@@ -31,7 +31,7 @@ struct ImageWriters: Sendable {
         while let writer = strongest() {
             if writer == .running { looks += 1 }
             if looks > 5 || ContinuousClock.now > deadline { return true }
-            usleep(10_000)
+            pause(for: .milliseconds(10))
         }
         return false
     }

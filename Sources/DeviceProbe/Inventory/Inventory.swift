@@ -125,6 +125,11 @@ package struct Inventory: Sendable {
         return entry
     }
 
+    /// Waits until `entry` returns at once for every device, or until a deadline.
+    package func waitForAll(until deadline: ContinuousClock.Instant) {
+        probes.waitForAll(until: deadline)
+    }
+
     /// Whether `entry` returns at once.
     package func isKnown(_ index: Int) -> Bool {
         probes.isKnown(index) && holders[index].allSatisfy { probes.isKnown($0) }

@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 internal import CLinuxBlock
-internal import Glibc
 internal import LinuxIO
 internal import Synchronization
 
@@ -17,13 +16,15 @@ final class TimedProbes<Answer: Sendable>: Sendable {
         var isLate = false
         /// Lets the process end even if this device does not answer.
         var keeper: DeviceKeeper?
+
+        var isKnown: Bool { answer != nil || isLate }
     }
     private struct State {
         var items: [Item]
         /// Index of the first device that no thread has taken.
         var next = 0
     }
-    private let state: Mutex<State>
+    private let state: Guarded<State>
     private let numbers: [UInt64]
     private let patience: Duration
     private let ask: @Sendable (_ index: Int) -> Answer
@@ -36,13 +37,12 @@ final class TimedProbes<Answer: Sendable>: Sendable {
         self.numbers = numbers
         self.patience = patience
         self.ask = ask
-        state = Mutex(State(items: numbers.map { _ in Item() }))
+        state = Guarded(State(items: numbers.map { _ in Item() }))
         for _ in 0..<min(threads, numbers.count) { startThread() }
     }
 
     /// Waits for a device's answer until its timeout; `nil` if there is none.
     func answer(_ index: Int) -> Answer? {
-        var pause: UInt32 = 100
         while true {
             let (item, isOverdue) = state.withLock { state in
                 let item = state.items[index]
@@ -58,16 +58,28 @@ final class TimedProbes<Answer: Sendable>: Sendable {
             if isOverdue { startThread() }
             if isOverdue || item.isLate { return nil }
             prepareForEnd()
-            usleep(pause)
-            pause = min(2 * pause, 5000)
+            // The timeout begins only when a thread takes the device.
+            _ = state.wait(until: .now + Self.glance) { $0.items[index].isKnown ? true : nil }
         }
+    }
+
+    /// Waits until `answer` returns at once for every device, or until a deadline.
+    func waitForAll(until deadline: ContinuousClock.Instant) {
+        let isOver: () -> Bool = { [self] in
+            prepareForEnd()
+            return ContinuousClock.now >= deadline
+        }
+        _ = state.wait(unless: isOver) { $0.items.allSatisfy(\.isKnown) ? true : nil }
     }
 
     /// Whether `answer` returns at once.
     func isKnown(_ index: Int) -> Bool {
         prepareForEnd()
-        return state.withLock { $0.items[index].answer != nil || $0.items[index].isLate }
+        return state.withLock { $0.items[index].isKnown }
     }
+
+    /// Time between two looks at the clock.
+    private static var glance: Duration { .milliseconds(20) }
 
     /// After this time a device may never answer.
     private static var briefly: Duration { .milliseconds(150) }

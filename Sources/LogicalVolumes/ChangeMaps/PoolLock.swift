@@ -15,8 +15,8 @@ final class PoolLock: Sendable {
     private let path: String
     private let pool: String
 
-    /// Milliseconds between two attempts.
-    private static let pause: UInt32 = 50
+    /// Time between two attempts.
+    private static let interval = Duration.milliseconds(50)
 
     /// Takes the lock, and waits while another process holds it.
     ///
@@ -34,8 +34,7 @@ final class PoolLock: Sendable {
                 guard code == .resourceTemporarilyUnavailable || code == .interrupted else {
                     throw code
                 }
-                if isCancelled() { break }
-                usleep(Self.pause * 1000)
+                guard pause(for: Self.interval, unless: isCancelled) else { break }
             }
         } catch {
             throw ChangeMapError(pool, "\(path): lock: \(error)")

@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 internal import DeviceProbe
-internal import Glibc
 internal import LinuxIO
 
 /// A thin pool of LVM, as the source of change maps of its volumes.
@@ -133,7 +132,7 @@ package struct ThinPool: Sendable {
             } catch {
                 left -= 1
                 guard left > 0 else { throw error }
-                usleep(50_000)
+                pause(for: .milliseconds(50))
             }
         }
     }

@@ -3,7 +3,6 @@
 
 internal import BlockDevices
 internal import Digests
-internal import Glibc
 internal import LinuxIO
 internal import WireProtocol
 
@@ -58,10 +57,12 @@ extension DigestWorker {
         return blockDigests.bytes[..<layout.digestSize]
     }
 
-    /// The waits before further attempts, in microseconds.
+    /// The waits before further attempts.
     ///
     /// Together they are longer than the client caches the source's change counter.
-    private static let waits: [UInt32] = [0, 50_000, 200_000, 600_000]
+    private static let waits: [Duration] = [
+        .zero, .milliseconds(50), .milliseconds(200), .milliseconds(600),
+    ]
 
     /// Repeats a window after the server sent other bytes than it had compared.
     ///
@@ -71,8 +72,7 @@ extension DigestWorker {
     mutating func moveAgain(_ part: LocalPart) throws(IOError) -> End {
         let counter = pass.source.changeCounter()
         for wait in Self.waits {
-            usleep(wait)
-            if pass.isStopping { return .stopped }
+            guard pause(for: wait, unless: { [pass] in pass.isStopping }) else { return .stopped }
             // A former hole may contain data by now.
             let end = try compareAndMove(part, localIsHole: false).end
             guard end == .changed else { return end }
