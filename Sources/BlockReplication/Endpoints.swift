@@ -190,9 +190,7 @@ struct Endpoints {
     private func fit(
         _ source: inout SourceEndpoint, to target: any BlockDevice
     ) throws(ProbeError) {
-        if let device = source.device as? PdiffcopyDevice {
-            source.device = device.fitting(target.geometry.alignment)
-        }
+        source.device = source.device.fitting(target.geometry.alignment)
         guard let remote = source.remote else { return }
         let block = leastCommonMultiple(remote.record.block, target.geometry.alignment)
         guard block != remote.record.block, BlockLayout.blockSizes.contains(block) else { return }

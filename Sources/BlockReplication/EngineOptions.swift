@@ -15,7 +15,7 @@ extension Replication.Options {
         guard blockSize != nil else { return }
         _ = try threads(
             layout: try layout(for: [source.device]) { _ in }, isRotational: source.isRotational,
-            isRemote: source.device is any RemoteDevice)
+            isRemote: source.device.isRemote)
     }
 
     /// Throws `invalid` if the options do not fit the devices.
@@ -31,7 +31,7 @@ extension Replication.Options {
             layout: layout,
             concurrency: try threads(
                 layout: layout, isRotational: source.isRotational || target.isRotational,
-                isRemote: devices.contains { $0 is any RemoteDevice }))
+                isRemote: devices.contains { $0.isRemote }))
         options.skipsUnreadable = skipsUnreadable
         guard action != .compare else { return options }
         options.wholeFile = wholeFile
@@ -75,7 +75,7 @@ extension Replication.Options {
     private func layout(
         for devices: [any BlockDevice], _ events: (Replication.Event) -> Void
     ) throws(ReplicationError) -> BlockLayout {
-        let preferred = devices.lazy.compactMap { ($0 as? any RemoteDevice)?.preferredBlock }.first
+        let preferred = devices.lazy.compactMap { $0.preferredBlock }.first
         let wanted = blockSize ?? preferred ?? BlockLayout.defaultBlock
         let block = devices.reduce(wanted) { leastCommonMultiple($0, $1.geometry.alignment) }
         guard BlockLayout.blockSizes.contains(block) else {
@@ -129,7 +129,7 @@ extension Replication.Options {
 
 extension BlockDevice {
     fileprivate var accessNote: String {
-        let way = (self as? ImageFile)?.isDirect == false ? "buffered (no direct I/O)" : "direct"
+        let way = isDirect ? "direct" : "buffered (no direct I/O)"
         return "\(name): \(geometry.size) bytes, \(way) I/O, "
             + "units of \(geometry.alignment) bytes"
     }

@@ -237,7 +237,7 @@ public final class Replication: Sendable {
     var comparedDevices: (source: any BlockDevice, target: any BlockDevice) {
         let (source, target) = (sourceEnd.device, targetEnd.device)
         guard let movedBackup else { return (source, target) }
-        return source is any RemoteDevice
+        return source.isRemote
             ? (source, movedBackup.target(target)) : (movedBackup.source(source), target)
     }
 
@@ -246,8 +246,7 @@ public final class Replication: Sendable {
         if let remote = targetEnd.remote {
             return remote.release(isComplete: isDone).map { "\(remote.name): \($0)" }
         }
-        guard isDone, let volume = targetEnd.device as? VolumeDevice else { return [] }
-        return volume.finish()
+        return isDone ? targetEnd.device.finish() : []
     }
 
     /// Updates the kernel's caches and partition table of the target, and returns warnings.
@@ -255,7 +254,7 @@ public final class Replication: Sendable {
         for relative in targetEnd.relatives {
             BlockSpecialFile.writeBackCache(of: relative, dropping: true)
         }
-        guard let device = targetEnd.device as? BlockSpecialFile else { return [] }
+        let device = targetEnd.device
         let update = KernelPartitions.update(device, wasWritten: result.tally.extents > 0)
         if update.wasRead { events(.note("\(device.name): partition table read again")) }
         return update.warning.map { [$0] } ?? []

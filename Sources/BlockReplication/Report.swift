@@ -57,10 +57,8 @@ extension Replication {
             resizedTo = target.resizedTo
             wasCreated = target.wasCreated
             warnings = source.warnings + target.warnings
-            let remote = [source.device, target.device].lazy.compactMap { $0 as? any RemoteDevice }
-            traffic = remote.first.map {
-                let (sent, received) = $0.traffic
-                return Traffic(sent: sent, received: received)
+            traffic = (source.device.traffic ?? target.device.traffic).map {
+                Traffic(sent: $0.sent, received: $0.received)
             }
             sizesDiffer =
                 switch action {

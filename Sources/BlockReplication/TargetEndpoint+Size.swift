@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockClient
 internal import BlockDevices
 internal import LinuxIO
 internal import SyncEngine
-internal import WireProtocol
 
 /// A target that a run extended and then did not write to.
 extension TargetEndpoint {
@@ -16,7 +14,7 @@ extension TargetEndpoint {
         let now = device.geometry.size
         guard !wasCreated, sizeBefore < now else { return nil }
         let kept = "\(device.name): it was extended from \(sizeBefore) to \(now) bytes and stays so"
-        guard device is ImageFile || remote?.record.kind == "image" else { return kept }
+        guard device.isImage else { return kept }
         do throws(IOError) {
             // Another program may have extended it further.
             try device.checkIdentity()

@@ -55,8 +55,8 @@ final class Pass: Sendable {
         skipsUnreadable = options.skipsUnreadable
         self.control = control
         // A whole-file copy compares no digests, but it fetches in the same way.
-        let isRemote = source is any RemoteDevice || target is any RemoteDevice
-        comparesByDigests = source is any RemoteDevice || (isRemote && mode != .replace)
+        let isRemote = source.isRemote || target.isRemote
+        comparesByDigests = source.isRemote || (isRemote && mode != .replace)
         let window = isRemote && mode != .replace ? layout.remoteWindow : layout.window
         cursor = Mutex(
             WindowCursor(
@@ -92,8 +92,7 @@ final class Pass: Sendable {
 
     /// Bytes of a thread besides its buffers: its stack, and for a server libcurl and the messages.
     private var overhead: Int {
-        let isRemote = source is any RemoteDevice || target is any RemoteDevice
-        return (8 << 20) + (isRemote ? 12 << 20 : 0)
+        (8 << 20) + (source.isRemote || target.isRemote ? 12 << 20 : 0)
     }
 
     /// Bytes for everything else.

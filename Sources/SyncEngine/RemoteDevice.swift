@@ -13,19 +13,8 @@ package import WireProtocol
 package protocol RemoteDevice: BlockDevice {
     var digestMethod: DigestMethod { get }
     var digestKey: DigestKey? { get }
-    /// The block size in bytes if the user chose none; `nil` for the default.
-    var preferredBlock: Int? { get }
-    /// Bytes sent and received so far, including headers.
-    var traffic: (sent: Int, received: Int) { get }
     /// Bytes of data in one request.
     var requestLimit: Int { get }
-    /// Whether a flush is certain to reach the medium.
-    var isFlushable: Bool { get }
-
-    /// Whether other clients or programs may have written, so that earlier comparisons count no
-    /// more.
-    /// If so, every operation fails until this is called once.
-    func takeRestart() -> Bool
 
     /// A connection for one thread, with its own memory.
     func openChannel() -> any RemoteChannel
@@ -40,10 +29,13 @@ package protocol RemoteDevice: BlockDevice {
 }
 
 extension RemoteDevice {
-    package var preferredBlock: Int? { nil }
+    package var isRemote: Bool { true }
     package var requestLimit: Int { Limits.payload }
-    package var isFlushable: Bool { true }
-    package func takeRestart() -> Bool { false }
+}
+
+extension BlockDevice {
+    /// A remote device's digests and messages; their types are in layers above `BlockDevice`.
+    var remote: (any RemoteDevice)? { self as? any RemoteDevice }
 }
 
 /// One thread's connection to a remote device.

@@ -15,15 +15,14 @@ package func synchronize(
     source: any BlockDevice, target: any BlockDevice, options: SyncOptions, control: RunControl
 ) -> SyncReport {
     let stamp = options.sourceChangeCounter ?? source.changeCounter()
-    let remote = target as? any RemoteDevice
     var options = options
     // The change map does not contain writes of other programs to the target.
-    if !options.endsWhenLost, remote?.takeRestart() == true { options.changes = nil }
+    if !options.endsWhenLost, target.takeRestart() { options.changes = nil }
     var before = Tally()
     for attempt in 0... {
         var report = attemptSynchronization(source, target, options, control)
         let isLast = attempt == mostRestarts || control.isCancelled
-        if !isLast, !options.endsWhenLost, remote?.takeRestart() == true {
+        if !isLast, !options.endsWhenLost, target.takeRestart() {
             before.merge(report.tally)
             options.changes = nil
             continue
@@ -169,7 +168,7 @@ private func flush(_ target: any BlockDevice, _ control: RunControl, _ report: i
     control.beginFlush()
     do throws(IOError) {
         try target.flush()
-        report.isFlushed = (target as? any RemoteDevice)?.isFlushable ?? true
+        report.isFlushed = target.isFlushable
     } catch {
         report.flushError = error
     }

@@ -15,6 +15,16 @@ import Testing
         #expect(device.reasonForNoCounter == "it is busy")
         #expect(throws: IOError.self) { try device.checkIdentity() }
     }
+
+    @Test func `a device that shows other bytes of an image is no image itself`() throws {
+        let scratch = try ScratchDirectory()
+        let path = try scratch.sparseFile("image", size: 8192)
+        let image: any BlockDevice = try ImageFile(path: path, name: path, access: .read)
+        #expect(image.isImage && image.fileStatus?.kind == .regular)
+        let wrapper: any BlockDevice = SubstitutedDevice(image, Patch([1], at: 0), as: [2])
+        #expect(!wrapper.isImage && wrapper.fileStatus == nil)
+        #expect(wrapper.isDirect && wrapper.isFlushable && !wrapper.isRemote)
+    }
 }
 
 /// A device to which other programs have done everything.

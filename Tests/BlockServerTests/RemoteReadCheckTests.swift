@@ -46,6 +46,16 @@ import WireProtocol
         return (report, target.bytes, content, source.changed)
     }
 
+    @Test func `a device on a server is remote, also in a wrapper that is remote itself`() throws {
+        try makeImage(rig.image("source"), [UInt8](repeating: 1, count: 8192))
+        let base = try rig.open(rig.image("source"), for: .init(mode: .read, block: 4096))
+        let device: any BlockDevice = base
+        #expect(device.isRemote && device.isImage && device.isFlushable && device.traffic != nil)
+        let wrapper: any BlockDevice = FaultySource(base, faults: 0, isWritten: false)
+        #expect(wrapper.isRemote && !wrapper.isImage && wrapper.traffic == nil)
+        base.release(isComplete: true)
+    }
+
     @Test(arguments: [512, 1536, 4096, 65536, 66048])
     func `data that matches its digest is written`(block: Int) throws {
         let result = try pull(block: block, faults: 0)
@@ -100,8 +110,6 @@ private final class FaultySource: RemoteDevice, SteadyDevice {
     var geometry: Geometry { base.geometry }
     var digestMethod: DigestMethod { base.digestMethod }
     var digestKey: DigestKey? { base.digestKey }
-    var traffic: (sent: Int, received: Int) { base.traffic }
-    func takeRestart() -> Bool { false }
     func openChannel() -> any RemoteChannel { FaultyChannel(base.openChannel(), self) }
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
         try base.read(into: buffer, at: offset)

@@ -155,7 +155,6 @@ private final class LosingDevice: RemoteDevice, SteadyDevice {
     var geometry: Geometry { base.geometry }
     var digestMethod: DigestMethod { base.digestMethod }
     var digestKey: DigestKey? { base.digestKey }
-    var traffic: (sent: Int, received: Int) { base.traffic }
     func takeRestart() -> Bool { true }
     func openChannel() -> any RemoteChannel { base.openChannel() }
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {

@@ -111,8 +111,7 @@ struct GateVolumeTests {
         }
         do {
             let target = try volume.admit(4 * MiB, policy(snapshot: "done"))
-            let finished = try #require(target.device as? VolumeDevice)
-            #expect(finished.finish() == ["an older one stays"])
+            #expect(target.device.finish() == ["an older one stays"])
         }
         #expect(throws: ProbeError.self) { try volume.admit(4 * MiB, policy(snapshot: "taken")) }
         #expect(
@@ -127,7 +126,7 @@ struct GateVolumeTests {
         wish.snapshot = TargetSnapshot(name: "day", keeps: 2, taken: "vg0/day-1")
         do { _ = try volume.admit(4 * MiB, wish) }
         #expect(volume.done == ["find"])
-        let target = try #require(try volume.admit(4 * MiB, wish).device as? VolumeDevice)
+        let target = try volume.admit(4 * MiB, wish).device
         #expect(target.snapshot == "vg0/day-1" && target.finish() == ["an older one stays"])
         #expect(volume.done == ["find", "find", "rotate vg0/day-1"])
     }
@@ -138,7 +137,7 @@ struct GateVolumeTests {
         let volume = try LoopVolume(size: 8 * MiB)
         do {
             let target = try volume.admit(8 * MiB, policy(snapshot: "before"))
-            (target.device as? VolumeDevice)?.leave()
+            target.device.leave()
         }
         #expect(volume.done == ["find", "take before"])
         for (isRead, isLeft) in [(true, true), (false, true), (true, false)] {
@@ -151,7 +150,7 @@ struct GateVolumeTests {
                     let buffer = AlignedBuffer(count: 4096)
                     try target.device.read([Transfer(into: buffer.bytes, at: 0)])
                 }
-                if isLeft { (target.device as? VolumeDevice)?.leave() }
+                if isLeft { target.device.leave() }
             }
             let expected = ["create vg0/new"] + (isRead && isLeft ? [] : ["remove"])
             #expect(Array(volume.done[count...]) == expected)

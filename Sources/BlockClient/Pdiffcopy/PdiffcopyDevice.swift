@@ -75,8 +75,7 @@ package final class PdiffcopyDevice: RemoteDevice {
         return wanted
     }
 
-    /// Returns a view of the same file with blocks that suit the other device's alignment in bytes.
-    package func fitting(_ alignment: Int) -> PdiffcopyDevice {
+    package func fitting(_ alignment: Int) -> any BlockDevice {
         PdiffcopyDevice(self, block: leastCommonMultiple(block, alignment))
     }
 
@@ -85,7 +84,7 @@ package final class PdiffcopyDevice: RemoteDevice {
     /// Only whole blocks can be checked against the server's digests.
     package var requestLimit: Int { max(Limits.payload, block) }
 
-    package var traffic: (sent: Int, received: Int) { server.transport.traffic }
+    package var traffic: (sent: Int, received: Int)? { server.transport.traffic }
 
     /// pdiffcopy has no request to flush.
     package var isFlushable: Bool { false }

@@ -9,7 +9,9 @@ internal import Synchronization
 internal import WireProtocol
 
 extension RemoteBlockDevice {
-    package var traffic: (sent: Int, received: Int) { server.traffic }
+    package var traffic: (sent: Int, received: Int)? { server.traffic }
+
+    package var isImage: Bool { record.kind == "image" }
 
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
         try withChannel { channel throws(IOError) in

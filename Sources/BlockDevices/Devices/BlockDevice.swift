@@ -2,7 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 package import LinuxIO
-internal import SystemPackage
+package import SystemPackage
 
 /// The size of a device and the units in which it is addressed, all in bytes.
 package struct Geometry: Hashable, Sendable {
@@ -150,6 +150,50 @@ package protocol BlockDevice: AnyObject, Sendable {
 
     /// Why there is no persistent change counter, such as `it is an md array`; `nil` if unknown.
     var reasonForNoCounter: String? { get }
+
+    /// Whether it is on another machine, so that it is compared by digests.
+    var isRemote: Bool { get }
+    /// Whether it is known to be an image, here or on its server, and so can get any size.
+    var isImage: Bool { get }
+    /// Whether transfers bypass the page cache; `true` if unknown.
+    var isDirect: Bool { get }
+    /// Whether a flush is certain to reach the medium.
+    var isFlushable: Bool { get }
+    /// The block size in bytes if the user chose none; `nil` for the default.
+    var preferredBlock: Int? { get }
+    /// Bytes sent and received so far, including headers; `nil` for a local device.
+    var traffic: (sent: Int, received: Int)? { get }
+    /// The status of the open file; `nil` if it is no file of this machine or cannot be asked.
+    var fileStatus: FileStatus? { get }
+    /// The snapshot that was taken for the run, `group/volume`.
+    var snapshot: String? { get }
+
+    /// The same device, with blocks that suit the other device's alignment in bytes.
+    func fitting(_ alignment: Int) -> any BlockDevice
+
+    /// Whether other clients or programs may have written, so that earlier comparisons count no
+    /// more.
+    ///
+    /// If so, every operation fails until this is called once.
+    func takeRestart() -> Bool
+
+    /// Throws if the name of an image leads to no file or to another one.
+    ///
+    /// This is for an image that was opened by the path of a descriptor, which stays valid when the
+    /// file is renamed.
+    ///
+    /// - Parameter status: of the file that the name leads to now; ENOENT or ENOTDIR for none, and
+    ///   ESTALE for another file.
+    func checkName(_ status: Result<FileStatus, Errno>) throws(IOError)
+
+    /// Completes the run: keeps what was created for it, and removes older snapshots beyond the
+    /// limit.
+    ///
+    /// The result has a line for each snapshot that could not be removed.
+    func finish() -> [String]
+
+    /// Ends the session without the client's request, so that the client may open it again.
+    func leave()
 }
 
 /// The members that report other programs have no default, because a wrapper that does not ask its
@@ -177,4 +221,19 @@ extension BlockDevice {
 
     /// A device that does not say that it reports writes proves nothing.
     package var reportsForeignWrites: Bool { false }
+
+    // A wrapper does not inherit these from its base.
+    package var isRemote: Bool { false }
+    package var isImage: Bool { false }
+    package var isDirect: Bool { true }
+    package var isFlushable: Bool { true }
+    package var preferredBlock: Int? { nil }
+    package var traffic: (sent: Int, received: Int)? { nil }
+    package var fileStatus: FileStatus? { nil }
+    package var snapshot: String? { nil }
+    package func fitting(_ alignment: Int) -> any BlockDevice { self }
+    package func takeRestart() -> Bool { false }
+    package func checkName(_ status: Result<FileStatus, Errno>) throws(IOError) {}
+    package func finish() -> [String] { [] }
+    package func leave() {}
 }

@@ -119,6 +119,8 @@ package final class BlockSpecialFile: BlockDevice {
 
     package var isThin: Bool { thin != nil }
 
+    package var fileStatus: FileStatus? { try? file.main.status() }
+
     package var geometry: Geometry {
         Geometry(
             size: size.load(ordering: .relaxed), logicalSector: units.logicalSector,

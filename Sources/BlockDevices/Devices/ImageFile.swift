@@ -10,7 +10,6 @@ package import SystemPackage
 /// A disk image: a regular file that is used as a device.
 package final class ImageFile: BlockDevice {
     package let name: String
-    /// Whether transfers bypass the page cache.
     package var isDirect: Bool { file.isDirect }
 
     private let file: DirectFile
@@ -57,6 +56,9 @@ package final class ImageFile: BlockDevice {
         Geometry(
             size: size.load(ordering: .relaxed), logicalSector: 512, alignment: file.alignment)
     }
+
+    package var isImage: Bool { true }
+    package var fileStatus: FileStatus? { try? status() }
 
     /// The status; device and inode number identify the file.
     package func status() throws(IOError) -> FileStatus {
@@ -155,13 +157,6 @@ package final class ImageFile: BlockDevice {
         try checkSize()
     }
 
-    /// Throws if the name leads to no file or to another one.
-    ///
-    /// This is for an image that was opened by the path of a descriptor, which stays valid when the
-    /// file is renamed.
-    ///
-    /// - Parameter status: of the file that the name leads to now; ENOENT or ENOTDIR for none, and
-    ///   ESTALE for another file.
     package func checkName(_ status: Result<FileStatus, Errno>) throws(IOError) {
         try file.checkName { () throws(Errno) in try status.get() }
     }

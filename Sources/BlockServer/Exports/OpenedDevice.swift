@@ -46,7 +46,7 @@ struct SessionDevice {
                 let opened = try openSource(found.path, as: found.name, view: view)
                 device = opened.device
                 facts = opened.facts
-                kind = opened.device is ImageFile ? "image" : "block-device"
+                kind = opened.device.isImage ? "image" : "block-device"
                 warnings =
                     opened.warnings + found.doubts.map { "\($0) does not answer, and may be meant" }
                 isRotational = opened.isRotational
@@ -146,10 +146,9 @@ struct SessionDevice {
     }
 
     private static func identity(of device: any BlockDevice) -> DeviceIdentity? {
-        if let volume = device as? VolumeDevice { return .device(volume.number) }
-        guard let status = try? (device as? ImageFile)?.status() else { return nil }
-        return .image(
-            FileIdentity(fileSystem: status.fileSystem, inode: status.inode), path: device.name)
+        guard let status = device.fileStatus else { return nil }
+        return status.kind == .blockDevice
+            ? .device(status.device) : .image(FileIdentity(status), path: device.name)
     }
 
     /// The layout for the wanted block size, raised to a multiple of the device's alignment.

@@ -13,19 +13,16 @@ extension BlockDevice {
     /// the device has no such counter. It may wait until a change is old enough to be distinguished
     /// from a later one.
     var entityTag: String? {
-        guard let counter = persistentChangeCounter() else { return nil }
+        guard let counter = persistentChangeCounter(), let status = fileStatus else { return nil }
         var parts = counter.marks + [geometry.size]
         var boot = ""
-        switch self {
-        case let image as ImageFile:
-            guard let status = try? image.status() else { return nil }
+        if isImage {
             parts += [status.fileSystem, status.inode].map { Int(truncatingIfNeeded: $0) }
-        case let device as BlockSpecialFile:
-            parts.append(Int(truncatingIfNeeded: device.number))
+        } else {
+            parts.append(Int(truncatingIfNeeded: status.device))
             // The kernel restarts this counter at 0 at each boot.
             guard let id = readSmallFile("/proc/sys/kernel/random/boot_id") else { return nil }
             boot = id
-        default: return nil
         }
         let text = parts.map { "\($0)" }.joined(separator: " ") + boot
         guard let digest = try? sha256(of: Array(text.utf8)) else { return nil }

@@ -105,7 +105,7 @@ extension Session {
             let now = device.geometry.size
             try grant.checkSize(size, now: now, name)
             guard size != now else { return }
-            guard device is ImageFile else {
+            guard device.isImage else {
                 throw Self.refusal(
                     name, .size,
                     "it has \(now) bytes, the source \(size), and it cannot be resized")

@@ -241,8 +241,8 @@ final class Session: Sendable {
     func checkIdentity(in exports: ExportTable) throws(Problem) {
         do throws(IOError) {
             // The path of an anchor leads to the file even after the file was renamed.
-            if permission.found.anchor != nil, let image = device as? ImageFile {
-                try image.checkName(Result { () throws(Errno) in try exports.status(at: name) })
+            if permission.found.anchor != nil {
+                try device.checkName(Result { () throws(Errno) in try exports.status(at: name) })
             }
             try device.checkIdentity()
         } catch {
@@ -279,12 +279,10 @@ final class Session: Sendable {
     }
 
     /// Keeps a snapshot, and a new volume that was read, since the client may come back.
-    func leaveTarget() { (device as? VolumeDevice)?.leave() }
+    func leaveTarget() { device.leave() }
 
     /// Finishes the target after a complete commit, and returns warnings of one line each.
-    func finishTarget() -> [String] {
-        ((device as? VolumeDevice)?.finish() ?? []) + updatePartitions()
-    }
+    func finishTarget() -> [String] { device.finish() + updatePartitions() }
 
     func flush() throws(IOError) {
         guard mode == .write else { return }
@@ -301,9 +299,9 @@ final class Session: Sendable {
             defer { state.hasUpdatedPartitions = true }
             return !state.hasUpdatedPartitions
         }
-        guard isFirst, mode == .write, let block = device as? BlockSpecialFile else { return [] }
+        guard isFirst, mode == .write else { return [] }
         let counts = counts
-        return KernelPartitions.update(block, wasWritten: counts.written + counts.zeroed > 0)
+        return KernelPartitions.update(device, wasWritten: counts.written + counts.zeroed > 0)
             .warning.map { [$0] } ?? []
     }
 }

@@ -302,8 +302,9 @@ final class SessionTable: Sendable {
             (record.lastingStamp, record.lastingSince) = (counter?.marks, counter?.since)
         }
         record.host = boot.flatMap { boot in
-            let born = try? (opened.device as? ImageFile)?.status().born
-            return opened.facts.identity.flatMap { HostRecord($0, boot: boot, born: born) }
+            opened.facts.identity.flatMap {
+                HostRecord($0, boot: boot, born: opened.device.fileStatus?.born)
+            }
         }
         record.sizeBefore = opened.sizeBefore
         record.resizeTo = opened.resizeTo
@@ -312,7 +313,7 @@ final class SessionTable: Sendable {
         record.stampBefore = opened.counterBefore?.marks
         record.stampBeforeSince = opened.counterBefore?.since
         record.unchanged = opened.isUnchanged ? true : nil
-        record.snapshot = (opened.device as? VolumeDevice)?.snapshot
+        record.snapshot = opened.device.snapshot
         let cuts = opened.resizeTo.map { $0 < opened.sizeBefore ?? record.size } ?? false
         return Session(
             id: id, mode: request.mode,

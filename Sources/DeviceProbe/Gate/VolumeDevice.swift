@@ -59,23 +59,16 @@ package final class VolumeDevice: BlockDevice {
 
     private func keep() { isKept.store(true, ordering: .relaxed) }
 
-    /// Ends the session without the client's request, so that the client may open it again.
-    ///
     /// The client then keeps its snapshot, but has no use for a new volume that it has not read.
     package func leave() {
         isLeft.store(true, ordering: .relaxed)
         if case .snapshot = made { keep() }
     }
 
-    /// The snapshot that was taken for the run, `group/volume`.
     package var snapshot: String? {
         if case .snapshot(let name, _) = made { name } else { nil }
     }
 
-    /// Completes the run: keeps what was created for it, and removes older snapshots beyond the
-    /// limit.
-    ///
-    /// The result has a line for each snapshot that could not be removed.
     package func finish() -> [String] {
         keep()
         guard case .snapshot(let name, let wish) = made else { return [] }
@@ -85,8 +78,7 @@ package final class VolumeDevice: BlockDevice {
     private var device: BlockSpecialFile { file.takeUnretainedValue() }
 
     package var name: String { device.name }
-    /// `st_rdev`.
-    package var number: UInt64 { device.number }
+    package var fileStatus: FileStatus? { device.fileStatus }
     package var geometry: Geometry { device.geometry }
 
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {

@@ -21,8 +21,10 @@ package enum KernelPartitions {
     ///
     /// - Parameter device: flushed; nothing is done for a device that is not a disk.
     package static func update(
-        _ device: BlockSpecialFile, wasWritten: Bool, view: SystemView = SystemView()
+        _ device: any BlockDevice, wasWritten: Bool, view: SystemView = SystemView()
     ) -> Update {
+        // An image is no disk, and neither is a volume that LVM may resize.
+        guard let device = device as? BlockSpecialFile else { return Update() }
         let host = HostState(view)
         guard let disk = host[device.number], disk.disk == nil else { return Update() }
         let known = host.partitions(of: disk)

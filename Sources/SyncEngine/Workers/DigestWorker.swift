@@ -39,15 +39,14 @@ struct DigestWorker: ~Copyable {
     ///   - pass: one of its devices is remote.
     ///   - memory: at least `Worker.memory(for:)`, aligned for the local device.
     init(_ pass: Pass, memory: UnsafeMutableRawBufferPointer) throws(IOError) {
-        let target = pass.target as? any RemoteDevice
-        guard let remote = target ?? (pass.source as? any RemoteDevice) else {
+        guard let remote = pass.target.remote ?? pass.source.remote else {
             preconditionFailure("both devices are local")
         }
         let layout = try Self.layout(of: pass, digests: remote)
         let hasher = try BlockHasher(remote.digestMethod, key: remote.digestKey)
         self.layout = layout
         self.hasher = hasher
-        isPush = target != nil
+        isPush = pass.target.isRemote
         local = isPush ? pass.source : pass.target
         self.pass = pass
         self.memory = memory

@@ -92,7 +92,7 @@ struct Worker: ~Copyable {
     private mutating func apply(
         _ source: UnsafeMutableRawBufferPointer?, at window: ByteRange, mending bad: [ByteRange]
     ) {
-        if let remote = pass.target as? any RemoteDevice {
+        if let remote = pass.target.remote {
             return send(source, at: window, to: remote, mending: bad)
         }
         let done = pass.target.attempt(extents, of: source, at: window.offset)
