@@ -31,7 +31,7 @@ import Testing
         #expect(total <= 10 * rate * 105 / 100 && total + slack >= 10 * rate * 95 / 100)
     }
 
-    @Test func `unused time is lost but for the burst`() {
+    @Test func `unused time of the rate limit is lost, but for the burst`() {
         let start = ContinuousClock.now
         var bucket = TokenBucket(bytesPerSecond: 1000, now: start)
         let later = start + .seconds(100)

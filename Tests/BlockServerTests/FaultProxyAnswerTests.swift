@@ -15,12 +15,6 @@ import Testing
         proxy = try FaultProxy(upstreamPort: server.port)
     }
 
-    private func connect() throws -> StreamSocket {
-        let connection = try StreamSocket(port: proxy.port)
-        connection.limitWaiting(to: 30)
-        return connection
-    }
-
     private func request(
         _ method: String, body: Int, headers: String = "", _ connection: StreamSocket
     ) throws -> HTTPMessage {
@@ -35,7 +29,7 @@ import Testing
     func `the proxy answers the next requests, and the server answers the others`(status: Int)
         throws
     {
-        let connection = try connect()
+        let connection = try proxy.connect()
         #expect(try request("PUT", body: 3, connection).text == "served 3")
         proxy.answers = .init(status: status, count: 2, retryAfter: 7)
         for _ in 0..<2 {
@@ -55,7 +49,7 @@ import Testing
 
     @Test func `an answer of the proxy may end the connection`() throws {
         proxy.answers = .init(status: 503, count: 1, isClosing: true)
-        let connection = try connect()
+        let connection = try proxy.connect()
         let answer = try request("GET", body: 0, connection)
         #expect(answer.head.contains("Connection: close\r\n"))
         #expect(!answer.head.contains("Retry-After"))
@@ -64,7 +58,7 @@ import Testing
 
     @Test func `a client that asks for leave to send its body gets it`() throws {
         proxy.answers = .init(status: 503, count: 1)
-        let connection = try connect()
+        let connection = try proxy.connect()
         try connection.send("PUT / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
         #expect(try HTTPMessage(from: connection)?.status == "100")
         try connection.send("body")
@@ -75,7 +69,7 @@ import Testing
     @Test func `the proxy answers although no server is there`() throws {
         server.stop()
         proxy.answers = .init(status: 503, count: 1)
-        let connection = try connect()
+        let connection = try proxy.connect()
         #expect(try request("GET", body: 0, connection).status == "503")
         try connection.send("GET / HTTP/1.1\r\n\r\n")
         #expect(throws: Errno.connectionReset) { try connection.receive() }
@@ -85,12 +79,12 @@ import Testing
         proxy.delay = 0.1
         proxy.answers = .init(status: 503, count: 1)
         let start = ContinuousClock.now
-        #expect(try request("GET", body: 0, connect()).status == "503")
+        #expect(try request("GET", body: 0, proxy.connect()).status == "503")
         #expect(ContinuousClock.now - start >= .milliseconds(200))
     }
 
     @Test func `a request that comes byte by byte is still one request`() throws {
-        let connection = try connect()
+        let connection = try proxy.connect()
         for status in ["200", "503", "200"] {
             if status == "503" { proxy.answers = .init(status: 503, count: 1) }
             for byte in "POST /x HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello".utf8 {
@@ -106,11 +100,11 @@ import Testing
         proxy.upstreamPort = echo.port
         proxy.answers = .init(status: 503, count: 1)
         for text in ["hello", "GET it\r\n\r\n", "\u{16}\u{3}\u{1}TLS"] {
-            let connection = try connect()
+            let connection = try proxy.connect()
             try connection.send(text)
             #expect(try connection.receive(count: text.utf8.count) == Array(text.utf8))
         }
-        let connection = try connect()
+        let connection = try proxy.connect()
         try connection.send("GET / unfinished")
         connection.endSending()
         #expect(try connection.receive(count: 100) == Array("GET / unfinished".utf8))

@@ -18,12 +18,6 @@ import Testing
         proxy = try FaultProxy(upstreamPort: server.port)
     }
 
-    private func connect() throws -> StreamSocket {
-        let connection = try StreamSocket(port: proxy.port)
-        connection.limitWaiting(to: 30)
-        return connection
-    }
-
     /// Sends bytes and receives until as many have come back, or the connection is over.
     private func roundTrip(_ bytes: [UInt8], _ connection: StreamSocket) -> [UInt8] {
         let sender = SendingThread(bytes, connection)
@@ -40,7 +34,7 @@ import Testing
     {
         var generator = SeededGenerator(seed: 2)
         let content = generator.bytes(1 << 20)
-        for connection in try (0..<32).map({ _ in try connect() }) {
+        for connection in try (0..<32).map({ _ in try proxy.connect() }) {
             #expect(roundTrip(content, connection) == content)
         }
         var counters = ProxyCounters()
@@ -58,7 +52,7 @@ import Testing
     }
 
     @Test func `the end of one direction leaves the other open`() throws {
-        let connection = try connect()
+        let connection = try proxy.connect()
         try connection.send("to be sent back")
         connection.endSending()
         #expect(try connection.receive(count: 100) == Array("to be sent back".utf8))
@@ -66,22 +60,22 @@ import Testing
 
     @Test func `a server that is not there resets the connection`() throws {
         server.stop()
-        #expect(throws: Errno.connectionReset) { try connect().receive() }
+        #expect(throws: Errno.connectionReset) { try proxy.connect().receive() }
     }
 
     @Test func `new connections go to the new upstream port`() throws {
         let other = ScriptedServer.streams { (connection) throws(Errno) in
             try connection.send("other")
         }
-        let old = try connect()
+        let old = try proxy.connect()
         #expect(roundTrip([1], old) == [1])
         proxy.upstreamPort = other.port
-        #expect(try connect().receive(count: 5) == Array("other".utf8))
+        #expect(try proxy.connect().receive(count: 5) == Array("other".utf8))
     }
 
     @Test func `a delay of the proxy makes a round trip last twice as long`() throws {
         proxy.delay = 0.1
-        let connection = try connect()
+        let connection = try proxy.connect()
         for _ in 0..<2 {
             let start = ContinuousClock.now
             try connection.send("ping")
@@ -94,7 +88,7 @@ import Testing
         proxy.delay = 0.5
         var generator = SeededGenerator(seed: 4)
         let content = generator.bytes(16 << 20)
-        let connection = try connect()
+        let connection = try proxy.connect()
         let start = ContinuousClock.now
         #expect(roundTrip(content, connection) == content)
         // The 16 chunks or more, one after the other, would take 8 seconds.
@@ -107,7 +101,7 @@ import Testing
         var failures: [Errno?] = []
         for cut in 1...20 {
             let before = proxy.counters
-            let connection = try connect()
+            let connection = try proxy.connect()
             let sender = SendingThread([UInt8](repeating: 1, count: 1 << 20), connection)
             failures.append(Self.failure(of: connection))
             connection.interrupt()
@@ -121,7 +115,7 @@ import Testing
         }
         #expect(Set(failures).isSuperset(of: [nil, .connectionReset]))
         let content = [UInt8](repeating: 2, count: 1 << 20)
-        #expect(roundTrip(content, try connect()) == content)
+        #expect(roundTrip(content, try proxy.connect()) == content)
         #expect(proxy.cutsLeft == 0)
     }
 
@@ -138,7 +132,7 @@ import Testing
     func `corruption flips single bits beyond the headers`(direction: ProxyDirection) throws {
         proxy.corruptDirection = direction
         proxy.corruptions = 3
-        let connection = try connect()
+        let connection = try proxy.connect()
         let small = [UInt8](repeating: 0, count: FaultProxy.shortestCorruptedRead)
         for _ in 0..<4 {
             try connection.send(small)
@@ -156,7 +150,7 @@ import Testing
     }
 
     @Test func `a stall holds everything until it is over`() throws {
-        let connection = try connect()
+        let connection = try proxy.connect()
         #expect(try echoed("a", connection) == "a")
         proxy.isStalled = true
         try connection.send("b")
@@ -175,7 +169,7 @@ import Testing
 
     @Test func `a stall begins after as many bytes over all connections as requested`() throws {
         proxy.stallAfter = 10
-        let (first, second) = (try connect(), try connect())
+        let (first, second) = (try proxy.connect(), try proxy.connect())
         #expect(try echoed("ab", first) == "ab")
         #expect(try echoed("cd", second) == "cd")
         #expect(!proxy.isStalled)
@@ -199,19 +193,19 @@ import Testing
     }
 
     @Test func `a refusing proxy closes new connections and keeps the old ones`() throws {
-        let old = try connect()
+        let old = try proxy.connect()
         #expect(try echoed("a", old) == "a")
         proxy.isRefusing = true
-        #expect(try connect().receive().isEmpty)
+        #expect(try proxy.connect().receive().isEmpty)
         #expect(try echoed("b", old) == "b")
         proxy.isRefusing = false
-        #expect(try echoed("c", connect()) == "c")
+        #expect(try echoed("c", proxy.connect()) == "c")
         #expect(proxy.counters.refused == 1)
         #expect(proxy.counters.connections == 2)
     }
 
     @Test func `closing a proxy ends its connections and closes its port`() throws {
-        let connection = try connect()
+        let connection = try proxy.connect()
         #expect(try echoed("a", connection) == "a")
         proxy.delay = 60
         try connection.send("b")

@@ -27,9 +27,7 @@ import WireProtocol
         let directory = scratch.file("d")
         try FileManager.default.createDirectory(
             atPath: directory, withIntermediateDirectories: false)
-        let server = try ServeProcess(
-            "--export", readOnly.path, "--export", writable.path + ":rw", "--export",
-            directory + "/:ro")
+        let server = try ServeProcess(readOnly.path, writable.path + ":rw", directory + "/:ro")
         let requests = try BadRequests(
             port: server.port, readOnly: readOnly.path, writable: writable.path)
         // What is allocated once is there.

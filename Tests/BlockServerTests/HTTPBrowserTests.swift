@@ -161,7 +161,7 @@ import WireProtocol
     }
 
     @Test func `the option --no-pdiffcopy switches those endpoints off, and no others`() throws {
-        let server = try ServeProcess("--export", image.path + ":rw", "--no-pdiffcopy")
+        let server = try ServeProcess(image.path + ":rw", options: ["--no-pdiffcopy"])
         for (method, path) in paths where !path.hasPrefix("/v1") {
             let answer = try HTTPConnection(port: server.port)
                 .ask(method, path, body: method == "POST" ? [1] : nil)

@@ -55,8 +55,7 @@ import WireProtocol
 
     @Test(.enabled(if: isRoot && isInstalled("prlimit"), "prlimit(1) sets the limit of a server"))
     func `a server without descriptors never answers that a device does not exist`() throws {
-        let server = try ServeProcess(
-            "--export", image.path, "--export", scratch.path + "/", "--export", "LABEL=none")
+        let server = try ServeProcess(image.path, scratch.path + "/", "LABEL=none")
         let connection = try HTTPConnection(port: server.port)
         let names = [image.path, scratch.path + "/other.img", "UUID=aa", "LABEL=none", "/dev/none"]
         let paths =
@@ -162,7 +161,7 @@ import WireProtocol
 
     @Test(.enabled(if: isRoot && isInstalled("prlimit"), "prlimit(1) sets the limit of a server"))
     func `a server without descriptors accepts later, and does not spin`() throws {
-        let server = try ServeProcess("--export", image.path)
+        let server = try ServeProcess(image.path)
         let known = try HTTPConnection(port: server.port)
         #expect(try known.ask("GET", "/v1").status == 200)
         func limit(_ count: Int) throws {

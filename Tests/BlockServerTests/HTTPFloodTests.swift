@@ -32,8 +32,7 @@ private let environment = ProcessInfo.processInfo.environment
             toFile: path, atomically: false, encoding: .utf8)
         chmod(path, 0o600)
         let images = try scratch.directory("images", ofImages: 100, size: 64 << 10)
-        return try ServeProcess(
-            "--export", image.path, "--export", images + "/", "--token-file", path)
+        return try ServeProcess(image.path, images + "/", options: ["--token-file", path])
     }
 
     private func session(_ server: ServeProcess, _ client: Int) throws -> String {

@@ -77,7 +77,7 @@ import WireProtocol
     private func `clients that send requests and never read cost no more memory than the budget`(
         load: Load
     ) throws {
-        let server = try ServeProcess("--export", image.path, "--session-timeout", "3600")
+        let server = try ServeProcess(image.path, options: ["--session-timeout", "3600"])
         let request = try request(load, port: server.port)
         _ = try Self.ask(server.port, "GET", "/v1")
         let before = server.memory.now
@@ -164,7 +164,7 @@ import WireProtocol
 
     @Test func `SIGTERM finishes running requests, flushes, and ends with 0`() throws {
         let target = try SeededImage(scratch, "target", size: 1 << 20, seed: 3)
-        let server = try ServeProcess("--export", target.path + ":rw", "--export", image.path)
+        let server = try ServeProcess(target.path + ":rw", image.path)
         let body = WireJSON.encode(Wire.sessionRequest(.write, size: 1 << 20))
         let session = try Self.ask(
             server.port, "POST", Route.sessions(device: target.path).path, [Wire.json], body: body

@@ -25,7 +25,7 @@ struct HTTPServerUserTests {
         let lines = "a \(Self.limited) max-size=4M\nb \(Self.unlimited)"
         try must("sh", "-c", "umask 077; echo '\(lines)' > \(tokens)")
         server = try ServeProcess(
-            "--user", "nobody", "--token-file", tokens, "--export", scratch.file("d/") + ":rw")
+            scratch.file("d/") + ":rw", options: ["--user", "nobody", "--token-file", tokens])
     }
 
     private func directory(_ name: String, mode: String) throws {

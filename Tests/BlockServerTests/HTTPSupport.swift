@@ -292,19 +292,6 @@ struct SeededImage {
     }
 }
 
-/// Waits until something holds; `false` after some seconds.
-func becomesTrue(within seconds: Double = 60, _ condition: () throws -> Bool) rethrows -> Bool {
-    let end = ContinuousClock.now + .seconds(seconds)
-    while ContinuousClock.now < end {
-        if try condition() { return true }
-        usleep(10_000)
-    }
-    return try condition()
-}
-
-/// The program under test.
-let program = builtProgram("blkferry")
-
 /// Whether a program is there.
 func isInstalled(_ name: String) -> Bool {
     (try? run("sh", "-c", "command -v \(name)").status) == 0

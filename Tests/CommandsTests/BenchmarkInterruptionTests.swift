@@ -57,7 +57,7 @@ import Testing
             ], environment: rig.environment(onlyOurs: true))
         try waitUntilChanged(rig, run)
         run.signal(SIGINT)
-        while run.isRunning, try !run.errorsSoFar().contains(" again\n") { usleep(2_000) }
+        try run.waitUntil(says: " again\n")
         run.signal(SIGINT)
         let result = try run.wait()
         #expect(result.status == 130, "\(result)")

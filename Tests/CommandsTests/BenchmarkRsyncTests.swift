@@ -9,8 +9,6 @@ import Testing
 @Suite(.blocking, .timeLimit(.minutes(60))) struct BenchmarkRsyncTests {
     /// rsync's daemon on a loopback port, killed when the test forgets it; it serves a directory.
     private final class Daemon {
-        struct NotListening: Error {}
-
         let port: Int
         private let process: RunningProgram
 
@@ -33,7 +31,7 @@ import Testing
                 if (try? Loopback.connect(port: port)) != nil { return }
                 usleep(10_000)
             }
-            throw NotListening()
+            throw NotListening(errors: try process.errorsSoFar())
         }
     }
 

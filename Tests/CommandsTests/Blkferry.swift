@@ -5,9 +5,6 @@ import Foundation
 import TestSupport
 import Testing
 
-/// The program under test.
-let program = builtProgram("blkferry")
-
 /// Runs the program to its end.
 func blkferry(_ arguments: String..., environment: [String: String] = [:]) throws -> ProgramResult {
     try RunningProgram([program] + arguments, environment: environment).wait()

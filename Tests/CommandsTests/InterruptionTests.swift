@@ -51,7 +51,7 @@ import Testing
     @Test func `a second signal ends the program at once, without exit handlers`() throws {
         let sync = try start("-E", "LD_DEBUG=libs")
         sync.signal(SIGINT)
-        while sync.isRunning, try !sync.errorsSoFar().contains("interrupted, ") { usleep(1_000) }
+        try sync.waitUntil(says: "interrupted, ")
         sync.signal(SIGTERM)
         let result = try sync.wait()
         #expect(result.status == 130)

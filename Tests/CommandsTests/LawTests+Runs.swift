@@ -191,7 +191,7 @@ extension LawTests {
         ["-q", "@/image", "@/new"], ["sync", "-q", "@/image", "@/new"],
         ["sync", "-q", "-n", "@/image", "@/new"], ["verify", "-q", "@/image", "@/copy"],
     ])
-    func `a quiet run without a warning prints nothing`(words: [String]) throws {
+    func `a quiet sync, dry run or verify prints nothing`(words: [String]) throws {
         let scratch = try ScratchDirectory()
         try Call.prepare(scratch.path)
         let result = try Call(words: words).run(in: scratch.path)

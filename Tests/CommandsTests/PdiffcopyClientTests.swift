@@ -243,9 +243,7 @@ import Testing
         }
         try server.kill()
         // Its workers end one by one, each with a message; it may wait for them for ever.
-        while client.isRunning, try !client.errorsSoFar().contains("ConnectionError") {
-            usleep(10_000)
-        }
+        try client.waitUntil(says: "ConnectionError")
         #expect(try client.errorsSoFar().contains("ConnectionError"))
         try killWithWorkers(client)
         try server.startAgain()

@@ -47,14 +47,6 @@ struct PrivilegeTests {
         while server.process.isRunning, try !server.log().contains(word) { usleep(5_000) }
     }
 
-    private func becomesTrue(_ condition: () -> Bool) -> Bool {
-        for _ in 0..<2000 {
-            if condition() { return true }
-            usleep(10_000)
-        }
-        return false
-    }
-
     @Test func `images and directories are served without any capability`() throws {
         let directory = scratch.file("images")
         let target = try scratch.sparseFile("target", size: size)

@@ -278,15 +278,10 @@ import Testing
         #expect(result.status == 0, "\(result)")
     }
 
-    private static let slowReads = [
-        "strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e",
-        "inject=pread64:delay_enter=8000",
-    ]
-
     @Test(arguments: ["mv d/source d/other", "mv d e; mkdir d"])
     func `a server finds that its source has lost its name`(script: String) throws {
         try must("mv", source, scratch.file("d/source"))
-        let server = try ServeProcess("\(scratch.file("d"))/", prefix: Self.slowReads)
+        let server = try ServeProcess("\(scratch.file("d"))/", prefix: SourceChangeTests.slowReads)
         let url = server.url(scratch.file("d/source"))
         let copy = scratch.file("copy")
         let result = try blkferry(slowly: [url, copy], once: { holdsData(copy) }) {
@@ -298,7 +293,7 @@ import Testing
 
     @Test func `a server checks its source again at the end`() throws {
         let other = try scratch.sparseFile("other", size: size)
-        let server = try ServeProcess(source, prefix: Self.slowReads)
+        let server = try ServeProcess(source, prefix: SourceChangeTests.slowReads)
         let result = try blkferry(
             slowly: [server.url(source), target], once: { holdsData(target) }
         ) { try must("mv", other, source) }

@@ -6,9 +6,6 @@ import TestSupport
 
 /// An sshd on a port of 127.0.0.1 that lets one key in, and a configuration of ssh that has it.
 final class SSHServer {
-    /// It did not come to listen.
-    struct NotListening: Error { let errors: String }
-
     let scratch: ScratchDirectory
     let port: Int
     /// What a client is called with besides its own options.

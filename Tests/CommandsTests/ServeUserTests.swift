@@ -117,7 +117,7 @@ struct ServeUserTests {
         let server = try RunningProgram(
             [program, "serve", "--listen", "unix:\(socket)", "--export", image, "--user", "nobody"])
         defer { server.signal(SIGTERM) }
-        while server.isRunning, try !server.errorsSoFar().contains("listening") { usleep(5_000) }
+        try server.waitUntil(says: "listening")
         #expect(
             try must("stat", "-c", "%U %a", socket).trimmingCharacters(in: .newlines)
                 == "nobody 600")

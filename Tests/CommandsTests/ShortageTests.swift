@@ -107,7 +107,7 @@ import Testing
             let result = try blkferry("-q", "-c", "4", server.url(source), target)
             #expect(result.status == 0, "\(result)")
             #expect(server.process.isRunning)
-        } catch let failure as ServeProcess.NotListening {
+        } catch let failure as NotListening {
             #expect(
                 failure.errors.contains("not enough memory") || failure.errors.contains("threads"),
                 "\(failure)")

@@ -85,7 +85,7 @@ import Testing
             [program, "-v", server.url(image), scratch.file("copy"), "--bwlimit", "200K"],
             environment: ["BLKFERRY_TOKEN": token])
         // While it runs: one second for 200 KB of the megabyte.
-        while client.isRunning, try !client.errorsSoFar().contains("units of") { usleep(5_000) }
+        try client.waitUntil(says: "units of")
         for process in [client.processID, server.process.processID] {
             for file in ["cmdline", "environ", "comm", "status", "stat", "maps"] {
                 let path = URL(fileURLWithPath: "/proc/\(process)/\(file)")
@@ -278,7 +278,7 @@ import Testing
         let socket = scratch.file("socket")
         let first = try RunningProgram(
             [program, "serve", "--listen", "unix:\(socket)", "--export", image])
-        while first.isRunning, try !first.errorsSoFar().contains("listening") { usleep(5_000) }
+        try first.waitUntil(says: "listening")
         let second = try blkferry("serve", "--listen", "unix:\(socket)", "--export", image)
         #expect(second.status == 4, "\(second)")
         #expect(second.errors.contains("unix:\(socket): listen: Address already in use"))

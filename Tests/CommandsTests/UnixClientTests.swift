@@ -24,7 +24,7 @@ import Testing
     private func serve(_ options: String...) throws -> RunningProgram {
         let server = try RunningProgram(
             [program, "serve", "--listen", "unix:\(socket)", "--export", image + ":rw"] + options)
-        while server.isRunning, try !server.errorsSoFar().contains("listening") { usleep(5_000) }
+        try server.waitUntil(says: "listening")
         return server
     }
 
@@ -109,7 +109,7 @@ import Testing
 
         try write("me \(token)\\nguest user:4242\\n")
         server.signal(SIGHUP)
-        while server.isRunning, try !server.errorsSoFar().contains(" reloaded") { usleep(5_000) }
+        try server.waitUntil(says: " reloaded")
         #expect(try blkferry("list", "unix:\(socket)").status == 5)
     }
 
@@ -138,7 +138,7 @@ import Testing
             "unix:\(socket)", "--export", image, "--token-file", tokens,
         ])
         defer { server.signal(SIGTERM) }
-        while server.isRunning, try !server.errorsSoFar().contains("listening") { usleep(5_000) }
+        try server.waitUntil(says: "listening")
         let silent = try RunningProgram([
             "python3", "-c", Self.silentConnections, socket,
         ])
@@ -172,7 +172,7 @@ import Testing
             "unix:\(name)", "--export", image, "--one-time-token",
         ])
         defer { server.signal(SIGTERM) }
-        while server.isRunning, try !server.errorsSoFar().contains("listening") { usleep(5_000) }
+        try server.waitUntil(says: "listening")
         let line = try server.outputSoFar().split(separator: "\n").last.map(String.init) ?? ""
         #expect(
             line.hasSuffix(

@@ -37,11 +37,6 @@ struct WaitTests {
         try must("mkfs.ext4", "-q", image)
     }
 
-    /// Waits until the program says that it waits.
-    private func waitUntil(_ program: RunningProgram, says text: String) throws {
-        while program.isRunning, !(try program.errorsSoFar().contains(text)) { usleep(10_000) }
-    }
-
     /// A shell that holds a lock, as flock(1) makes it, until it is told to end.
     private func locker(_ path: String, _ option: String) throws -> RunningProgram {
         let ready = scratch.file("ready")
@@ -58,7 +53,7 @@ struct WaitTests {
         let disk = try LoopDevice(size: size)
         let locker = try locker(disk.path, option)
         let run = try RunningProgram([program, image, disk.path])
-        try waitUntil(run, says: "waiting for up to 10 s: it is locked by process")
+        try run.waitUntil(says: "waiting for up to 10 s: it is locked by process")
         locker.signal(SIGKILL)
         let result = try run.wait()
         #expect(result.status == 0, "\(result)")
@@ -80,7 +75,7 @@ struct WaitTests {
         ])
         while claimant.isRunning, !FileManager.default.fileExists(atPath: ready) { usleep(10_000) }
         let run = try RunningProgram([program, image, disk.path])
-        try waitUntil(run, says: "waiting for up to 10 s: it is claimed by process")
+        try run.waitUntil(says: "waiting for up to 10 s: it is claimed by process")
         claimant.signal(SIGKILL)
         #expect(try run.wait().status == 0)
     }
@@ -101,7 +96,7 @@ struct WaitTests {
         let server = isServed ? try ServeProcess(mount.loop.path + ":rw") : nil
         let target = server?.url(mount.loop.path) ?? mount.loop.path
         let run = try RunningProgram([program, "--wait", "5m", "--overwrite", image, target])
-        try waitUntil(run, says: "waiting for up to 300 s: \(target): refused: it is mounted on ")
+        try run.waitUntil(says: "waiting for up to 300 s: \(target): refused: it is mounted on ")
         try must("umount", mount.path)
         let result = try run.wait()
         #expect(result.status == 0, "\(result)")
@@ -112,7 +107,7 @@ struct WaitTests {
     func `a signal ends the wait for a target`(number: Int32) throws {
         let mount = try LoopMount(size: size)
         let run = try RunningProgram([program, "--wait", "2h", image, mount.loop.path])
-        try waitUntil(run, says: "waiting for")
+        try run.waitUntil(says: "waiting for")
         run.signal(number)
         #expect(try run.wait().status == 130)
     }

@@ -8,9 +8,6 @@ import TestSupport
 ///
 /// It is killed when the test forgets it.
 final class WebProxy {
-    /// It did not come to listen.
-    struct NotListening: Error { let errors: String }
-
     let port: Int
     private let scratch: ScratchDirectory
     private let process: RunningProgram

@@ -135,6 +135,13 @@ package final class FaultProxy: Sendable {
 
     deinit { close() }
 
+    /// Connects a client whose calls wait for 30 seconds at most.
+    package func connect() throws(Errno) -> StreamSocket {
+        let connection = try StreamSocket(port: port)
+        connection.limitWaiting(to: 30)
+        return connection
+    }
+
     /// Ends it; when this returns, its thread has ended and all its sockets are closed.
     package func close() {
         guard let running = thread.withLock({ $0.take() }) else { return }

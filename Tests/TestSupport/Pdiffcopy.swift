@@ -6,8 +6,6 @@ internal import Glibc
 
 /// The real pdiffcopy, which `tools/pdiffcopy` installs.
 package enum Pdiffcopy {
-    struct NotListening: Error { let errors: String }
-
     /// The program; `tools/test` sees to it that it is there.
     package static let program =
         URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()

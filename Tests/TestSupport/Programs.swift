@@ -18,6 +18,9 @@ package func builtProgram(_ name: String) -> String {
     return URL(fileURLWithPath: own).deletingLastPathComponent().path + "/" + name
 }
 
+/// The program under test.
+package let program = builtProgram("blkferry")
+
 /// What a program did.
 package struct ProgramResult: Sendable {
     /// Exit status; 128 and more for the signal that ended it.
@@ -98,6 +101,11 @@ package final class RunningProgram {
         try String(contentsOfFile: scratch.file("err"), encoding: .utf8)
     }
 
+    /// Waits until standard error has a text, or the program has ended.
+    package func waitUntil(says text: String) throws {
+        while isRunning, try !errorsSoFar().contains(text) { usleep(5_000) }
+    }
+
     /// Waits until it has ended.
     package func wait() throws -> ProgramResult {
         let status = waitStatus()
@@ -155,4 +163,23 @@ package func must(_ arguments: [String]) throws -> String {
 package struct ProgramFailure: Error {
     package let command: String
     package let result: ProgramResult
+}
+
+/// A server that a test has started did not come to listen.
+package struct NotListening: Error {
+    package let errors: String
+
+    package init(errors: String) { self.errors = errors }
+}
+
+/// Waits until something holds; `false` after some seconds.
+package func becomesTrue(
+    within seconds: Double = 60, _ condition: () throws -> Bool
+) rethrows -> Bool {
+    let end = ContinuousClock.now + .seconds(seconds)
+    while ContinuousClock.now < end {
+        if try condition() { return true }
+        usleep(10_000)
+    }
+    return try condition()
 }

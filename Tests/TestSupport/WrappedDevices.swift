@@ -15,9 +15,30 @@ package enum Operation: Hashable, Sendable {
     case flush
 }
 
+/// A device that asks its base, where it does nothing of its own.
+package protocol WrappingDevice: BlockDevice {
+    var base: any BlockDevice { get }
+}
+
+extension WrappingDevice {
+    package var name: String { base.name }
+    package var geometry: Geometry { base.geometry }
+
+    package func nextData(from offset: Int) throws(IOError) -> ByteRange? {
+        try base.nextData(from: offset)
+    }
+
+    package func checkIdentity() throws(IOError) { try base.checkIdentity() }
+    package func hasForeignWrites() -> Bool { base.hasForeignWrites() }
+    package func hadOtherWriters() -> Bool { base.hadOtherWriters() }
+    package func changeCounter() -> ChangeCounter? { base.changeCounter() }
+    package func persistentChangeCounter() -> ChangeCounter? { base.persistentChangeCounter() }
+    package var reasonForNoCounter: String? { base.reasonForNoCounter }
+}
+
 /// A device that keeps a log of what is done to it.
-package final class RecordingDevice: BlockDevice {
-    private let base: any BlockDevice
+package final class RecordingDevice: WrappingDevice {
+    package let base: any BlockDevice
     private let log = Mutex<[Operation]>([])
 
     package init(_ base: any BlockDevice) { self.base = base }
@@ -37,9 +58,6 @@ package final class RecordingDevice: BlockDevice {
     package var reads: [ByteRange] {
         operations.compactMap { if case .read(let range) = $0 { range } else { nil } }
     }
-
-    package var name: String { base.name }
-    package var geometry: Geometry { base.geometry }
 
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
         note(.read(ByteRange(offset: offset, length: buffer.count)))
@@ -63,10 +81,6 @@ package final class RecordingDevice: BlockDevice {
         try base.zero(range)
     }
 
-    package func nextData(from offset: Int) throws(IOError) -> ByteRange? {
-        try base.nextData(from: offset)
-    }
-
     package func resize(to size: Int) throws(IOError) {
         note(.resize(size))
         try base.resize(to: size)
@@ -77,23 +91,11 @@ package final class RecordingDevice: BlockDevice {
         try base.flush()
     }
 
-    package func checkIdentity() throws(IOError) { try base.checkIdentity() }
-
-    package func hasForeignWrites() -> Bool { base.hasForeignWrites() }
-
-    package func hadOtherWriters() -> Bool { base.hadOtherWriters() }
-
-    package func changeCounter() -> ChangeCounter? { base.changeCounter() }
-
-    package func persistentChangeCounter() -> ChangeCounter? { base.persistentChangeCounter() }
-
-    package var reasonForNoCounter: String? { base.reasonForNoCounter }
-
     private func note(_ operation: Operation) { log.withLock { $0.append(operation) } }
 }
 
 /// A device that fails where it is told to.
-package final class FaultyDevice: BlockDevice {
+package final class FaultyDevice: WrappingDevice {
     /// Where and how it fails.
     package struct Faults: Sendable {
         /// Reads that touch one of these fail, and with what.
@@ -109,7 +111,7 @@ package final class FaultyDevice: BlockDevice {
         package init() {}
     }
 
-    private let base: any BlockDevice
+    package let base: any BlockDevice
     private let faults: Mutex<Faults>
 
     package init(_ base: any BlockDevice, _ faults: Faults) {
@@ -119,9 +121,6 @@ package final class FaultyDevice: BlockDevice {
 
     /// Repairs the device, or breaks it in another way.
     package func change(_ newFaults: Faults) { faults.withLock { $0 = newFaults } }
-
-    package var name: String { base.name }
-    package var geometry: Geometry { base.geometry }
 
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
         let range = ByteRange(offset: offset, length: buffer.count)
@@ -148,28 +147,12 @@ package final class FaultyDevice: BlockDevice {
         try base.zero(range)
     }
 
-    package func nextData(from offset: Int) throws(IOError) -> ByteRange? {
-        try base.nextData(from: offset)
-    }
-
     package func resize(to size: Int) throws(IOError) { try base.resize(to: size) }
 
     package func flush() throws(IOError) {
         if let error = faults.withLock({ $0.flushError }) { throw IOError(name, "flush", error) }
         try base.flush()
     }
-
-    package func checkIdentity() throws(IOError) { try base.checkIdentity() }
-
-    package func hasForeignWrites() -> Bool { base.hasForeignWrites() }
-
-    package func hadOtherWriters() -> Bool { base.hadOtherWriters() }
-
-    package func changeCounter() -> ChangeCounter? { base.changeCounter() }
-
-    package func persistentChangeCounter() -> ChangeCounter? { base.persistentChangeCounter() }
-
-    package var reasonForNoCounter: String? { base.reasonForNoCounter }
 
     private func failIfUnwritable(_ range: ByteRange, _ operation: String) throws(IOError) {
         let current = faults.withLock { $0 }

@@ -55,7 +55,7 @@ import WireProtocol
         #expect(Route(String(repeating: "/", count: 1 << 20)) == nil)
     }
 
-    @Test func `percent and hexadecimal encoding`() {
+    @Test func `percent and hexadecimal encoding write one form, and read any letters`() {
         #expect(
             percentEncoded("aZ09-_.~=") == "aZ09-_.~="
                 && percentEncoded("/ %é") == "%2F%20%25%C3%A9")

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-import Foundation
-import TestSupport
+internal import Glibc
 
 /// `blkferry serve` as a process of its own; it is killed when the test forgets it.
-final class ServeProcess {
-    /// What tells that it listens did not come.
-    struct NotListening: Error { let errors: String }
-
-    private(set) var process: RunningProgram
-    let port: Int
+package final class ServeProcess {
+    package private(set) var process: RunningProgram
+    package let port: Int
     private let host: String
     private let arguments: [String]
     /// The program, and what goes before it.
@@ -25,7 +21,7 @@ final class ServeProcess {
     ///   - prefix: what goes before the command.
     ///   - binary: the program.
     /// - Throws: when it does not come to listen.
-    init(
+    package init(
         _ exports: String..., on host: String = "127.0.0.1", options: [String] = [],
         prefix: [String] = [], binary: String = program
     ) throws {
@@ -56,22 +52,22 @@ final class ServeProcess {
     }
 
     /// The URL of a device: `selector` is a path or a tag.
-    func url(_ selector: String, on otherHost: String? = nil) -> String {
+    package func url(_ selector: String, on otherHost: String? = nil) -> String {
         let path = selector.hasPrefix("/") ? selector : "/\(selector)"
         let scheme = arguments.contains { $0.hasPrefix("--tls-") } ? "https" : "http"
         return "\(scheme)://\(otherHost ?? host):\(port)\(path)"
     }
 
     /// Ends it as a power cut would.
-    func kill() throws {
+    package func kill() throws {
         process.signal(SIGKILL)
         _ = try process.wait()
     }
 
     /// Starts it again on the same port.
-    func startAgain() throws {
+    package func startAgain() throws {
         (process, _) = try Self.start(command, "\(host):\(port)", arguments)
     }
 
-    func log() throws -> String { try process.errorsSoFar() }
+    package func log() throws -> String { try process.errorsSoFar() }
 }

@@ -2,30 +2,11 @@
 // Copyright 2026 the blkferry authors
 
 import Foundation
-import SystemPackage
 import TestSupport
 
-/// `blkferry serve` as a process of its own.
-final class ServeProcess {
-    let process: RunningProgram
-    let port: Int
-    private let directory: String
-
-    convenience init(_ arguments: String...) throws { try self.init(options: arguments) }
-
-    /// - Parameter prefix: what goes before the program.
-    init(options arguments: [String], prefix: [String] = []) throws {
-        let listener = try Loopback.listen()
-        port = try Loopback.port(of: listener)
-        _ = consume listener
-        process = try RunningProgram(
-            prefix + [program, "serve", "--listen", "127.0.0.1:\(port)"] + arguments)
-        directory = "/proc/\(process.processID)"
-        let port = port
-        guard becomesTrue({ (try? StreamSocket(port: port)) != nil }) else {
-            throw Errno.connectionRefused
-        }
-    }
+/// What a server uses of the machine.
+extension ServeProcess {
+    private var directory: String { "/proc/\(process.processID)" }
 
     /// A field of /proc/PID/status in KiB.
     private func status(_ field: String) -> Int {
