@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 //
-// What tools/bench cannot do in Python; built by it with cc.
+// Parts of tools/bench that Python cannot do; tools/bench builds it with cc.
 //
 //   bench-helper floor THREADS READ-SIZE PAGES FIRST SECOND
 //       Reads both devices once with O_DIRECT and does nothing else: THREADS threads take chunks of
@@ -55,7 +55,7 @@ static off_t size;
 static size_t read_size;
 static int uses_huge_pages, uses_digests;
 static EVP_MAC *poly1305;
-// Offset of the next chunk that nobody has taken.
+// Offset of the next free chunk.
 static _Atomic off_t cursor;
 
 enum { region_size = 64 << 10 };
@@ -128,7 +128,7 @@ static int run(char **command) {
     if (child == 0) {
         // No command goes on writing to a device that tools/bench is about to release.
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        // The command's own words go where this program's errors go.
+        // The command's output goes to standard error, like this program's errors.
         dup2(STDERR_FILENO, STDOUT_FILENO);
         execvp(command[0], command);
         error(127, errno, "%s", command[0]);
@@ -219,7 +219,7 @@ static void deliver(struct queue *q) {
             ssize_t sent = send(q->to, c->bytes + c->sent, c->length - c->sent, MSG_NOSIGNAL);
             if (sent < 0 && (errno == EAGAIN || errno == EINTR)) return;
             if (sent < 0) {
-                // Whoever sends learns of it like anybody who sends to a closed socket.
+                // The sender gets the error of a closed socket.
                 shutdown(q->from, SHUT_RD);
                 drop_end(q);
                 return;
@@ -319,7 +319,7 @@ static int relay(char **arguments) {
 }
 
 int main(int count, char **arguments) {
-    // Nothing goes on when tools/bench is killed.
+    // Ends this process when tools/bench is killed.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     const char *mode = count > 1 ? arguments[1] : "";
     uses_digests = strcmp(mode, "hash") == 0;

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 #
-# What the scripts in tools/ share; sourced, never run. Changes to the top of the source tree.
+# Functions of the scripts in tools/; sourced, never run. Changes to the top of the source tree.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 # mkfs, losetup and the like, which a user's PATH may lack.
@@ -11,7 +11,7 @@ PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 # say TEXT...: a heading on standard output.
 say() { printf '\n==> %s\n' "$*"; }
 
-# fail TEXT...: ends the script with a line that says what is wrong.
+# fail TEXT...: ends the script with an error of one line.
 fail() {
     printf '%s: %s\n' "$(basename "$0")" "$*" >&2
     exit 1

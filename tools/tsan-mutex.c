@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 //
-// Preloaded into a run under the thread sanitizer: tells it of Synchronization.Mutex.
+// Preloaded into a run under the thread sanitizer: reports the locks of Synchronization.Mutex to it.
 //
 // The mutex's fast paths are compiled into our code, where the sanitizer sees their atomics. A
 // contended mutex is locked and unlocked by libswiftSynchronization, which is not instrumented: the
-// sanitizer would take every access after such a lock for a race. These two stand before the
-// library's functions and add what it did not see. Sources: stdlib/public/Synchronization/Mutex/
+// sanitizer would report every access after such a lock as a race. These two functions replace the
+// library's, call them, and report the lock and the unlock. Sources: stdlib/public/Synchronization/Mutex/
 // LinuxImpl.swift in swiftlang/swift, sanitizer/tsan_interface.h.
 
 #define _GNU_SOURCE

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: an append-only token takes snapshots of its volumes over the network, and neither removes nor writes one
+# shows: an append-only token can take snapshots of its volumes over the network, but not remove or write one
 # seconds: 45
 # disks: 60M 200M
 volume_group vg0 ${disk}a
@@ -18,9 +18,9 @@ export BLKFERRY_TOKEN="$all"
 serve --token-file /tmp/tokens --export vg1:rw,create
 here=http://127.0.0.1:8080/dev/vg1
 
-# volumes: what vg1 has.
+# volumes: the volumes of vg1.
 volumes() { lvs --noheadings -o lv_name vg1 | tr -d ' ' | sort | tr '\n' ' '; }
-# refused TEXT COMMAND...: it ends with 2 and says why, and no volume has come or gone.
+# refused TEXT COMMAND...: it ends with 2 and the reason, and makes and removes no volume.
 refused() {
     local text=$1 before
     shift

@@ -33,11 +33,11 @@ truncate -s 64M /tmp/source
 dd if=${disk}a of=/tmp/source bs=1M count=64 conv=notrunc 2>/dev/null
 expect 3 blkferry --whole-file --overwrite /tmp/source /dev/mapper/worse
 says 'write at'
-# What lies beyond the bad sectors is there all the same.
+# The blocks behind the bad sectors were copied.
 dd if=${disk}a bs=4k skip=5121 count=11263 2>/dev/null >/tmp/rest
 dd if=${disk}b bs=4k skip=5121 count=11263 iflag=direct 2>/dev/null | cmp - /tmp/rest
 
-step 'a source whose end has failed, and is mended'
+step 'a source whose end has failed, and is repaired'
 mapped flaky <<EOF
 0 122880 linear ${disk}a 0
 122880 8192 flakey ${disk}a 122880 0 1

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: the change map of a classic snapshot's origin is what was written since, until it overflows
+# shows: the change map of a classic snapshot's origin has all later writes, until the snapshot overflows
 # programs: ChangeMapProbe
 volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y -L 64M -n root vg0
 fill /dev/vg0/root 0 64
 
-# is LINES: that, and nothing else, was the output.
+# is LINES: the output was LINES and nothing else.
 # shellcheck disable=SC2154 # expect sets it
 is() { [ "$output" = "$1" ] || fail "expected: $1"; }
 # changes STATUS SNAPSHOT

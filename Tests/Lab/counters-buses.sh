@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: disks of every bus (virtio, NVMe, SATA, SCSI) as targets, changed in every way: the next run notices it
+# shows: disks of every bus (virtio, NVMe, SATA, SCSI) as targets, changed in every way: the next run detects it
 # when: named
 # seconds: 200
 # disks: 100M 16M nvme:40M sata:16M scsi:16M

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: disks, partitions, loop devices and images as targets, changed in every way: the next run notices it
+# shows: disks, partitions, loop devices and images as targets, changed in every way: the next run detects it
 # seconds: 120
 # disks: 100M 16M 40M 80M
 . /counters.sh

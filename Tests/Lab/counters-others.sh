@@ -19,14 +19,14 @@ array() {
     mdadm --create /dev/md7 --level="$1" --raid-devices=2 --metadata=1.2 --run --force $members </dev/null
     node /dev/md7
 }
-# array_ends: it is gone, and so is its device file.
+# array_ends: removes the array and its device file.
 array_ends() {
     mdadm --stop /dev/md7
     rm -f /dev/md7
 }
 # shellcheck disable=SC2086 # several
 for level in linear 0 1; do
-    step "md $level, and what stands on it"
+    step "md $level, and devices above it"
     array $level
     cells md md-$level /dev/md7 none $writes discard
     is 0
@@ -55,7 +55,7 @@ start=0
     dmsetup remove --noudevsync crypt
 }
 
-step 'loop devices and images of which nothing is known'
+step 'loop devices and images without a change counter'
 truncate -s 16M /tmp/backing
 loop=$(losetup -f --show /tmp/backing)
 cells loop loop-on-tmpfs $loop none 512 mmap discard

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: volumes on md arrays and on dm-crypt as targets, changed in several ways: the next run notices it
+# shows: volumes on md arrays and on dm-crypt as targets, changed in several ways: the next run detects it
 # when: named
 # seconds: 90
 # disks: 100M 60M 60M 60M

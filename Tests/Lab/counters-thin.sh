@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: thin volumes and origins of classic snapshots as targets, changed in every way: the next run notices it
+# shows: thin volumes and origins of classic snapshots as targets, changed in every way: the next run detects it
 # seconds: 100
 # disks: 100M 160M 44M
 . /counters.sh
@@ -17,7 +17,7 @@ writes="512 4096 buffered held mmap zero replay"
 {
     cells thin thin /dev/vg1/thin none merge rollback move resize discard $writes replace
     is 1
-    # It goes on to have one snapshot, and another one is merged. It takes no discard, and LVM does not cut it.
+    # The origin keeps one snapshot, and another one is merged. It takes no discard, and LVM does not cut it.
     lvcreate -qq -y -s -L 20M -n stays vg1/origin
     cells volume snapshot-origin /dev/vg1/origin none merge move $writes
     is 1

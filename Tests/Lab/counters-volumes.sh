@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: volumes as targets, changed in every way: the next run notices it
+# shows: volumes as targets, changed in every way: the next run detects it
 # seconds: 160
 # disks: 100M 110M 28M 110M
 . /counters.sh

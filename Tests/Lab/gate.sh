@@ -8,24 +8,24 @@ lvcreate -qq -y --type thin-pool -L 40M -n pool vg0
 lvcreate -qq -y -V 32M --thinpool pool -n thin vg0
 lvcreate -qq -y -L 32M -n linear vg0
 lvcreate -qq -y -s -L 16M -n classic vg0/linear
-# Smaller than all of them: it is no matter of size.
+# Smaller than all of them, so that no refusal is because of the size.
 lvcreate -qq -y -L 4M -n source vg0
 fill /dev/vg0/source 0 4
 
-# refuses DEVICE TEXT: for this reason.
+# refuses DEVICE TEXT: the gate refuses it for this reason.
 refuses() {
     expect 2 blkferry --overwrite --size-policy prefix /dev/vg0/source "$1"
     says "$1: refused: "
     says "$2"
 }
-# refused DEVICE TEXT: and it is not written to.
+# refused DEVICE TEXT: the same, and the device is unchanged.
 refused() {
     before=$(digest "$1")
     refuses "$1" "$2"
     [ "$(digest "$1")" = "$before" ] || fail "$1 was written to"
 }
 
-step 'what is below other devices'
+step 'devices below other devices'
 for part in vg0-pool_tdata vg0-pool_tmeta vg0-pool-tpool vg0-linear-real vg0-classic-cow; do
     refused "/dev/mapper/$part" 'it is held by device-mapper device vg0-'
 done
@@ -47,7 +47,7 @@ umount /mnt
 step 'md'
 modprobe raid1
 mdadm --quiet --create /dev/md0 --run --metadata=1.2 --level=1 --raid-devices=2 ${disk}c ${disk}d </dev/null
-# Not by its content: md itself writes there.
+# The content is not compared, since md itself writes there.
 refuses ${disk}c md0
 sgdisk -n 1:0:+40M /dev/md0 >/dev/null
 node /dev/md0p1

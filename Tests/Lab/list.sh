@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: list tells group, volume, pool, origin and fill; one UUID on an origin and its snapshots is told apart
+# shows: list shows group, volume, pool, origin and fill; a UUID of an origin and its snapshots is refused
 # disks: 256M 256M 128M
 volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 100M -n pool vg0
@@ -69,7 +69,7 @@ for try in 1 2; do
 done
 [ "$(lvs --noheadings -o lv_name vg0 | grep -c blkferry)" = 1 ] || fail "$(lvs vg0)"
 
-step 'the names of what LVM itself uses lead to nothing that may be written'
+step 'the names of devices that LVM itself uses are no targets'
 expect 2 blkferry --overwrite /tmp/image vg0/pool_tdata
 says 'it is no active logical volume'
 for part in pool_tdata linear-real; do
@@ -77,7 +77,7 @@ for part in pool_tdata linear-real; do
     says 'refused: it is held by device-mapper device vg0-'
 done
 
-step 'somebody holds the lock of LVM: it is said, and the rest is listed'
+step 'another program holds the lock of LVM: list prints that, and lists the rest'
 flock --no-fork /run/lock/lvm/V_vg0 sleep 60 &
 holder=$!
 sleep 1
@@ -86,7 +86,7 @@ says 'timed out waiting for LVM'
 row linear ext4
 kill $holder
 
-step 'without LVM it is as before'
+step 'the same without LVM'
 mv /bin/lvm /bin/lvm.away
 expect 0 blkferry list
 row linear ext4

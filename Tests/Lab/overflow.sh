@@ -7,12 +7,12 @@
 volume_group vg0 ${disk}a
 lvcreate -qq -y -L 48M -n linear vg0
 fill /dev/vg0/linear 0 48
-# snapshots COUNT: so many snapshots of ours there are.
+# snapshots COUNT: blkferry has COUNT snapshots.
 snapshots() {
     count=$(lvs --noheadings -o lv_name vg0 | grep -c blkferry || true)
     [ "$count" = "$1" ] || fail "$count snapshots: $(lvs vg0)"
 }
-# start OPTION...: a sync through a server that takes its time, so that the snapshot has to last.
+# start OPTION...: a slow sync through a server, so that the snapshot has to last.
 start() {
     rm -f /tmp/replica.img
     blkferry sync -v --snapshot "$@" --bwlimit 1M vg0/linear http://127.0.0.1:8080/tmp/replica.img >/tmp/out 2>&1 &
@@ -28,8 +28,8 @@ ends() {
     grep -q "$2" /tmp/out || fail "no \"$2\""
     snapshots 0
 }
-# write_slowly COUNT: so many MiB; from the ninth on, where the store gets full, slowly enough for one
-# who looks every second. No longer than somebody looks.
+# write_slowly COUNT: so many MiB. From the ninth on, when the store gets full, slowly enough for the run,
+# which checks every second. Ends with the run.
 write_slowly() {
     fill /dev/vg0/linear 0 8
     part=8
@@ -43,7 +43,7 @@ blkferry serve --export /tmp/:rw 2>/dev/null &
 server=$!
 sleep 2
 
-step 'there is room: it is extended, and the replica is of the moment'
+step 'there is room: the snapshot is extended, and the replica is of its moment'
 before=$(digest /dev/vg0/linear)
 start --snapshot-size 12M
 # What comes behind it, so that it gets a second segment.
@@ -53,7 +53,7 @@ ends 0 'extended'
 lvremove -qq -f vg0/between
 [ "$(digest /tmp/replica.img)" = "$before" ] || fail 'the replica is not what the volume was'
 
-step 'not room enough: what there is is used, then the run ends in time, and says why'
+step 'not enough room: the run uses all of it, then ends in time with the reason'
 free=$(vgs --noheadings -o vg_free_count vg0)
 lvcreate -qq -y -l $((free - 4)) -n rest vg0
 start --snapshot-size 12M

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: a target whose pool runs out of space ends with 3, and so does a source's; room, and all is well
+# shows: a run whose target's or source's pool is full ends with 3; with room it continues
 # disks: 256M 128M
 volume_group vg0 ${disk}a
 lvcreate -qq -y --type thin-pool -L 48M -c 64k -n pool vg0
@@ -23,7 +23,7 @@ lvextend -qq -L 80M vg0/pool
 expect 0 blkferry /tmp/source.img /dev/vg0/thin
 same /dev/vg0/thin /tmp/source.img
 
-step 'the pool of the source is full: whatever comes of it, 0 means equal'
+step 'the pool of the source is full: status 0 still means equal'
 # An image on tmpfs has no change counter, and refresh keeps no base for such a target.
 mkfs.ext4 -q -F -I 256 ${disk}b
 mount ${disk}b /mnt

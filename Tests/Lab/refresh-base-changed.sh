@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: a base of a thin volume that somebody has changed since blkferry made it is none, whatever its tag says
+# shows: refresh does not use a base of a thin volume that was changed since blkferry made it
 # seconds: 40
 # disks: 200M 64M
 volume_group vg0 ${disk}a
@@ -14,14 +14,14 @@ fill /dev/vg0/root 0 28
 expect 0 blkferry refresh vg0/root vg1/backup
 
 base() { lvs --noheadings -o lv_name vg0 | tr -d ' ' | grep blkferry; }
-# opened: the base can be written to, as $path; closed: no more.
+# opened: makes the base writable, as $path; closed: undoes that.
 opened() {
     base=$(base)
     path=/dev/vg0/$base
     lvchange -qq --permission rw "vg0/$base"
 }
 closed() { lvchange -qq --permission r "vg0/$base"; }
-# refreshed: the next refresh notices it, and the one after that needs no full comparison.
+# refreshed: the next refresh detects the change, and the one after that needs no full comparison.
 refreshed() {
     expect 0 blkferry refresh vg0/root vg1/backup
     says 'another program has changed it since blkferry made it'
@@ -68,7 +68,7 @@ expect 0 blkferry refresh vg0/root vg1/backup
 says 'another program has changed it since blkferry made it'
 same /dev/vg0/root /dev/vg1/backup
 
-step 'what only the source has discarded is the map'
+step 'only the source has discarded: the map has it'
 blkdiscard -o 20M -l 1M /dev/vg0/root
 expect 0 blkferry refresh -v vg0/root vg1/backup
 says ' 1048576 of 33554432 bytes have changed since'

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: refresh of a volume that is not thin, by the store of its snapshot; one that overflowed is no base
+# shows: refresh of a volume that is not thin, by the store of its snapshot; an overflowed one is no base
 # seconds: 40
 # disks: 512M 256M
 volume_group vg0 ${disk}a
@@ -24,7 +24,7 @@ same /dev/vg0/root $replica
 echo "source: $((after - before)) of 262144 sectors"
 [ $((after - before)) -le 7864 ] || fail 'more than 3 % were read'
 
-step 'the file system is mounted, and used meanwhile'
+step 'the file system is mounted, and used during the run'
 mkfs.ext4 -q -F /dev/vg0/root
 mount /dev/vg0/root /mnt
 echo one >/mnt/one

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: refresh notices who writes to its target meanwhile; what killed runs have left, or somebody has open, is in nobody's way
+# shows: refresh detects other writers of its target; leftovers of killed runs, and open snapshots, do not disturb it
 # seconds: 60
 # disks: 200M 200M 32M
 volume_group vg0 ${disk}a
 volume_group vg1 ${disk}b
-# Each write takes 50 ms, so that there is a meanwhile.
+# Each write takes 50 ms, so that there is time to disturb the run.
 echo 0 65536 delay ${disk}c 0 0 ${disk}c 0 50 | mapped slow
 lvcreate -qq -y --type thin-pool -L 120M -n pool vg0
 lvcreate -qq -y -V 32M --thinpool pool -n thin vg0
@@ -14,7 +14,7 @@ lvcreate -qq -y -L 32M -n replica vg1
 fill /dev/vg0/thin 0 32
 
 refresh='blkferry refresh vg0/thin'
-# names: the snapshots of ours.
+# names: the snapshots that blkferry has made.
 names() { lvs --noheadings -o lv_name vg0 | tr -d ' ' | grep blkferry || true; }
 # held: the root of the metadata snapshot of the pool.
 held() { dmsetup status vg0-pool-tpool | cut -d ' ' -f 7; }
@@ -30,7 +30,7 @@ begun() {
         kill -0 $run 2>/dev/null || fail "it was over before it had written: $(cat "$log")"
     done
 }
-# ends STATUS LOG: it ends so; its output is in $output.
+# ends STATUS LOG: the run ends with STATUS; its output is in $output.
 ends() {
     status=0
     wait $run || status=$?
@@ -38,12 +38,12 @@ ends() {
     echo "$output"
     [ $status = "$1" ] || fail "status $status, expected $1"
 }
-# scribble TARGET: somebody writes to what has not changed.
+# scribble TARGET: writes to an unchanged part of it.
 scribble() {
     dd if=/dev/urandom of="$1" bs=4k seek=1000 count=3 oflag=direct conv=notrunc 2>/dev/null
 }
 
-# A thin_delta that takes its time, of which it tells in /tmp/started.
+# A slow thin_delta, which writes to /tmp/started when it begins.
 mkdir /tmp/slow
 printf '#!/bin/dash\necho $$ >/tmp/started\nsleep ${SLOW:-60}\nexec %s "$@"\n' \
     "$(command -v thin_delta)" >/tmp/slow/thin_delta
@@ -69,7 +69,7 @@ same /dev/vg0/thin /dev/vg1/replica
 expect 0 $refresh vg1/replica
 says unchanged
 
-step 'and while the server is started anew'
+step 'and while the server is restarted'
 serve --export vg1:rw
 url=http://127.0.0.1:8080/dev/vg1/replica
 expect 0 $refresh $url
@@ -100,7 +100,7 @@ expect 0 $refresh /dev/mapper/other
 says 'full comparison'
 same /dev/vg0/thin /dev/mapper/other
 
-step 'what is renamed is nobody else'"'"'s'
+step 'a renamed snapshot belongs to the user'
 for name in $(names); do lvremove -qq -f "vg0/$name"; done
 expect 0 $refresh vg1/replica
 base=$(names)
@@ -109,7 +109,7 @@ expect 0 $refresh vg1/replica
 lvs vg0/thin.blkferry.mine || fail 'it was removed'
 lvremove -qq -f vg0/thin.blkferry.mine
 
-step 'an old base that somebody has open stays for a while'
+step 'an old base stays while another program has it open'
 base=$(names)
 exec 9<"/dev/vg0/$base"
 fill /dev/vg0/thin 3 1
@@ -122,7 +122,7 @@ expect 0 $refresh -v vg1/replica
 says 'have changed since'
 [ "$(names | wc -l)" = 1 ] || fail "not one: $(names)"
 
-step 'so does what a killed run has left'
+step 'so does the snapshot of a killed run'
 bases=$(names)
 fill /dev/vg0/thin 8 20
 begun /tmp/log /dev/mapper/slow $refresh -c 1 /dev/mapper/slow

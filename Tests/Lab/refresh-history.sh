@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: refresh to a thin volume that it makes, with a history, and the way back
+# shows: refresh to a thin volume that it makes, with a history, and a roll back
 # seconds: 60
 # disks: 300M 300M
 volume_group vg0 ${disk}a
@@ -13,7 +13,7 @@ fill /dev/vg0/root 0 64
 refresh() { expect 0 blkferry refresh -v --create --snapshot-target nightly --keep 2 vg0/root vg1/backup@pool; }
 nightly() { lvs --noheadings -o lv_name vg1 | tr -d ' ' | grep nightly; }
 
-step 'made, and made anew three times'
+step 'made, and refreshed three times'
 expect 0 blkferry refresh --create vg0/root vg1/backup@pool
 same /dev/vg0/root /dev/vg1/backup
 for offset in 1 2 3; do
@@ -29,7 +29,7 @@ done
 used=$(lvs --noheadings -o data_percent vg1/pool | tr -d ' ')
 case $used in 3[2345].*) ;; *) fail "$used % of the pool are used: blocks are not shared" ;; esac
 
-step 'what the source has discarded is given back to the pool of the target'
+step 'chunks that the source has discarded are discarded on the target'
 blkdiscard -o $((32 << 20)) -l $((8 << 20)) /dev/vg0/root
 expect 0 blkferry refresh -v vg0/root vg1/backup
 says 'have changed since'
@@ -42,7 +42,7 @@ digest /dev/vg0/root >/tmp/sum4
 fill /dev/vg0/root 5 1
 refresh
 
-step 'the last one is not wanted: back'
+step 'rolled back to the snapshot before the last run'
 last=$(nightly | tail -n 1)
 lvconvert -qq -y --merge "vg1/$last"
 [ "$(digest /dev/vg1/backup)" = "$(cat /tmp/sum4)" ] || fail 'it is not what it was'

@@ -11,17 +11,17 @@ lvcreate -qq -y -L 32M -n linear vg0
 fill /dev/vg0/thin 0 64
 fill /dev/vg0/linear 0 32
 
-# names VOLUME: the snapshots of ours.
+# names VOLUME: the snapshots that blkferry has made of it.
 names() { lvs --noheadings -o lv_name -S "origin=$1" vg0 | tr -d ' ' | grep blkferry || true; }
 
-# change: what a refresh is to find.
+# change: makes the changes that a refresh has to find.
 change() {
     fill /dev/vg0/$volume 3 6
     dd if=/dev/urandom of=/dev/vg0/$volume bs=4k seek=5000 count=30 oflag=direct conv=notrunc 2>/dev/null
 }
 # hundredths: since the boot.
 hundredths() { sed 's/\([0-9]*\)\.\([0-9]*\) .*/\1\2/' /proc/uptime; }
-# devices: how many there are of snapshots of ours.
+# devices: the number of devices of blkferry's snapshots.
 devices() { ls /dev/mapper | grep -c blkferry || true; }
 
 killed=0 midway=0
@@ -31,7 +31,7 @@ for volume in thin linear; do
     lvcreate -qq -y -L 64M -n target vg0
     refresh="blkferry refresh --snapshot-size 60% --size-policy prefix vg0/$volume /dev/vg0/target"
     expect 0 $refresh
-    # How long one takes that has a base.
+    # How long a refresh with a base takes.
     change
     start=$(hundredths)
     expect 0 $refresh
@@ -52,7 +52,7 @@ for volume in thin linear; do
         echo "$moment: status $status after $pause of $took hundredths, $before and then $left devices"
         [ $status != 137 ] || killed=$((killed + 1))
         [ $status != 137 ] || [ $left -le $before ] || midway=$((midway + 1))
-        # Something changes meanwhile that the killed run may have written already.
+        # Changes a part that the killed run may have written already.
         dd if=/dev/urandom of=/dev/vg0/$volume bs=4k seek=800 count=10 oflag=direct conv=notrunc 2>/dev/null
         expect 0 $refresh
         same /dev/vg0/$volume /dev/vg0/target

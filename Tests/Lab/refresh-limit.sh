@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: refresh --max-change refuses what differs by more and keeps its base; --wait waits for a volume that is mounted
+# shows: refresh --max-change refuses a target that differs more and keeps its base; --wait waits for a mounted volume
 # seconds: 45
 # disks: 200M 200M
 volume_group vg0 ${disk}a
@@ -36,7 +36,7 @@ refused() {
     [ "$(digest "/dev/vg1/$source")" = "$before" ] || fail 'it was written to'
     [ "$(bases "$source")" = "$base" ] || fail "another base: $(bases "$source"), and not $base"
 }
-# limited SOURCE: runs with a limit, of which those that come to less go by the map.
+# limited SOURCE: runs with a limit; those below the limit use the map.
 limited() {
     step "$1 onto $target"
     expect 0 refresh "$1"
@@ -54,7 +54,7 @@ limited() {
     same "/dev/vg0/$1" "/dev/vg1/$1"
     expect 0 refresh "$1" --max-change 0
     says unchanged
-    # Somebody else has written: all is compared, and the limit is one of all.
+    # Another program has written: the run compares everything, and the limit counts for all of it.
     fill "/dev/vg1/$1" 8 8
     refused "$1" --max-change 10
     expect 0 refresh "$1" --max-change 30
@@ -69,16 +69,16 @@ serve --export vg1:rw
 target=http://127.0.0.1:8080/dev/vg1/thin
 limited thin
 
-step 'a volume that is mounted is waited for, and neither kept nor resized before'
+step 'a run waits for a mounted volume, and takes no snapshot and resizes nothing before'
 lvcreate -qq -y -L 16M -n busy vg1
-# waited LOG COMMAND...: a run that waits until what is mounted goes away.
+# waited LOG COMMAND...: a run that waits until the volume is unmounted.
 waited() {
     local log=$1 status=0
     shift
     mkfs.ext4 -q -F /dev/vg1/busy
     mount /dev/vg1/busy /mnt
     old=$(blockdev --getsize64 /dev/vg1/busy)
-    # The log of the run before would be taken for that of this one until the program is started.
+    # Without this the loop could read the log of the run before until the program has started.
     rm -f "$log"
     "$@" >"$log" 2>&1 &
     run=$!
@@ -108,7 +108,7 @@ for source in $(bases linear); do lvremove -qq -f "vg0/$source"; done
 fill /dev/vg0/linear 0 4
 waited /tmp/log blkferry refresh --wait 5m --overwrite --snapshot-size 24M vg0/linear vg1/busy
 
-step 'and no longer than was said'
+step 'and no longer than --wait allows'
 mkfs.ext4 -q -F /dev/vg1/busy
 mount /dev/vg1/busy /mnt
 expect 2 blkferry --wait 1s --overwrite vg0/linear vg1/busy

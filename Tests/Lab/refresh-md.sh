@@ -10,7 +10,7 @@ lvcreate -qq -y --type thin-pool -L 48M -n pool vg0
 lvcreate -qq -y -V 16M --thinpool pool -n root vg0
 fill /dev/vg0/root 0 16
 
-# whole: another program has changed the array, and the next refresh compares everything and mends it.
+# whole: another program has changed the array, and the next refresh compares everything and repairs it.
 whole() {
     [ "$(digest /dev/vg0/root)" != "$(digest /dev/md7 16777216)" ] || fail 'the array is as it was'
     expect 0 blkferry refresh -v --size-policy prefix vg0/root /dev/md7

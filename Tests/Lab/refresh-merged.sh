@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: a target that was given other content from below, or that nothing is counted on, is compared as a whole; bases of sources that are merged into, or clones
+# shows: refresh compares everything on a target changed by a merge, or without counts; bases of merged sources and clones
 # seconds: 90
 # disks: 150M 200M 32M
 volume_group vg0 ${disk}a
@@ -11,7 +11,7 @@ lvcreate -qq -y -V 32M --thinpool pool -n root vg0
 lvcreate -qq -y -L 32M -n backup vg1
 fill /dev/vg0/root 0 32
 
-# merged SNAPSHOT: it is merged into its origin, which stays active.
+# merged SNAPSHOT: merges it into its origin, which stays active.
 merged() {
     lvconvert -qq -y --merge "vg1/$1"
     for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
@@ -68,7 +68,7 @@ done
 kill $server
 wait $server || fail "the server ended with $?"
 
-step 'a snapshot is merged into the source: the base goes, though LVM has forgotten whose it is'
+step 'a snapshot is merged into the source: the base is removed, though LVM has lost its origin'
 lvcreate -qq -y -s -kn -n earlier vg0/root
 fill /dev/vg0/root 8 1
 expect 0 blkferry refresh vg0/root vg1/backup
@@ -80,7 +80,7 @@ says 'full comparison'
 same /dev/vg0/root /dev/vg1/backup
 [ "$(lvs --noheadings -o lv_name,lv_tags vg0 | grep -c blkferry)" = 2 ] || fail "not one for each target: $(lvs -o+lv_tags vg0)"
 
-step 'a source that is a snapshot itself: its base is none from the first write on'
+step 'a source that is a snapshot itself: its base does not count after the first write'
 lvcreate -qq -y -s -kn -n clone vg0/root
 lvcreate -qq -y -L 32M -n other vg1
 records() { lvs --noheadings -o lv_name,lv_tags vg0 | grep 'clone.*blkferry.replica' || true; }
@@ -91,13 +91,13 @@ expect 0 blkferry refresh vg0/clone $url
 [ -n "$(records)" ] || fail 'there is no record'
 fill /dev/vg0/clone 8 16
 before=$(written)
-# Slow enough to be looked at: one request after the other, of which the first is soon over.
+# Slow enough to be checked during the run: one request after the other, and the first ends soon.
 blkferry refresh -v -c 1 --bwlimit 2M vg0/clone $url >/tmp/out 2>&1 &
 run=$!
 while [ "$(written)" = "$before" ] && kill -0 $run 2>/dev/null; do sleep 0.1; done
 during=$(records)
 kill -0 $run || fail 'it was over before it was looked at'
-[ -z "$during" ] || fail "while the target is written it is said to be a replica: $during"
+[ -z "$during" ] || fail "there is a record of the replica while the target is written: $during"
 wait $run || fail "$(cat /tmp/out)"
 grep 'have changed since' /tmp/out
 same /dev/vg0/clone /dev/vg1/other
@@ -105,7 +105,7 @@ same /dev/vg0/clone /dev/vg1/other
 kill $server
 wait $server || fail "the server ended with $?"
 
-step 'nothing is counted on a disk: there is no base'
+step 'a disk without counts: there is no base'
 echo 0 >$(described ${disk}c)/queue/iostats
 expect 0 blkferry refresh vg0/root ${disk}c
 fill /dev/vg0/root 4 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: a thin volume or a mirror whose snapshot was written and merged since the last refresh is compared as a whole
+# shows: refresh compares everything on a thin volume or mirror whose snapshot was written and merged since the last run
 # seconds: 70
 # disks: 100M 100M 60M
 modprobe dm-mirror
@@ -28,13 +28,13 @@ merged() {
     done
     ! lvs vg1/test >/dev/null 2>&1 || fail "the snapshot of $volume is not merged"
 }
-# noticed VOLUME TARGET OPTION...: the refresh after the merge compares everything, though the one before trusted its base.
+# noticed VOLUME TARGET OPTION...: the refresh after the merge compares everything, though the one before used its base.
 noticed() {
     local volume=$1 target=$2
     shift 2
     step "$target: lvcreate -s $*"
     expect 0 blkferry refresh vg0/root "$target"
-    # The counter of the target is trusted while nobody changes it.
+    # The base counts as long as the target is unchanged.
     expect 0 blkferry refresh -v vg0/root "$target"
     says unchanged
     merged "$volume" "$@"

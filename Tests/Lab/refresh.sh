@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: refresh of a thin volume reads what has changed, and everything where the base is in doubt
+# shows: refresh of a thin volume reads what has changed, and everything if the base is not proved
 # seconds: 130
 # disks: 500M 250M 300M
 volume_group vg0 ${disk}a
@@ -13,12 +13,12 @@ images ${disk}c
 replica=/images/replica.img
 fill /dev/vg0/thin 0 192
 
-# snapshots COUNT: so many snapshots of ours there are.
+# snapshots COUNT: blkferry has COUNT snapshots.
 snapshots() {
     count=$(lvs --noheadings -o lv_name vg0 | grep -c blkferry || true)
     [ "$count" = "$1" ] || fail "$count snapshots: $(lvs -o+lv_tags vg0)"
 }
-# reads: sectors that were read of the pool's data, through whichever volume.
+# reads: sectors that were read of the pool's data, through any volume.
 reads() { sectors_read /dev/mapper/vg0-pool_tdata; }
 # equal TARGET: it is the replica of the volume.
 equal() { same /dev/vg0/thin "$1"; }
@@ -53,7 +53,7 @@ expect 0 blkferry refresh -v vg0/thin /dev/vg1/replica
 says 'have changed since'
 equal /dev/vg1/replica
 
-step 'smaller ones, for what is in doubt'
+step 'smaller ones, for an unproved base'
 lvremove -qq -f vg0/thin vg1/replica
 lvremove -qq -f @blkferry
 lvcreate -qq -y -V 32M --thinpool pool -n thin vg0
@@ -62,7 +62,7 @@ fill /dev/vg0/thin 0 32
 expect 0 blkferry refresh vg0/thin /dev/vg1/replica
 equal /dev/vg1/replica
 
-step 'somebody writes one block of the target: everything is compared'
+step 'another program writes one block of the target: everything is compared'
 dd if=/dev/urandom of=/dev/vg1/replica bs=4k seek=4000 count=1 oflag=direct conv=notrunc 2>/dev/null
 expect 0 blkferry refresh vg0/thin /dev/vg1/replica
 says 'full comparison'
@@ -88,7 +88,7 @@ dmsetup message vg0-pool-tpool 0 release_metadata_snap
 expect 0 blkferry refresh vg0/thin /dev/vg1/replica
 says unchanged
 
-step 'twice at once: the second one says so'
+step 'two runs at once: the second one is refused'
 fill /dev/vg0/thin 11 8
 before=$(ls /dev/mapper | grep -c blkferry)
 blkferry refresh vg0/thin /dev/vg1/replica >/dev/null 2>&1 &

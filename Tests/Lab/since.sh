@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: --since between snapshots in any order, written to or not, and where no map can be had
+# shows: --since between snapshots in any order, written to or not, and sources without a map
 # seconds: 75
 # disks: 300M 64M 64M
 volume_group vg0 ${disk}a
@@ -11,7 +11,7 @@ lvcreate -qq -y -L 32M -n target vg1
 fill /dev/vg0/root 0 32
 # classic NAME: a classic snapshot of the volume.
 classic() { lvcreate -qq -y -s -L 16M -n "$1" vg0/root; }
-# since BASE SOURCE TEXT: the target becomes the replica of the source, and this is said.
+# since BASE SOURCE TEXT: the target becomes the replica of the source, and the output has TEXT.
 since() {
     expect 0 blkferry -v --since "$1" "vg0/$2" vg1/target
     says "$3"
@@ -27,12 +27,12 @@ since sunday monday 'full comparison'
 since monday sunday '2097152 of 33554432 bytes have changed since'
 since sunday monday '2097152 of 33554432 bytes have changed since'
 
-step 'a snapshot that somebody has written to'
+step 'a snapshot that was written to'
 classic tuesday
 dd if=/dev/urandom of=/dev/vg0/tuesday bs=4k seek=5000 count=3 oflag=direct conv=notrunc 2>/dev/null
 since monday tuesday 'bytes have changed since'
 
-step 'a dry run reads no more than that either, and tells the truth'
+step 'a dry run reads no more than that either, and finds the same'
 expect 1 blkferry -v --dry-run --exit-code --since tuesday vg0/sunday vg1/target
 says 'bytes have changed since'
 expect 0 blkferry -v --dry-run --exit-code --since tuesday vg0/tuesday vg1/target
@@ -65,7 +65,7 @@ expect 0 blkferry -v --since mixed vg0/older vg1/target
 says 'it has nothing in common with vg0/older'
 same /dev/vg0/older /dev/vg1/target
 
-step 'discarded in a thin snapshot and in what came of it: neither has it'
+step 'discarded in the base and in the volume: neither has the chunk'
 lvremove -qq -f vg0/mixed
 lvcreate -qq -y -s -kn -n base vg0/thin
 since base base 'full comparison'
@@ -73,7 +73,7 @@ for name in base thin; do blkdiscard -o 8M -l 4M /dev/vg0/$name; done
 lvcreate -qq -y -s -kn -n next vg0/thin
 since base next '4194304 of 33554432 bytes have changed since'
 
-step 'a snapshot that somebody has open to write, and one that nobody can write to'
+step 'a snapshot that another program has open for writing, and a read-only one'
 fill /dev/vg0/thin 30 1
 lvcreate -qq -y -s -kn -n last vg0/thin
 exec 9<>/dev/vg0/last

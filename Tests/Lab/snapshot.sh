@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # seconds: 65
-# shows: sync --snapshot of thin, linear and mounted volumes; the snapshot goes, whatever happens
+# shows: sync --snapshot of thin, linear and mounted volumes; the snapshot is removed in every case
 volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 200M -n pool vg0
 lvcreate -qq -y -V 64M --thinpool pool -n thin vg0
@@ -10,7 +10,7 @@ lvcreate -qq -y -L 64M -n linear vg0
 fill /dev/vg0/thin 0 32
 fill /dev/vg0/linear 0 64
 
-# snapshots COUNT: so many snapshots of ours there are.
+# snapshots COUNT: blkferry has COUNT snapshots.
 snapshots() {
     count=$(lvs --noheadings -o lv_name vg0 | grep -c blkferry || true)
     [ "$count" = "$1" ] || fail "$count snapshots: $(lvs -o+lv_tags vg0)"
@@ -45,7 +45,7 @@ for volume in linear thin; do
         expect 2 blkferry $command vg0/$volume /tmp/mounted/image
         says "it lies on the source, vg0/$volume"
     done
-    # As the server sees it, which knows the snapshot only.
+    # The server knows the snapshot only.
     serve --export /tmp/mounted/:rw
     expect 2 blkferry sync --snapshot vg0/$volume http://127.0.0.1:8080/tmp/mounted/image
     says "it lies on vg0/$volume, and the source"
@@ -113,7 +113,7 @@ for volume in thin linear; do
         while [ ! -e /tmp/stop ]; do
             random 300000 >"/mnt/file$((number % 20))"
             number=$((number + 1))
-            # In this order: of a moment the second one is not the newer. And none is ever half written.
+            # In this order, so that in a snapshot the second file is never newer. No file is ever half written.
             for name in first second; do
                 echo $number >/mnt/new && sync && mv /mnt/new /mnt/$name && sync
             done

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: a source volume that is extended during the run ends it with 3, here and on a server; the next run copies all of it
+# shows: a run whose source volume is extended ends with 3, here and on a server; the next run copies all of it
 # seconds: 40
 # disks: 200M 40M
 # Each write takes 100 ms, so that there is time to extend the source.

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: a linear table that is replaced during a run: for a target the run compares again and ends with 1, for a source it warns
+# shows: a linear table is replaced during a run: with a target it compares again and ends with 1, with a source it warns
 # seconds: 60
 # disks: 80M 80M
 fill ${disk}a 0 64
 fill ${disk}b 0 64
 echo "0 65536 linear ${disk}a 0" | mapped t
 random 33554432 >/tmp/image
-# The device is this side's, since a server gives up what it takes to read a table.
+# The device is on the client, since a server drops the capability that it needs to read a table.
 serve --export /tmp/image:rw
 url=http://127.0.0.1:8080/tmp/image
 device=/dev/mapper/t

@@ -18,7 +18,7 @@ expect 0 blkferry --dry-run --create /dev/vg0/source vg1/backup
 says 'would be created'
 missing vg1/backup
 
-step 'a directory that is called like the group gets no file instead of a volume'
+step 'a directory with the name of the group gets no file instead of a volume'
 mkdir -p /tmp/w/vg1 /tmp/w/images
 cd /tmp/w
 lvcreate -qq -y -L 8M -n idle vg1
@@ -51,7 +51,7 @@ lvremove -qq -y vg1/idle
 cd /
 rm -r /tmp/w
 
-step 'linear, on what an ext4 was on'
+step 'linear, where an ext4 was before'
 lvcreate -qq -y -L 60M -n old vg1
 mkfs.ext4 -q -F /dev/vg1/old
 lvremove -qq -y vg1/old
@@ -60,7 +60,7 @@ same /dev/vg0/source /dev/vg1/backup
 [ "$(size /dev/vg1/backup)" = 33554432 ] || fail 'it has another size'
 [ "$(lvs --noheadings -o segtype vg1/backup | tr -d ' ')" = linear ] || fail 'it is not linear'
 
-step 'it is there: used like any target, grown when the source has grown'
+step 'an existing volume: used like any target, grown when the source has grown'
 fill /dev/vg0/source 3 1
 expect 0 blkferry --create /dev/vg0/source /dev/vg1/backup
 same /dev/vg0/source /dev/vg1/backup
@@ -77,7 +77,7 @@ same /dev/vg0/source /dev/vg1/thin
 expect 0 blkferry --create /dev/vg0/source vg1/thin@pool
 says 'different   0 bytes'
 
-step 'nothing to write at all: it is made all the same'
+step 'nothing to write: the volume is made all the same'
 lvcreate -qq -y -L 8M -n zeros vg0
 dd if=/dev/zero of=/dev/vg0/zeros bs=1M count=8 oflag=direct 2>/dev/null
 expect 0 blkferry --create /dev/vg0/zeros vg1/empty@pool
@@ -98,7 +98,7 @@ expect 2 blkferry --create /dev/vg0/zeros vg1/empty
 says 'not active'
 expect 2 blkferry --overwrite --create /dev/vg0/source vg1/pool
 
-step 'a source that cannot be read: the volume goes with the run'
+step 'a source that cannot be read: the run removes the volume'
 size=$(blockdev --getsz /dev/vg0/zeros)
 echo "0 $size error" | mapped bad
 expect 3 blkferry --create /dev/mapper/bad vg1/failed
@@ -106,7 +106,7 @@ missing vg1/failed
 expect 64 blkferry --create --benchmark 2 /dev/vg0/source vg1/failed
 missing vg1/failed
 
-step 'what others have left there keeps nobody out, whatever happens'
+step 'old data of other volumes makes no later run refuse the volume'
 # stale: where the next volume is made there is an ISO 9660, and no zeros.
 stale() {
     lvcreate -qq -y --wipesignatures n -L 40M -n old vg1

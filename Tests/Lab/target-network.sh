@@ -116,7 +116,7 @@ client=$!
 sleep 3
 stop
 serve --export vg1:rw,create
-wait "$client" || fail "after the server was started anew: $?"
+wait "$client" || fail "after a server restart: $?"
 same /dev/vg0/source /dev/vg1/thin
 [ "$(snapshots day- | wc -l)" = 2 ] || fail "not two are kept, or one was taken twice: $(lvs vg1)"
 [ "$(snapshots day- | head -n 1)" = "$newest" ] || fail 'the one before is gone'
@@ -145,7 +145,7 @@ expect 0 blkferry --create /dev/vg0/source $here/new@pool
 same /dev/vg0/source /dev/vg1/new
 expect 0 blkferry --create /dev/vg0/source $here/plain
 same /dev/vg0/source /dev/vg1/plain
-step 'made, and then the server is started anew'
+step 'made, and then the server is restarted'
 fill /dev/vg0/small 0 8
 blkferry --bwlimit 1M --create /dev/vg0/small $here/again &
 client=$!
@@ -155,7 +155,7 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 stop
 serve --export vg1:rw,create
-wait "$client" || fail "after the server was started anew: $?"
+wait "$client" || fail "after a server restart: $?"
 same /dev/vg0/small /dev/vg1/again
 
 step 'what cannot be made'

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: mirrored and striped volumes as targets: how they are rounded, cut and grown; their parts are none
+# shows: mirrored and striped volumes as targets: how they are rounded, cut and grown; their parts are no targets
 # disks: 80M 80M 80M
 modprobe dm-raid
 volume_group vg0 ${disk}a ${disk}b ${disk}c

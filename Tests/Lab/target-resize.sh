@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: a logical volume as target is grown to whole extents, cut only with --shrink, its tail zeros
+# shows: a logical volume as target grows to whole extents, is cut only with --shrink, and its tail is zeros
 # seconds: 35
 volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y -L 32M -n source vg0
@@ -22,7 +22,7 @@ expect 2 blkferry /dev/vg0/source /dev/vg0/target
 expect 0 blkferry --dry-run --size-policy resize /dev/vg0/source /dev/vg0/target
 [ "$(size /dev/vg0/target)" = 8388608 ] || fail 'it has grown in a dry run'
 
-step 'grown, onto what another volume has left'
+step 'grown, onto old data of another volume'
 expect 0 blkferry --size-policy resize /dev/vg0/source /dev/vg0/target
 [ "$(size /dev/vg0/target)" = 33554432 ] || fail 'it has another size'
 same /dev/vg0/source /dev/vg0/target
@@ -41,7 +41,7 @@ dd if=/dev/urandom of=/dev/vg0/target bs=4k seek=9200 count=10 oflag=direct conv
 expect 0 blkferry --size-policy resize /tmp/image /dev/vg0/target
 tail_is_zero /tmp/image /dev/vg0/target
 
-step 'cut only when that is wanted'
+step 'cut only with --shrink'
 truncate -s 10000000 /tmp/image
 expect 2 blkferry --size-policy resize /tmp/image /dev/vg0/target
 says '--shrink'
@@ -69,7 +69,7 @@ expect 0 blkferry --size-policy resize /tmp/image /dev/vg0/striped
 tail_is_zero /tmp/image /dev/vg0/striped
 expect 0 blkferry --size-policy resize /tmp/image /dev/vg0/striped
 
-step 'the source cannot be read: what was beyond is there in the snapshot'
+step 'the source cannot be read: the snapshot has the old content behind it'
 lvcreate -qq -y -V 8M --thinpool pool -n tail vg0
 fill /dev/vg0/tail 0 8
 before=$(digest /dev/vg0/tail)

@@ -28,7 +28,7 @@ for target in linear thin; do
     lvchange -an vg0/$target
     lvconvert -qq -y --merge vg0/before
     lvchange -ay vg0/$target
-    # LVM has a process in the background that looks when it is done.
+    # A process of LVM in the background checks when the merge is done.
     for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         [ -n "$(snapshots before)" ] || break
         sleep 1
@@ -37,7 +37,7 @@ for target in linear thin; do
     cmp /tmp/before /dev/vg0/$target || fail 'it is not what it was'
 done
 
-step 'a smaller snapshot of the user'"'"'s own that a sync may make overflow is told'
+step 'a warning if a sync may make a smaller snapshot of the user overflow'
 lvcreate -qq -y -s -L 4M -n mine vg0/linear
 fill /dev/vg0/source 0 32
 expect 0 blkferry --dry-run /dev/vg0/source vg0/linear
@@ -46,7 +46,7 @@ expect 0 blkferry /dev/vg0/source vg0/linear
 says 'vg0/linear: its snapshot vg0/mine is lost if more than its 4194304 bytes change'
 lvremove -qq -f vg0/mine
 
-step 'dated: the newest two of a name are kept, and what others have made'
+step 'dated: the newest two of a name are kept, and snapshots that blkferry did not create'
 lvcreate -qq -y -s -n daily-20200101T000000Z vg0/thin
 for round in 1 2 3 4; do
     fill /dev/vg0/source "$round" 1

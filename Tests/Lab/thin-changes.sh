@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: the change map of a thin volume is what was written, discarded and grown since a snapshot
+# shows: the change map of a thin volume has all writes, discards and growth since a snapshot
 # programs: ChangeMapProbe
 volume_group vg-0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 100M -c 64k -n pool vg-0
@@ -17,7 +17,7 @@ id() {
 }
 # map OLD NEW: prints the change map, and compares outside of it.
 map() { ChangeMapProbe thin vg-0 pool "$(id "$1")" "$(id "$2")" "/dev/vg-0/$1" "/dev/vg-0/$2"; }
-# is LINES: that, and nothing else, was the output.
+# is LINES: the output was LINES and nothing else.
 is() { [ "$output" = "$1" ] || fail "expected: $1"; }
 # held STATE: the root of the metadata snapshot, or - for none.
 held() { [ "$(dmsetup status $pool | cut -d ' ' -f 7)" = "$1" ] || fail "not $1: $(dmsetup status $pool)"; }
@@ -58,7 +58,7 @@ is "$changed
 expect 0 map third first
 is "$changed"
 
-step 'the ids are those of LVM, and one that there is not'
+step 'the ids are those of LVM; an id that does not exist'
 for name in first second third; do
     [ "$(lvs --noheadings -o thin_id vg-0/$name | tr -d ' ')" = "$(id $name)" ] || fail "$name"
 done
@@ -66,20 +66,20 @@ expect 2 ChangeMapProbe thin vg-0 pool 2 99 /dev/vg-0/first /dev/vg-0/thin
 says 'no change map: thin_delta'
 held -
 
-step 'held by somebody else, and it stays so'
+step 'held by another program, and it stays so'
 dmsetup message $pool 0 reserve_metadata_snap
 root=$(dmsetup status $pool | cut -d ' ' -f 7)
 expect 2 map first second
 says 'another program holds its metadata snapshot'
 held "$root"
 
-step 'left by one that was killed, which its lock names'
+step 'left by a killed run, which its lock names'
 dmsetup status $pool >/run/blkferry/$pool.lock
 expect 0 map first second
 is "$changed"
 held -
 
-step 'killed in the midst of it: the next one knows it for its own'
+step 'killed while it holds it: the next run recognises and releases it'
 for pause in 05 10 15 20 30 50 80; do
     ChangeMapProbe thin vg-0 pool 2 3 /dev/vg-0/first /dev/vg-0/second >/dev/null 2>&1 &
     sleep "0.$pause"

@@ -10,7 +10,7 @@ dd if=/dev/zero of=/dev/vg0/source bs=1M count=1 oflag=direct conv=notrunc 2>/de
 dd if=/dev/zero of=/dev/vg0/source bs=1M seek=16 count=4 oflag=direct conv=notrunc 2>/dev/null
 
 for chunk in 64 192 320; do
-    step "chunks of $chunk KiB: what is to be zeros is"
+    step "chunks of $chunk KiB: zeros of the source are zeros on the target"
     lvcreate -qq -y --type thin-pool -c ${chunk}k -L 40M -n pool vg0
     lvcreate -qq -y -V 20M --thinpool pool -n thin vg0
     fill /dev/vg0/thin 0 20

@@ -42,7 +42,7 @@ step 'push and pull, of each kind'
 serve --export vg0:rw
 for target in linear classic snap; do
     fill /dev/vg0/thin 3 1
-    # Zeros, which a thin volume gives back.
+    # Zeros, which blkferry discards on a thin volume.
     blkdiscard -o $((40 << 20)) -l $((4 << 20)) /dev/vg0/thin
     expect 0 blkferry /dev/vg0/thin http://127.0.0.1:8080/dev/vg0/$target
     same /dev/vg0/thin /dev/vg0/$target

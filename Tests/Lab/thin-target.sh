@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: on a thin target unchanged chunks stay shared with its snapshot, and zeros are given back
+# shows: on a thin target unchanged chunks stay shared with its snapshot, and zeros are discarded
 # seconds: 35
 volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 300M -n pool vg0
@@ -32,9 +32,9 @@ dd if=/dev/zero of=/dev/vg0/source bs=4k seek=9001 count=1000 oflag=direct conv=
 expect 0 blkferry /dev/vg0/source /dev/vg0/target
 same /dev/vg0/source /dev/vg0/target
 
-step 'the pool gives no zeros: old data around a block is not left in a chunk'
+step 'a pool that does not zero: old data around a block does not stay in a chunk'
 lvcreate -qq -y --type thin-pool -Zn -c 192k -L 48M -n raw vg0
-# fresh: a volume in a pool all of whose chunks hold what somebody has left.
+# fresh: a volume in a pool whose chunks all hold old data.
 fresh() {
     ! lvs vg0/fresh >/dev/null 2>&1 || lvremove -qq -y vg0/fresh
     lvcreate -qq -y -V 48M --thinpool raw -n old vg0
@@ -55,7 +55,7 @@ while [ $block -lt 8192 ]; do
 done
 expect 0 blkferry /dev/vg0/sparse /dev/vg0/fresh
 same /dev/vg0/sparse /dev/vg0/fresh
-# The last chunk is a part of one, and so is what the image has of it.
+# The last chunk is only a part of one, in the volume and in the image.
 head -c 29999999 /dev/vg0/sparse >/tmp/image
 random 1000 >>/tmp/image
 fresh
@@ -63,7 +63,7 @@ expect 0 blkferry --size-policy prefix /tmp/image /dev/vg0/fresh
 cmp -n 30000999 /tmp/image /dev/vg0/fresh
 tail -c +30001000 /dev/vg0/fresh | cmp -n 3553433 - /dev/zero
 
-step 'a snapshot of a volume outside of the pool: what is given back shows that again'
+step 'a snapshot of a volume outside of the pool: a discarded chunk shows the origin again'
 lvcreate -qq -y -L 16M -n base vg0
 fill /dev/vg0/base 0 16
 lvchange -qq -an -pr vg0/base

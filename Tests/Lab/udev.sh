@@ -14,7 +14,7 @@ for volume in thin linear; do
     step "$volume: through a snapshot"
     expect 0 blkferry sync --snapshot vg0/$volume /tmp/$volume.img
     same /dev/vg0/$volume /tmp/$volume.img
-    step "$volume: made, kept, refreshed, grown"
+    step "$volume: created, with snapshots, refreshed, grown"
     expect 0 blkferry sync --create --snapshot vg0/$volume vg0/$volume-replica@pool
     same /dev/vg0/$volume /dev/vg0/$volume-replica
     expect 0 blkferry refresh --snapshot-size 50% vg0/$volume vg0/$volume-replica

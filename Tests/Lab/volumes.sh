@@ -32,7 +32,7 @@ lvremove -qq -f vg0/between
 expect 3 blkferry sync --snapshot vg0 /tmp/image
 says 'no logical volume'
 
-step 'volumes of a clone have the same UUID, and are told apart by all but that'
+step 'volumes of a clone have the same UUID, and every other name distinguishes them'
 vgchange -qq -an vg0
 dd if=${disk}a of=${disk}b bs=4M oflag=direct 2>/dev/null
 lvm vgimportclone --basevgname vg9 ${disk}b
@@ -73,7 +73,7 @@ says '"tags":["one","two"]'
 expect 0 blkferry sync --snapshot --snapshot-size 8M vg9/root /tmp/image
 cp /tmp/lvm.conf /etc/lvm/lvm.conf
 
-step 'percentages are written as the German do'
+step 'percentages in German notation'
 mkdir -p /tmp/locale/de_DE.UTF-8
 echo "$numbers" | base64 -d >/tmp/locale/de_DE.UTF-8/LC_NUMERIC
 export LOCPATH=/tmp/locale LC_NUMERIC=de_DE.UTF-8

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""Draws what `compare` has measured: a panel for each direction, seconds on a logarithmic axis."""
+"""Draws the results of `compare`: a panel for each direction, seconds on a logarithmic axis."""
 
 import math
 from html import escape

@@ -3,14 +3,14 @@
 """The benchmark of pdiffcopy's README: the first 10, 20 … 100 % of the target were changed, sync.
 
 blkferry, pdiffcopy and rsync (from its daemon), each as pull (from the server) and as push (to it),
-over the loopback interface, on two loop devices. They are interleaved, and everybody goes first in
-turn. A server is started anew for each run and is ready when the time begins. Before every run the
-target is brought into the step's state, and the page cache forgets both devices; after it, source
-and target are compared. Of pdiffcopy several settings are tried first, on the step of 50 %, and the
-fastest is used for all.
+over the loopback interface, on two loop devices. They are interleaved, and each goes first in turn.
+Each run has a new server, which is ready when the timing begins. Before every run the benchmark
+brings the target into the step's state and drops both devices from the page cache. After it, it
+compares source and target. It tries several settings of pdiffcopy first, on the step of 50 %, and
+uses the fastest for all.
 
-pdiffcopy cannot copy devices: it works on the files behind them. Nobody makes whole copies here:
-all compare first. pdiffcopy and rsync do not flush what they write. The bytes on the wire are those
+pdiffcopy cannot copy devices, so it works on the files behind them. No program makes whole copies
+here: all compare first. pdiffcopy and rsync do not flush what they write. The bytes on the wire are those
 that the loopback interface counted during the run, headers included, both ways together.
 
 Writes `benchmarks.md` and `benchmarks.svg` into --output.
@@ -34,7 +34,7 @@ def add_arguments(command):
 
 
 class Comparison(net.Benchmark):
-    """The contestants, what they took and sent, and which have failed."""
+    """The contestants, their times and bytes, and the failures."""
 
     def run(self, contestant, way, case):
         """One run; the bytes on the wire come last."""
@@ -129,7 +129,7 @@ def print_step(name, figures):
 
 
 def goals(steps):
-    """What was to be reached, and whether it was: a missing contestant cannot be beaten."""
+    """The speed targets, met or missed: a missing contestant cannot be beaten."""
     found = []
     for direction in peers.DIRECTIONS:
         for case, figures in steps.items():

@@ -7,10 +7,10 @@ only blkferry and dd run there.
 
 The floor is both devices read with O_DIRECT and nothing else, by the number of threads, the read
 size and the kind of memory (pages of 4 KiB or 2 MiB) that turn out fastest here. Before every run
-the target is brought into the case's state, and the page cache forgets both devices; after it,
-source and target are compared. Neither is timed. The backing files are in memory, so that what is
-measured is the program and not a disk; --directory puts them elsewhere. rsync does not flush what
-it writes; the others do.
+the benchmark brings the target into the case's state and drops both devices from the page cache.
+After it, it compares source and target. Neither is timed. The backing files are in memory, so that
+the times are those of the program and not of a disk; --directory puts them elsewhere. rsync does not
+flush its writes; the others do.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ ZEROS = "every second 4 KiB zeros"
 
 
 def commands(binary, source, target):
-    """What is compared: name and command line."""
+    """The programs: name and command line."""
     tools = {
         "blkferry": [binary, "sync", "--quiet", source, target],
         "dd": ["dd", f"if={source}", f"of={target}", "iflag=direct", "oflag=direct", "bs=1M",
@@ -67,7 +67,7 @@ def measure_pair(options, place, pair):
 
 
 def measure_zeros(options, place, pair, tools):
-    """Replaces a target full of data by a source of which every second block is zeros."""
+    """Replaces a target full of data by a source in which every second block is zeros."""
     pair.zero_every_second_block()
     runs = {tool: [] for tool in ("floor", "blkferry", "dd")}
     for number in range(options.rounds):
@@ -87,7 +87,7 @@ def print_table(title, figures):
 
 
 def goals(cases):
-    """What was to be reached, and whether it was."""
+    """The speed targets, met or missed."""
     def median(case, tool):
         return cases[case][tool]["median"]
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""Where the measuring happens: files, loop devices, processes, and what machine it is."""
+"""The place of the measurements: files, loop devices, processes, and the machine's description."""
 
 import fcntl
 import mmap
@@ -19,7 +19,7 @@ BLKFLSBUF = 0x1261  # linux/fs.h
 
 
 class Failure(Exception):
-    """What ends the benchmark with one line."""
+    """An error that ends the benchmark with one line."""
 
 
 def parse_size(text):
@@ -32,7 +32,7 @@ def parse_size(text):
 
 
 def make(*command):
-    """Runs a command that makes a file; that it fails is a failure."""
+    """Runs a command that makes a file; raises a failure if the command fails."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     except OSError as error:
@@ -43,7 +43,7 @@ def make(*command):
 
 
 class Workplace:
-    """A directory and loop devices that are gone in the end, and the helper program."""
+    """A directory and loop devices that are removed at the end, and the helper program."""
 
     def __init__(self, parent, helper_source):
         self.parent = parent
@@ -86,14 +86,14 @@ class Workplace:
     def run(self, command, statuses=(0,), limit=None):
         """Runs a command; returns wall seconds and peak resident KiB.
 
-        After `limit` seconds it is ended, which is a failure.
+        After `limit` seconds it is killed, which is a failure.
         """
         with Run(self, command) as run:
             return run.figures(statuses, limit)
 
 
 class Run:
-    """A command that was started and is being measured; on the way out nothing of it is left."""
+    """A command that is being measured; at the end all its processes are gone."""
 
     def __init__(self, place, command):
         self.command = command
@@ -158,7 +158,7 @@ class Device:
                 raise Failure(f"{self.path}: short write at {offset}")
 
     def flush(self):
-        """Writes back and forgets what the page cache holds of the device."""
+        """Writes back the device's pages and drops them from the page cache."""
         os.fsync(self.descriptor)
         fcntl.ioctl(self.descriptor, BLKFLSBUF)
 
@@ -181,7 +181,7 @@ def summary(runs):
 
 
 def goal(text, figure, limit):
-    """One line of what was to be reached, and whether it was; a figure of None is missing."""
+    """The line of one speed target, met or missed; a figure of None is missing."""
     shown = "missing" if figure is None else f"{figure:.3f}"
     return {"text": f"{text}: {shown}, limit {limit:.3f}", "figure": figure, "limit": limit,
             "reached": figure is not None and figure <= limit}
@@ -209,7 +209,7 @@ def first_line(*command, contains=""):
 
 
 def description(binary):
-    """The machine and the versions of what was measured."""
+    """The machine and the versions of the programs."""
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo")
                 if line.startswith("model name")), platform.machine())
     system = dict(line.strip().split("=", 1) for line in open("/etc/os-release") if "=" in line)

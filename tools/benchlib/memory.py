@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 """Peak memory of a sync, whatever the size: a sparse image of 1 TiB with 100 MiB of data, and a
-pair of --size (1 GiB) of which all differs. And the time that `blkferry --version` takes.
+pair of --size (1 GiB) that differs everywhere. And the time that `blkferry --version` takes.
 """
 
 import os

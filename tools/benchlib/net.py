@@ -4,19 +4,19 @@
 
 blkferry, pdiffcopy, nbdcopy from nbdkit, and rsync from its daemon, each as pull (from the server)
 and as push (to it). The floor is both devices read with O_DIRECT and hashed with Poly1305, 64 KiB
-at a time, and nothing else, by the fastest of many ways; of pdiffcopy and nbdcopy too several
-settings are tried first and the fastest is used. Then the bytes on the wire, what a delay costs,
-and peak memory. A server is started anew for each run and is ready when the time begins. Before
-every run the target is brought into the case's state, and the page cache forgets both devices;
-after it, source and target are compared.
+at a time, and nothing else, by the fastest of many ways. For pdiffcopy and nbdcopy too the benchmark
+tries several settings first and uses the fastest. Then the bytes on the wire, what a delay costs,
+and peak memory. Each run has a new server, which is ready when the timing begins. Before every run
+the benchmark brings the target into the case's state and drops both devices from the page cache.
+After it, it compares source and target.
 
 Then, as a part of its own (`--only secure`): what TLS costs blkferry, beside plain HTTP in the same
-rounds, and whole copies over ssh by blkferry and by rsync. That sshd too is started anew for each
-run, with keys and settings of its own; the cipher is ssh's default. Of both several settings are
-tried first. Logging in is part of the time.
+rounds, and whole copies over ssh by blkferry and by rsync. Each run has a new sshd as well, with keys
+and settings of its own; the cipher is ssh's default. Several settings of both are tried first. The
+time includes the login.
 
-pdiffcopy cannot copy devices: it works on the files behind them. nbdcopy is there for whole copies
-only. pdiffcopy and rsync do not flush what they write. --directory is as for `local`.
+pdiffcopy cannot copy devices, so it works on the files behind them. nbdcopy makes whole copies only.
+pdiffcopy and rsync do not flush their writes. --directory is as for `local`.
 """
 
 from . import machine, secure, servers, wire
@@ -28,7 +28,7 @@ TRIES = 2  # of each way, to find the fastest; no more than there are rounds
 
 
 class Benchmark:
-    """The contestants, what they took, and which have failed."""
+    """The contestants, their times, and the failures."""
 
     def __init__(self, options, place, pair, contestants, missing):
         self.options = options
@@ -49,7 +49,7 @@ class Benchmark:
         return self.pair.timed(contestant.name, case, client)
 
     def attempt(self, contestant, way, case):
-        """The same, but after a failure gives its reason, and the pair is equal again."""
+        """The same, but after a failure it returns the reason and makes the pair equal again."""
         try:
             return self.run(contestant, way, case)
         except machine.Failure as failure:
@@ -62,7 +62,7 @@ class Benchmark:
         print(f"Left out: {name}: {reason}")
 
     def choose(self, contestant, case):
-        """Finds the fastest way for a case; one that fails, as an old version may, is none."""
+        """Finds the fastest way for a case; ignores a way that fails, as with an old version."""
         if len(contestant.ways) == 1:
             contestant.chosen[case] = contestant.ways[0]
             return
@@ -178,7 +178,7 @@ def print_missing(missing):
 
 
 def goals(cases):
-    """What was to be reached in the cases, and whether it was."""
+    """The speed targets of the cases, met or missed."""
     found = []
 
     def ratio(text, case, one, other, limit):
@@ -197,5 +197,5 @@ def goals(cases):
     return found
 
 
-# Who takes part, and how it is measured.
+# The contestants, and how each is measured.
 PARTS = {"plain": (contestants, measure_plain), "secure": (secure.contestants, secure.measure)}

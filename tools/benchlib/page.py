@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""Writes what `compare` has measured as a page of the documentation."""
+"""Writes the results of `compare` as a page of the documentation."""
 
 from .peers import DIRECTIONS
 

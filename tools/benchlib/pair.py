@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""Two loop devices of random data, the cases they are brought into, and the floor."""
+"""Two loop devices of random data, the cases of differences between them, and the floor."""
 
 import itertools
 import os

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""What is compared over the network: how each is started, and in which ways it is tried."""
+"""The programs of the network benchmark: how each is started, and the settings that are tried."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ class Way:
 
 @dataclass
 class Contestant:
-    """A program in one direction, in the ways of which the fastest counts, case by case."""
+    """A program in one direction, with several settings; the fastest one counts in each case."""
 
     tool: str
     direction: str
@@ -95,7 +95,7 @@ def pdiffcopy(program, direction, pair):
 
 
 def nbdcopy(direction, pair):
-    """Whole copies only: it has no other."""
+    """Whole copies only: nbdcopy has no other mode."""
     exported = pair.source.path if direction == "pull" else pair.target.path
 
     def way(caching, options):
@@ -132,7 +132,7 @@ refuse options = !copy-devices !write-devices
 
 
 def rsync(place, direction, pair):
-    """Device to device; of /dev its daemon shows nothing else."""
+    """Device to device; its daemon shows nothing else in /dev."""
     settings = place.directory / "rsyncd.conf"
     settings.write_text(RSYNC_SETTINGS.format(
         uid=os.getuid(), gid=os.getgid(), host=servers.HOST,

@@ -35,7 +35,7 @@ def contestants(binary, place, pair):
 
 
 def measure(benchmark):
-    """All runs of this part, and what was to be reached."""
+    """All runs of this part, and the speed targets."""
     print("\nTLS and ssh")
     benchmark.choose_all()
     figures = {}
@@ -58,7 +58,7 @@ def print_table(title, figures):
 
 
 def goals(cases):
-    """What was to be reached, and whether it was."""
+    """The speed targets, met or missed."""
     found = []
 
     def ratio(goal, text, case, one, other, limit):

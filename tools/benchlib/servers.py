@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""Servers on the loopback interface that are stopped in the end, and the relay before them."""
+"""Servers on the loopback interface that are stopped at the end, and the relay in front of them."""
 
 import http.client
 import os
@@ -24,7 +24,7 @@ def free_port():
 
 
 def listens(port):
-    """Whether somebody accepts connections there."""
+    """Whether a server accepts connections there."""
     try:
         with socket.create_connection((HOST, port), timeout=5) as connection:
             # Loopback connects a socket to itself when it happens to get that port.
@@ -34,7 +34,7 @@ def listens(port):
 
 
 def answers(port):
-    """Whether somebody answers a request there: gunicorn listens before it can."""
+    """Whether a server answers a request there: gunicorn listens before it can answer."""
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/")
@@ -76,7 +76,7 @@ class Server:
         self.stop()
 
     def stop(self):
-        """Asks it to end, then makes it; returns what it printed on standard output.
+        """Asks it to end, then kills it; returns its standard output.
 
         It must not print more than a pipe holds.
         """
@@ -88,7 +88,7 @@ class Server:
             self.process.kill()
         output = b""
         if not self.process.stdout.closed:
-            # What has left children behind may still hold the pipe.
+            # Children that it has left behind may still hold the pipe.
             os.set_blocking(self.process.stdout.fileno(), False)
             output = self.process.stdout.read() or b""
             machine.kill_group(self.process)
@@ -110,12 +110,12 @@ class Server:
                         found = re.search(r"^VmHWM:\s+(\d+) kB", status.read(), re.MULTILINE)
                     peaks.append(int(found[1]) * 1024 if found else 0)
             except OSError:
-                pass  # ended meanwhile
+                pass  # It has ended in the meantime.
         return max(peaks)
 
 
 class Relay(Server):
-    """Stands before a server, counts what goes through and may hold it back."""
+    """Relays to a server, counts the bytes, and may delay them."""
 
     def __init__(self, place, target_port, delay):
         port = free_port()
@@ -127,5 +127,5 @@ class Relay(Server):
         figures = self.stop().split()
         if len(figures) != 3:
             raise machine.Failure("the relay ended without its totals")
-        # One connection was to see whether it is there.
+        # One connection only checked whether the server listens.
         return int(figures[0]), int(figures[1]), int(figures[2]) - 1

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""An sshd with keys of its own on the loopback interface, and who copies through it."""
+"""An sshd with keys of its own on the loopback interface, and the programs that copy through it."""
 
 import os
 import shlex
@@ -78,10 +78,10 @@ class Setup:
 
 
 class SSHServer(servers.Server):
-    """An sshd. What its sessions started has left its process group, and has ended in the end."""
+    """An sshd. The programs of its sessions leave its process group, and are ended with it."""
 
     def __init__(self, place, command, port, _):
-        # Not by a connection: it would still be busy with that when the time begins.
+        # Not by a connection: sshd would still be busy with it when the timing begins.
         super().__init__(place, command, port, lambda _: b"Server listening on" in os.pread(
             self.words.fileno(), 1 << 16, 0))
         self.mark = f"{MARK}={place.directory.resolve()}/ssh".encode()
@@ -109,7 +109,7 @@ class SSHServer(servers.Server):
                         f"/proc/{entry}/environ").read_bytes().split(b"\0"):
                     found.append(int(entry))
             except OSError:
-                pass  # ended meanwhile
+                pass  # It has ended in the meantime.
         return found
 
     def peak_memory(self):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""What blkferry puts on the wire, what a delay costs it, and the memory of both sides.
+"""The bytes that blkferry sends, what a delay costs it, and the memory of both sides.
 
 The bytes are what the sockets carry, headers of HTTP included, those of TCP and IP not.
 """
@@ -24,7 +24,7 @@ def space(size):
 
 
 def recorded(benchmark, name, work):
-    """What `work` returns; nothing when it fails, and the reason among the missing."""
+    """The result of `work`; nothing if it fails, and then its reason is among the missing."""
     try:
         return work()
     except machine.Failure as failure:
@@ -187,7 +187,7 @@ def crowd(benchmark):
 
 
 def goals(result, size):
-    """What was to be reached on the wire, with the delay and in memory, and whether it was."""
+    """The targets for the wire, the delay and the memory, met or missed."""
     found = []
     for direction in peers.DIRECTIONS:
         for case, text, whole in (

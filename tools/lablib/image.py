@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""The initramfs that the virtual machine boots: programs of the machine at hand, modules, scripts."""
+"""The initramfs that the virtual machine boots: programs of the host, modules, scripts."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from .process import Failure, command, output, program
 
 GUEST = Path(__file__).resolve().parent / "guest"
 
-# Real programs; busybox lends the rest of a system.
+# Real programs; busybox provides the rest of a system.
 PROGRAMS = """
     dash lvm dmsetup pdata_tools mke2fs e2fsck mdadm sgdisk blockdev wipefs losetup blkid lsblk cmp
     cksum dd truncate udevadm flock stat sync setsid timeout xfs_io
@@ -27,7 +27,7 @@ LINKS = {
     "mke2fs": "mkfs.ext4",
     "e2fsck": "fsck.ext4",
 }
-# Directories of the kernel's modules that go in with all that they need.
+# Directories of the kernel's modules that go in with all their dependencies.
 MODULES = ("drivers/md", "drivers/block", "drivers/virtio/virtio_pci.ko",
            "drivers/scsi/scsi_debug.ko", "drivers/scsi/sd_mod.ko", "drivers/scsi/virtio_scsi.ko",
            "drivers/ata/ahci.ko", "drivers/nvme/host/nvme.ko", "fs/ext4",
@@ -39,7 +39,7 @@ LIBRARIES = ("libcurl.so.4",)
 
 def base(modules):
     """The part of the initramfs that all scenarios share, as a cpio archive."""
-    # What this file does decides as well.
+    # The archive depends on this file as well.
     key = hashlib.sha256(Path(__file__).read_bytes())
     for path in [modules.parent, *map(program, ["busybox", *PROGRAMS])]:
         key.update(f"{path} {os.stat(path).st_mtime_ns}".encode())
@@ -119,7 +119,7 @@ def library(name):
 
 
 def add_modules(tree, modules):
-    """The wanted modules, and those that they need, as depmod(8) tells."""
+    """The wanted modules and their dependencies, according to depmod(8)."""
     listing = tree / "lib/modules" / modules.name
     depends = {}
     # As it would write it, and then more tables, whose lines look otherwise.
@@ -144,7 +144,7 @@ def product(name):
 
 
 def overlay(programs, script, directory):
-    """What one scenario adds: its programs with libraries, the guest's scripts, the scenario."""
+    """The additions of one scenario: its programs with libraries, the guest's scripts, the scenario."""
     tree = Path(directory) / "tree"
     (tree / "bin").mkdir(parents=True)
     (tree / "lib").mkdir()

@@ -23,7 +23,7 @@ class Kernel:
 
 
 def for_machines():
-    """The general one: the one for clouds has no driver of SATA disks."""
+    """Debian's general kernel: the cloud kernel has no SATA driver."""
     depends = output("apt-cache", "depends", "linux-image-amd64")
     found = re.search(r"Depends: (linux-image-[0-9]\S*)", depends)
     if not found:
@@ -33,15 +33,15 @@ def for_machines():
 
 
 def for_user_mode():
-    """The one that is a program, whose processes are processes of the machine at hand."""
+    """User-mode Linux: a program, whose processes are processes of the host."""
     modules = unpacked("user-mode-linux", "usr/lib/uml/modules")
     return Kernel(modules.parents[2] / "usr/bin/linux.uml", modules)
 
 
 def unpacked(package, modules):
-    """Downloads a package where it is not there yet; returns its modules' directory.
+    """Downloads a package if it is missing; returns its modules' directory.
 
-    depmod(8) and modprobe(8) know lib/modules alone, so that is where they are then.
+    depmod(8) and modprobe(8) read lib/modules only, so the modules are put there.
     """
     directory = CACHE / package
     if not directory.exists():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""Programs that are run for what they do or print."""
+"""Runs programs for their effect or their output."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Failure(Exception):
-    """What ends the lab with one line."""
+    """An error that ends the lab with one line."""
 
 
 def program(name):

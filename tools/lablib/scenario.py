@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""The scenarios: scripts of Tests/Lab, which run as root inside, and what came of them."""
+"""The scenarios: scripts of Tests/Lab, which run as root in the machine, and their results."""
 
 import re
 import time
@@ -12,15 +12,16 @@ from .kernel import ROOT
 from .process import Failure
 
 DIRECTORY = ROOT / "Tests/Lab"
-# About how long one takes where its head does not say so: `# seconds: N`.
+# About how long a scenario takes without `# seconds: N` in its head.
 SECONDS = 30
 
 
 @dataclass
 class Scenario:
-    """A script; its head says what it shows, and may say what it needs.
+    """A script; its head says what it shows, and may list its needs.
 
-    `# when: named` is in the head of one that takes long. A disk is a size, or BUS:SIZE for one on a bus that only the emulated machine has.
+    `# when: named` is in the head of one that takes long. A disk is a size, or BUS:SIZE for one on a
+    bus that only the emulated machine has.
     """
 
     path: Path
@@ -41,7 +42,7 @@ class Scenario:
 
     @property
     def limit(self):
-        """Seconds that only one that hangs takes: others run at the same time, on few processors."""
+        """The timeout in seconds; generous, since others run at the same time, on few processors."""
         return max(400, 8 * self.seconds)
 
 
@@ -92,6 +93,6 @@ def run(machine, scenario, programs, keep):
         lines.append("        " + (reason[0] if reason else "ended without a result")
                      + f"; its console is in {kept}")
         lines += [f"        | {line}" for line in console.splitlines()[-40:]]
-    # In one piece: others run at the same time.
+    # In one write, since others run at the same time.
     print("\n".join(lines), flush=True)
     return passed

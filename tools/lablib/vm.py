@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""The virtual machines: another kernel without a privilege, and disks that are gone afterwards."""
+"""The virtual machines: another kernel without a privilege, and disks that are removed afterwards."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ MEMORY = 1024  # MiB
 BOOT_SECONDS = 60
 DISKS = ("512M",) * 4
 
-# Those that run now.
+# The running machines.
 _running = set()
 
 
@@ -31,19 +31,19 @@ class Machine(ABC):
 
     @abstractmethod
     def kernel(self):
-        """What it boots; downloaded when it is not there."""
+        """The kernel that it boots; downloaded if it is missing."""
 
     @abstractmethod
     def words(self, initramfs, disks, arguments):
         """The command that runs it, on this terminal; disks are pairs of bus and path."""
 
     def prepare(self):
-        """Makes all that several of them share, which one alone may make."""
+        """Makes the files that several machines share; not safe for several threads at once."""
         image.base(self.kernel().modules)
 
     @contextlib.contextmanager
     def booting(self, programs, script, disks, arguments):
-        """The command that boots it; what it needs is there until the end of the `with`."""
+        """The command that boots it; its files exist until the end of the `with`."""
         base = image.base(self.kernel().modules)
         with tempfile.TemporaryDirectory(prefix="blkferry-lab.", dir=_directory()) as directory:
             initramfs = Path(directory) / "initramfs"
@@ -87,7 +87,7 @@ class Machine(ABC):
             return console.decode(errors="replace").replace("\r", ""), not is_late.is_set()
 
     def boots(self):
-        """Whether it runs on the machine at hand."""
+        """Whether it runs on this host."""
         console, _ = self._run({}, None, (), "lab=boot", BOOT_SECONDS)
         return "LAB passed" in console
 
@@ -144,7 +144,7 @@ class Emulated(Machine):
         return words
 
 
-# What makes a disk of a drive, for each bus.
+# The device options that make a disk of a drive, for each bus.
 BUSES = {
     "": "virtio-blk-pci,drive={name}",
     "nvme": "nvme,drive={name},serial={name}",
@@ -157,7 +157,7 @@ MACHINES = {machine.name: machine for machine in (UserMode(), Emulated())}
 
 
 def machine(name=None):
-    """The one of that name, ready for several at once; without a name the fast one, if it runs here."""
+    """The machine of that name, ready for several at once; without a name the fast one, if it runs here."""
     chosen = MACHINES[name or UserMode.name]
     chosen.prepare()
     if name or chosen.boots():
@@ -168,7 +168,7 @@ def machine(name=None):
 
 
 def _directory():
-    """Where disks and what they boot lie while they run: in memory, where there is enough."""
+    """The directory of disks and boot files while machines run: in memory, if there is enough."""
     shared = Path("/dev/shm")
     if shared.is_dir() and shutil.disk_usage(shared).free >= 8 << 30:
         return shared
@@ -176,7 +176,7 @@ def _directory():
 
 
 def end_all():
-    """Ends all that run; whoever waits for them goes on."""
+    """Ends all running machines; threads that wait for them continue."""
     for process in list(_running):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

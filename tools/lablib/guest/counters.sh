@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 #
-# What the scenarios counters-*.sh have in common. They change a target of each kind in every way, and the
-# next run has to end with a replica. The kinds are those of CountedKind and others, which have no counter.
+# Functions of the scenarios counters-*.sh. They change a target of each kind in every way, and the next
+# run has to end with a replica. The kinds are those of CountedKind and others, which have no counter.
 # A line with CELLS shows which changes made the run fall back to a full comparison.
 #
-# The ways, all of which change bytes that the next run does not read where it trusts the counter:
+# The ways. Each changes bytes that the next run does not read if the counter is unchanged:
 #   none      nothing is changed
 #   512 4096  one direct write of so many bytes
 #   buffered  100 bytes through the page cache
@@ -14,7 +14,7 @@
 #   discard   BLKDISCARD, or a punched hole in an image
 #   zero      fallocate(FALLOC_FL_ZERO_RANGE), for which a device does what BLKZEROOUT does
 #   replay    mount -o ro, which replays the journal of ext4
-#   below     a write to what the target stands on: $below, the target starts at MiB $start of it
+#   below     a write to the device below the target: $below, the target starts at MiB $start of it
 #   resize    cut, and made as large as before
 #   replace   another volume, file or place under the same name, with other bytes
 #   merge     a classic snapshot is taken, written and merged
@@ -96,7 +96,7 @@ changed() {
 }
 # resize_volume, replace_volume, …: resize and replace of each kind.
 resize_volume() {
-    # Another volume has the extents meanwhile.
+    # Another volume has the extents for a while.
     lvreduce -qq -y -f -L 8M "$volume"
     lvcreate -qq -y -Zn -l 100%FREE -n other "$group"
     # All of it: where the extents are in it depends on LVM.
@@ -164,7 +164,7 @@ replace_loop() {
     losetup "$path" /images/replaced
     mv /images/replaced "$below"
 }
-# A table that is put back: nothing is left of it but what was written through it.
+# A table that is restored: nothing is left of it but the writes through it.
 replace_table() {
     echo "0 32768 linear $below 2048" | dmsetup load table
     dmsetup suspend --noudevsync table
@@ -178,7 +178,7 @@ merged() {
     lvconvert -qq -y --merge "$1"
     while lvs "$1" >/dev/null 2>&1; do sleep 0.2; done
 }
-# cells KIND LABEL PATH WAY...: what a run does after each way: reads only what the map names, or all.
+# cells KIND LABEL PATH WAY...: whether a run after each way reads only the ranges of the map, or all.
 cells() {
     kind=$1
     path=$3
@@ -204,14 +204,14 @@ cells() {
             *'falls back to a full comparison'*) line="$line $way=all" ;;
             *'bytes have changed since'*)
                 line="$line $way=map"
-                # A change that is in the map is none.
+                # The ways change only bytes outside of the map.
                 [ "$way" = none ] || fail "$label, $way: it went unnoticed: $output"
                 counted=1
                 ;;
-            *) fail "$label, $way: neither is said: $output" ;;
+            *) fail "$label, $way: the output has neither message: $output" ;;
         esac
     done
     echo "CELLS $line"
 }
-# is COUNTED: whether a run had a map where nobody had changed anything.
+# is COUNTED: whether a run used the map of an unchanged target.
 is() { [ "$counted" = "$1" ] || fail "$line: $output"; }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 #
-# What scenarios have in common. They run under `dash -eu`; whatever fails ends them.
+# Functions of the scenarios. They run under `dash -eu`; a command that fails ends them.
 
-# What disks are called up to their letter: those of User-mode Linux, or of virtio.
+# The name of disks up to their letter, with User-mode Linux or with virtio.
 disk=/dev/vd
 [ ! -b /dev/ubda ] || disk=/dev/ubd
 
@@ -13,13 +13,13 @@ fail() {
     exit 1
 }
 
-# step TEXT...: says what comes now, and how many seconds after boot.
+# step TEXT...: prints the next step, and the seconds since boot.
 step() {
     read -r seconds _ </proc/uptime
     echo "--- $seconds s: $*"
 }
 
-# expect STATUS COMMAND...: runs a command that has to end so; its output stays in $output.
+# expect STATUS COMMAND...: runs a command that has to end with STATUS; its output stays in $output.
 expect() {
     expected=$1
     shift
@@ -31,7 +31,7 @@ expect() {
     [ "$status" = "$expected" ] || fail "$*: status $status, expected $expected"
 }
 
-# says TEXT: the last output has this in it.
+# says TEXT: the last output contains TEXT.
 says() {
     case $output in
         *"$1"*) ;;
@@ -50,8 +50,8 @@ same() {
 # differ A B
 differ() { ! cmp -s "$1" "$2" || fail "$1 and $2 are equal"; }
 
-# drawn WORD...: dd(1) of 32 MiB of random bytes, from another byte on each time. Drawn anew they would
-# take most of the time of all scenarios, on a processor that is emulated.
+# drawn WORD...: dd(1) of 32 MiB of random bytes, from another byte on each time. New random bytes for
+# each use would take most of the time of all scenarios on an emulated processor.
 drawn() {
     [ -e /tmp/.random ] || dd if=/dev/urandom of=/tmp/.random bs=1M count=32 2>/dev/null
     dd if=/tmp/.random bs=1M skip=$(od -An -N 3 -t u4 /dev/urandom | tr -d ' ') "$@" 2>/dev/null
@@ -77,8 +77,8 @@ fill() {
     done
 }
 
-# digest FILE [BYTES]: the CRC and size of it, or of its first bytes. To compare byte by byte would take
-# most of the time of all scenarios: cmp(1) reads a device by 4 KiB.
+# digest FILE [BYTES]: the CRC and size of it, or of its first bytes. A comparison byte by byte would take
+# most of the time of all scenarios, since cmp(1) reads a device in steps of 4 KiB.
 digest() {
     if [ -z "${2-}" ] || [ "$2" = "$(blockdev --getsize64 "$1" 2>/dev/null || stat -L -c %s "$1")" ]; then
         cksum <"$1"
@@ -105,14 +105,14 @@ volume_group() {
     vgcreate -qq "$group" "$@"
 }
 
-# images DISK: a file system for images, at /images. /tmp is a tmpfs, which does not tell of every write.
+# images DISK: a file system for images, at /images. /tmp is a tmpfs, which does not show every write.
 images() {
     mkfs.ext4 -q -F -I 256 "$1"
     mkdir -p /images
     mount "$1" /images
 }
 
-# node DEVICE: makes the device file of what the kernel has, where udev would.
+# node DEVICE: makes the device file of a kernel device, where udev would.
 node() {
     [ -b "$1" ] || mknod "$1" b $(tr : ' ' <"/sys/class/block/$(basename "$1")/dev")
 }
