@@ -204,7 +204,7 @@ package final class BlockServer: Sendable {
                 }
                 return setup.prepare(channel, identity: identity)
             }
-        // If every request is judged, every user may connect to a unix socket.
+        // If every request is authorized, every user may connect to a unix socket.
         let socket =
             try options.socket
             ?? ListeningSocket(options.address, isOpen: options.tokens != nil, owner: nil)

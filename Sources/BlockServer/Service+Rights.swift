@@ -10,7 +10,7 @@ extension Service {
     ///
     /// The request was admitted by its head. Since then its body may have been slow, or it may have
     /// waited for memory or a thread.
-    func judgeAgain(_ request: inout Request) -> Response? {
+    func authorizeAgain(_ request: inout Request) -> Response? {
         let (access, peer, now) = (rights.access, request.peer, time(nil))
         guard access.grant(of: peer, before: request.grant, now: now) != request.grant else {
             return nil
@@ -19,7 +19,7 @@ extension Service {
         if let end = peer.certificateEnd, now > end {
             response = RequestRules.expiredCertificate
         } else {
-            switch access.judge(
+            switch access.authorize(
                 request.headers, certified: peer.certified, user: peer.user, address: peer.address,
                 now: now)
             {

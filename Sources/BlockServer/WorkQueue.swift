@@ -246,7 +246,7 @@ final class WorkQueue: @unchecked Sendable {
         while true {
             // Another thread may have taken the job of this wakeup.
             wakeUp.wait()
-            let (entry, isOver, needsHelp) = state.withLock { state -> (Entry?, Bool, Bool) in
+            let (entry, isAtEnd, needsHelp) = state.withLock { state -> (Entry?, Bool, Bool) in
                 let entry: Entry?
                 // The shared threads help when the reserved ones are not enough.
                 let helps = state.needsHelp || state.isClosed
@@ -264,7 +264,7 @@ final class WorkQueue: @unchecked Sendable {
                 if !isKept && entry.isOfSession { wakeUp.post() }
                 return entry
             }
-            if isOver {
+            if isAtEnd {
                 wakeUp.post()
                 return nil
             }

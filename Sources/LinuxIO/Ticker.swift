@@ -3,7 +3,7 @@
 
 /// Calls a function at regular intervals in its own thread.
 package struct Ticker: ~Copyable, Sendable {
-    private let isOver = Guarded(false)
+    private let isStopped = Guarded(false)
     private let thread: Threads.Running
 
     /// Starts the thread; if the system refuses one, `call` is never called.
@@ -11,13 +11,13 @@ package struct Ticker: ~Copyable, Sendable {
     /// - Parameter interval: the time before the first call, and from the end of a call to the
     ///   next.
     package init(_ interval: Duration, _ call: @escaping @Sendable () -> Void) {
-        thread = Threads.start(count: 1, orInline: false) { [isOver] _ in
-            while isOver.wait(until: .now + interval, { $0 ? true : nil }) == nil { call() }
+        thread = Threads.start(count: 1, orInline: false) { [isStopped] _ in
+            while isStopped.wait(until: .now + interval, { $0 ? true : nil }) == nil { call() }
         }
     }
 
     package consuming func stop() {
-        isOver.withLock { $0 = true }
+        isStopped.withLock { $0 = true }
         thread.wait()
     }
 }

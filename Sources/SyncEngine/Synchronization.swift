@@ -14,7 +14,7 @@ internal import LinuxIO
 package func synchronize(
     source: any BlockDevice, target: any BlockDevice, options: SyncOptions, control: RunControl
 ) -> SyncReport {
-    let stamp = options.sourceChangeCounter ?? source.changeCounter()
+    let counter = options.sourceChangeCounter ?? source.changeCounter()
     var options = options
     // The change map does not contain writes of other programs to the target.
     if !options.endsWhenLost, target.takeRestart() { options.changes = nil }
@@ -29,7 +29,7 @@ package func synchronize(
         }
         report.tally.add(writtenBefore: before)
         report.restarts = attempt
-        report.sourceChanged = hasChanged(source, since: stamp)
+        report.sourceChanged = hasChanged(source, since: counter)
         return report
     }
     preconditionFailure("the last attempt returns")
@@ -111,7 +111,7 @@ package func compare(
 ) -> SyncReport {
     let length = min(source.geometry.size, target.geometry.size)
     var report = SyncReport(size: length, blockSize: options.layout.block)
-    let (stamp, targetStamp) = (source.changeCounter(), target.changeCounter())
+    let (counter, targetCounter) = (source.changeCounter(), target.changeCounter())
     var comparing = options
     comparing.isDryRun = true
     do throws(IOError) {
@@ -121,8 +121,8 @@ package func compare(
         report.failure = error
     }
     checkIdentity(of: target, &report)
-    report.sourceChanged = hasChanged(source, since: stamp)
-    report.targetChanged = hasChanged(target, since: targetStamp)
+    report.sourceChanged = hasChanged(source, since: counter)
+    report.targetChanged = hasChanged(target, since: targetCounter)
     return report
 }
 
@@ -133,9 +133,9 @@ private func checkIdentity(of target: any BlockDevice, _ report: inout SyncRepor
 }
 
 /// `false` if the counter cannot be read.
-private func hasChanged(_ device: any BlockDevice, since stamp: ChangeCounter?) -> Bool {
-    guard let stamp, let now = device.changeCounter() else { return false }
-    return now != stamp
+private func hasChanged(_ device: any BlockDevice, since counter: ChangeCounter?) -> Bool {
+    guard let counter, let now = device.changeCounter() else { return false }
+    return now != counter
 }
 
 private func transfer(

@@ -38,7 +38,7 @@ import Testing
             case .fail(loss) = decide(&policy, .lost(loss), attempt: 10, after: 130)
         else { Issue.record("time"); return }
         #expect(delay == 1, "the last attempt is made when the time is up")
-        #expect(policy.death == loss)
+        #expect(policy.finalError == loss)
     }
 
     @Test func `any success starts the retry time again`() {
@@ -76,7 +76,7 @@ import Testing
             Issue.record("tried again")
             return
         }
-        #expect(policy.death == nil)
+        #expect(policy.finalError == nil)
         _ = decide(&policy, success)
         guard case .again = decide(&policy, .notConnected(loss)) else {
             Issue.record("not tried again")

@@ -99,10 +99,10 @@ import WireProtocol
     }
 
     private func error(
-        _ ending: SSHFailure.Ending, _ lines: [String] = [], came text: String = ""
+        _ termination: SSHFailure.Termination, _ lines: [String] = [], came text: String = ""
     ) throws -> HTTPError {
         let finding = StdioGreeting.find(in: Array(text.utf8), isAll: true)
-        return SSHFailure(ending, lines: lines, finding: finding, try command("ssh://u@h:5/x"))
+        return SSHFailure(termination, lines: lines, finding: finding, try command("ssh://u@h:5/x"))
             .error
     }
 

@@ -12,8 +12,8 @@ import WireProtocol
     private static let token = "one-token-of-enough-characters"
     private static let other = "two-token-of-enough-characters"
 
-    private func judge(_ lines: [String], _ table: AccessTable) -> AccessTable.Verdict {
-        table.judge(HTTPHeaders(lines.map { ("Authorization", $0) }))
+    private func authorize(_ lines: [String], _ table: AccessTable) -> AccessTable.Verdict {
+        table.authorize(HTTPHeaders(lines.map { ("Authorization", $0) }))
     }
 
     @Test func `a request with a token gets the rights of that token`() throws {
@@ -23,32 +23,32 @@ import WireProtocol
         ])
         let first = Grant(name: "a", access: .readOnly, selectors: nil)
         for line in ["Bearer \(Self.token)", "bearer \(Self.token)", "BEARER   \(Self.token)"] {
-            #expect(judge([line], table) == .granted(first))
+            #expect(authorize([line], table) == .granted(first))
         }
         #expect(
-            judge(["Bearer \(Self.other)"], table)
+            authorize(["Bearer \(Self.other)"], table)
                 == .granted(Grant(name: "b", access: .readWrite, selectors: nil)))
-        #expect(judge([], table) == .missing)
+        #expect(authorize([], table) == .missing)
         for line in [
             "Bearer \(Self.token)x", "Bearer \(Self.token.dropLast())", "Bearer", "", "Bearer ",
             "Basic \(Self.token)", Self.token, "Bearer \(Self.token) \(Self.other)",
         ] {
-            #expect(judge([line], table) == .wrong, "\(line)")
+            #expect(authorize([line], table) == .wrong, "\(line)")
         }
-        #expect(judge(["Bearer \(Self.token)", "Bearer \(Self.token)"], table) == .wrong)
+        #expect(authorize(["Bearer \(Self.token)", "Bearer \(Self.token)"], table) == .wrong)
     }
 
     @Test func `without tokens every request may do everything, and tokens can be replaced`() throws
     {
         let table = try AccessTable(nil)
-        #expect(judge([], table) == .granted(.everything))
-        #expect(judge(["Bearer nonsense"], table) == .granted(.everything))
+        #expect(authorize([], table) == .granted(.everything))
+        #expect(authorize(["Bearer nonsense"], table) == .granted(.everything))
         try table.replace([TokenEntry(name: "a", token: Self.token)])
-        #expect(judge([], table) == .missing)
+        #expect(authorize([], table) == .missing)
         try table.replace([TokenEntry(name: "b", token: Self.other)])
-        #expect(judge(["Bearer \(Self.token)"], table) == .wrong)
+        #expect(authorize(["Bearer \(Self.token)"], table) == .wrong)
         try table.replace([])
-        #expect(judge(["Bearer \(Self.other)"], table) == .wrong)
+        #expect(authorize(["Bearer \(Self.other)"], table) == .wrong)
     }
 
     @Test func `each wrong token costs twice as much, up to a limit, and is forgotten`() {
@@ -98,23 +98,23 @@ import WireProtocol
         let table = try AccessTable([entry])
         let headers = HTTPHeaders([("Authorization", "Bearer \(Self.token)")])
         let grant = Grant(entry)
-        func judge(_ address: String, _ now: Int) -> AccessTable.Verdict {
-            table.judge(headers, address: address, now: now)
+        func authorize(_ address: String, _ now: Int) -> AccessTable.Verdict {
+            table.authorize(headers, address: address, now: now)
         }
-        #expect(judge("192.0.2.9", 999) == .granted(grant))
-        #expect(judge("::ffff:192.0.2.9", 999) == .granted(grant))
-        #expect(judge("2001:db8:1::1", 999) == .granted(grant))
-        #expect(judge("192.0.2.9", 1000) == .expired(grant))
+        #expect(authorize("192.0.2.9", 999) == .granted(grant))
+        #expect(authorize("::ffff:192.0.2.9", 999) == .granted(grant))
+        #expect(authorize("2001:db8:1::1", 999) == .granted(grant))
+        #expect(authorize("192.0.2.9", 1000) == .expired(grant))
         for address in ["192.0.3.1", "local", "2001:db9::1", "::ffff:192.0.3.1", ""] {
-            #expect(judge(address, 999) == .misplaced(grant), "\(address)")
+            #expect(authorize(address, 999) == .misplaced(grant), "\(address)")
         }
         entry.token = nil
         let certificates = try AccessTable([entry])
         #expect(
-            certificates.judge([:], certified: "a", address: "192.0.2.1", now: 1001)
+            certificates.authorize([:], certified: "a", address: "192.0.2.1", now: 1001)
                 == .expired(grant))
         #expect(
-            certificates.judge([:], certified: "a", address: "192.0.9.1", now: 1)
+            certificates.authorize([:], certified: "a", address: "192.0.9.1", now: 1)
                 == .misplaced(grant))
     }
 
@@ -122,9 +122,9 @@ import WireProtocol
         let atRest = try TokenEntry.atRest(Self.token)
         let table = try AccessTable([try TokenEntry(line: "a \(atRest) ro")])
         #expect(
-            judge(["Bearer \(Self.token)"], table)
+            authorize(["Bearer \(Self.token)"], table)
                 == .granted(Grant(name: "a", access: .readOnly, selectors: nil)))
-        #expect(judge(["Bearer \(atRest)"], table) == .wrong)
-        #expect(judge(["Bearer \(atRest.dropFirst(7))"], table) == .wrong)
+        #expect(authorize(["Bearer \(atRest)"], table) == .wrong)
+        #expect(authorize(["Bearer \(atRest.dropFirst(7))"], table) == .wrong)
     }
 }

@@ -44,7 +44,7 @@ struct CurlFailure {
     }
 
     var outcome: Outcome {
-        if let distrust { return .final(distrust) }
+        if let certificateError { return .final(certificateError) }
         switch code {
         case CURLE_COULDNT_CONNECT, CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY,
             CURLE_PROXY, CURLE_SSL_CONNECT_ERROR:
@@ -78,10 +78,10 @@ struct CurlFailure {
         }
     }
 
-    private var distrust: HTTPError? {
+    private var certificateError: HTTPError? {
         switch code {
         case CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_ISSUER_ERROR, CURLE_SSL_INVALIDCERTSTATUS:
-            return HTTPError(.untrusted, words, advice: adviceOnTrust)
+            return HTTPError(.untrusted, words, advice: adviceOnCertificate)
         case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
             return HTTPError(
                 .untrusted, "the server's key is not the pinned one",
@@ -113,7 +113,7 @@ struct CurlFailure {
         "Install the package ca-certificates, or name the server's authority: --cacert FILE."
 
     /// Advice for a server's certificate that was not accepted.
-    private var adviceOnTrust: String {
+    private var adviceOnCertificate: String {
         switch verifyResult {
         // X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
         case 9, 10: return "Look at the clock of this machine, which says \(date)."

@@ -19,7 +19,7 @@ final class CurlHandle: @unchecked Sendable {
     /// Interval of the checks for cancellation and for activity.
     private static let glance = Duration.milliseconds(200)
 
-    let exchange: CurlTransfer
+    let transfer: CurlTransfer
     private let options: HTTPTransport.Options
     private let easy: UnsafeMutableRawPointer
     private let multi: UnsafeMutableRawPointer
@@ -39,9 +39,9 @@ final class CurlHandle: @unchecked Sendable {
         self.multi = multi
         message = .allocate(capacity: Int(CURL_ERROR_SIZE))
         message.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
-        exchange = CurlTransfer(
+        transfer = CurlTransfer(
             limiter: limiter, isCancelled: options.isCancelled, grace: options.graceSeconds)
-        exchange.connector = options.connector
+        transfer.connector = options.connector
         try setUp()
         if options.connector != nil { try setUpConnector() }
     }
@@ -56,14 +56,14 @@ final class CurlHandle: @unchecked Sendable {
     func attempt(
         _ request: HTTPRequest, into body: any ResponseSink
     ) throws(HTTPError) -> (outcome: Outcome, sent: Int, received: Int) {
-        exchange.begin(request, into: body)
-        defer { exchange.end() }
+        transfer.begin(request, into: body)
+        defer { transfer.end() }
         message.pointee = 0
         try prepare(request)
-        let ending = run(request)
+        let end = run(request)
         let sent = sentBytes(request)
-        exchange.limiter?.charge(max(0, sent - uploaded))
-        return (outcome(of: ending, request, body), sent, exchange.received)
+        transfer.limiter?.charge(max(0, sent - uploaded))
+        return (outcome(of: end, request, body), sent, transfer.received)
     }
 
     /// The error if this process has run out of descriptors.
@@ -73,16 +73,16 @@ final class CurlHandle: @unchecked Sendable {
         }
     }
 
-    private enum Ending {
+    private enum TransferEnd {
         case code(CURLcode)
         case fulfilled
         case silent
         case slow
         case endless
-        case over
+        case aborted
     }
 
-    private func run(_ request: HTTPRequest) -> Ending {
+    private func run(_ request: HTTPRequest) -> TransferEnd {
         guard curl_multi_add_handle(multi, easy) == CURLM_OK else {
             return .code(CURLE_OUT_OF_MEMORY)
         }
@@ -94,23 +94,23 @@ final class CurlHandle: @unchecked Sendable {
             let result = curl_multi_perform(multi, &running)
             guard result == CURLM_OK else { return .code(CURLE_OUT_OF_MEMORY) }
             if running == 0 { return .code(finalCode()) }
-            if exchange.isOver() { return .over }
-            if exchange.isFulfilled() { return .fulfilled }
+            if transfer.isAborted() { return .aborted }
+            if transfer.isFulfilled() { return .fulfilled }
             let isExcused = !isConnected || request.mayWait?() == true
             if isExcused {
-                exchange.pace = Pace(patience: request.silence, bytes: carried(request))
+                transfer.pace = Pace(patience: request.silence, bytes: carried(request))
             }
             if isExcused
                 || watch.sees(
-                    bytes: exchange.received + uploaded, kernelBytes: exchange.kernelBytes)
+                    bytes: transfer.received + uploaded, kernelBytes: transfer.kernelBytes)
             {
-                exchange.lastActivity = .now
+                transfer.lastActivity = .now
             }
-            let isSlow = exchange.pace.isTooSlow(
+            let isSlow = transfer.pace.isTooSlow(
                 bytes: carried(request), patience: request.silence, rate: request.leastRate)
-            if exchange.isFramingEndless { return .endless }
+            if transfer.isFramingEndless { return .endless }
             if isSlow { return .slow }
-            let left = .seconds(request.silence) - (ContinuousClock.now - exchange.lastActivity)
+            let left = .seconds(request.silence) - (ContinuousClock.now - transfer.lastActivity)
             guard left > .zero else { return .silent }
             let wait = Int32(min(left, Self.glance) / .milliseconds(1)) + 1
             curl_multi_poll(multi, nil, 0, wait, nil)
@@ -126,18 +126,18 @@ final class CurlHandle: @unchecked Sendable {
     }
 
     private func outcome(
-        of ending: Ending, _ request: HTTPRequest, _ body: any ResponseSink
+        of end: TransferEnd, _ request: HTTPRequest, _ body: any ResponseSink
     ) -> Outcome {
-        switch (ending, exchange.stop) {
-        case (.over, _), (_, .cancelled?):
+        switch (end, transfer.stop) {
+        case (.aborted, _), (_, .cancelled?):
             return .final(HTTPError(.cancelled, "cancelled"))
         case (.fulfilled, _): return answer
         case (.silent, _):
-            return .lost(HTTPError(.timeout, exchange.silenceReason(request.silence)))
+            return .lost(HTTPError(.timeout, transfer.silenceReason(request.silence)))
         case (.slow, _):
-            return .lost(HTTPError(.timeout, exchange.slownessReason))
+            return .lost(HTTPError(.timeout, transfer.slownessReason))
         case (.endless, _):
-            return .final(HTTPError(.protocolViolation, exchange.framingReason))
+            return .final(HTTPError(.protocolViolation, transfer.framingReason))
         case (_, .headers?):
             return .final(
                 HTTPError(
@@ -151,14 +151,14 @@ final class CurlHandle: @unchecked Sendable {
             return .final(
                 HTTPError(.tooLarge, "the answer is larger than \(body.limit) bytes"))
         case (.code(CURLE_OK), _):
-            guard exchange.isHeadComplete, response.status >= 200 else {
+            guard transfer.isHeadComplete, response.status >= 200 else {
                 // libcurl reports success for an incomplete head.
                 return .lost(
                     HTTPError(.unreachable, "the answer is incomplete: its head ends early"))
             }
             return answer
         case (.code(let code), _):
-            if let error = exchange.connectError {
+            if let error = transfer.connectError {
                 return error.kind == .unreachable ? .notConnected(error) : .final(error)
             }
             // libcurl reports a failed socket as a failed connection, and a failed lookup as an
@@ -194,16 +194,16 @@ extension CurlHandle {
     /// Bytes of the request's body that the kernel has accepted.
     private var uploaded: Int { offset(CURLINFO_SIZE_UPLOAD_T) }
 
-    /// Bytes of this exchange that are progress, as far as the kernel counts them.
+    /// Bytes of this transfer that are progress, as far as the kernel counts them.
     private func carried(_ request: HTTPRequest) -> UInt64 {
-        exchange.progress(known: exchange.received + uploaded, rate: request.leastRate)
+        transfer.progress(known: transfer.received + uploaded, rate: request.leastRate)
     }
 
     private func sentBytes(_ request: HTTPRequest) -> Int {
         let head = long(CURLINFO_REQUEST_SIZE)
         // A body that libcurl sends together with the head also counts in the request's size
         // (`MAX_INITIAL_POST_SIZE` in lib/http.h).
-        let isTogether = !exchange.givesBody && request.bodyCount < 64 << 10
+        let isTogether = !transfer.givesBody && request.bodyCount < 64 << 10
         return isTogether ? max(head, uploaded) : head + uploaded
     }
 
@@ -223,7 +223,7 @@ extension CurlHandle {
 extension CurlHandle {
     /// Sets the options that all requests share.
     private func setUp() throws(HTTPError) {
-        let own = Unmanaged.passUnretained(exchange).toOpaque()
+        let own = Unmanaged.passUnretained(transfer).toOpaque()
         try check(cc_setopt_pointer(easy, CURLOPT_ERRORBUFFER, message))
         try set(CURLOPT_NOSIGNAL, 1)
         try set(CURLOPT_PROTOCOLS_STR, "http,https")
@@ -257,7 +257,7 @@ extension CurlHandle {
         try check(cc_setopt_pointer(easy, CURLOPT_SOCKOPTDATA, own))
         try check(cc_setopt_closesocket(easy, CURLOPT_CLOSESOCKETFUNCTION, CurlTransfer.onClose))
         try check(cc_setopt_pointer(easy, CURLOPT_CLOSESOCKETDATA, own))
-        if let limiter = exchange.limiter {
+        if let limiter = transfer.limiter {
             try set(CURLOPT_BUFFERSIZE, min(max(limiter.portion, 16 << 10), Self.receiveBuffer))
             try set(CURLOPT_UPLOAD_BUFFERSIZE, min(max(limiter.portion, 16 << 10), Self.sendBuffer))
         } else {
@@ -271,7 +271,7 @@ extension CurlHandle {
 
     /// Lets the connector make the connections, without a timeout of libcurl.
     private func setUpConnector() throws(HTTPError) {
-        let own = Unmanaged.passUnretained(exchange).toOpaque()
+        let own = Unmanaged.passUnretained(transfer).toOpaque()
         try check(cc_setopt_opensocket(easy, CURLOPT_OPENSOCKETFUNCTION, CurlTransfer.onConnect))
         try check(cc_setopt_pointer(easy, CURLOPT_OPENSOCKETDATA, own))
         try check(cc_setopt_prereq(easy, CURLOPT_PREREQFUNCTION, CurlTransfer.onReady))
@@ -301,7 +301,7 @@ extension CurlHandle {
                     easy, CURLOPT_POSTFIELDSIZE_LARGE, curl_off_t(request.bodyCount)))
             // Without POSTFIELDS libcurl calls the read callback, which applies the rate limit.
             let body = request.body?.baseAddress ?? UnsafeRawPointer(message)
-            let memory = exchange.givesBody ? nil : body
+            let memory = transfer.givesBody ? nil : body
             try check(cc_setopt_pointer(easy, CURLOPT_POSTFIELDS, memory))
         }
     }

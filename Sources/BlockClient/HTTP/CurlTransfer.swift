@@ -102,7 +102,7 @@ final class CurlTransfer {
     }
 
     /// Whether the grace time after a cancellation is over.
-    func isOver() -> Bool {
+    func isAborted() -> Bool {
         guard isCancelled() else { return false }
         let now = Instant.now
         let start = cancelledAt ?? now
@@ -170,7 +170,7 @@ final class CurlTransfer {
         // The time to connect does not count as the server's silence.
         defer { lastActivity = .now }
         guard let connector else { throw HTTPError(.unreachable, "nothing connects") }
-        let socket = try connector.connect(unless: isOver)
+        let socket = try connector.connect(unless: isAborted)
         guard Self.needsStandIns else { return socket }
         let kind = Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue)
         let standIn = Glibc.socket(AF_INET, kind, 0)
@@ -212,7 +212,7 @@ final class CurlTransfer {
             lastActivity = .now
             pace.excuse(lastActivity - start)
         }
-        return limiter.pass(bytes, isCancelled: isOver)
+        return limiter.pass(bytes, isCancelled: isAborted)
     }
 
     private func takeHeader(_ line: UnsafeRawBufferPointer) -> Bool {
@@ -304,14 +304,14 @@ extension CurlTransfer {
 
     /// Records a socket, and limits what the kernel receives ahead of the rate limit.
     static let onOpen: curl_sockopt_callback = { pointer, socket, _ in
-        guard let exchange = from(pointer) else { return CURL_SOCKOPT_OK }
-        exchange.sockets.append(socket)
-        // What a connector has counted before belongs to no exchange.
-        exchange.counted = exchange.kernelBytes
-        if exchange.connector != nil {
-            return exchange.standIns.isEmpty ? CURL_SOCKOPT_ALREADY_CONNECTED : CURL_SOCKOPT_OK
+        guard let transfer = from(pointer) else { return CURL_SOCKOPT_OK }
+        transfer.sockets.append(socket)
+        // What a connector has counted before belongs to no transfer.
+        transfer.counted = transfer.kernelBytes
+        if transfer.connector != nil {
+            return transfer.standIns.isEmpty ? CURL_SOCKOPT_ALREADY_CONNECTED : CURL_SOCKOPT_OK
         }
-        guard let limiter = exchange.limiter else { return CURL_SOCKOPT_OK }
+        guard let limiter = transfer.limiter else { return CURL_SOCKOPT_OK }
         var size = Int32(limiter.receiveWindow)
         // The result is ignored. With a larger window the limit still holds, only less smoothly.
         setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(MemoryLayout<Int32>.size))
@@ -320,9 +320,9 @@ extension CurlTransfer {
 
     /// Returns a connection of the connector in place of a new socket.
     static let onConnect: curl_opensocket_callback = { pointer, _, _ in
-        let exchange = from(pointer)
-        do throws(HTTPError) { return try exchange?.connect() ?? -1 } catch {
-            exchange?.connectError = error
+        let transfer = from(pointer)
+        do throws(HTTPError) { return try transfer?.connect() ?? -1 } catch {
+            transfer?.connectError = error
             return -1
         }
     }

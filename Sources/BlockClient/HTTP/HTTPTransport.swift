@@ -119,7 +119,7 @@ package final class HTTPTransport: Sendable {
     ) throws(HTTPError) -> HTTPResponse {
         precondition(request.path.hasPrefix("/"))
         precondition(request.method == .post || request.bodyCount == 0, "a body without POST")
-        if let death { throw death }
+        if let finalError { throw finalError }
         let (handle, isNew) = try takeHandle()
         defer { pool.withLock { $0.append(handle) } }
         var attempt = 1
@@ -151,14 +151,14 @@ package final class HTTPTransport: Sendable {
     private func backOff(_ seconds: Double, _ reason: String) throws(HTTPError) {
         let tenths = (seconds * 10).rounded(.up) / 10
         options.log("\(reason); trying again in \(tenths) s")
-        let isDone = pause(for: .seconds(seconds)) { options.isCancelled() || death != nil }
+        let isDone = pause(for: .seconds(seconds)) { options.isCancelled() || finalError != nil }
         guard !isDone else { return }
-        throw death ?? HTTPError(.cancelled, "cancelled")
+        throw finalError ?? HTTPError(.cancelled, "cancelled")
     }
 
     var hasIdleConnection: Bool { pool.withLock { !$0.isEmpty } }
 
-    private var death: HTTPError? { policy.withLock { $0.death }?.through(options.proxy) }
+    private var finalError: HTTPError? { policy.withLock { $0.finalError }?.through(options.proxy) }
 
     /// Takes a handle out of the pool, or makes one.
     ///

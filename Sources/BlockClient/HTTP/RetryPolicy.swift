@@ -42,7 +42,7 @@ struct RetryPolicy {
     /// The time of the first failure after the last success.
     private(set) var failingSince: Instant?
     /// The error of all further requests after the transport gave up.
-    private(set) var death: HTTPError?
+    private(set) var finalError: HTTPError?
 
     init(retrySeconds: Double) { self.retrySeconds = retrySeconds }
 
@@ -80,16 +80,16 @@ struct RetryPolicy {
             giveUp = .fail(error)
         }
         guard isRetried else { return giveUp }
-        if let death {
+        if let finalError {
             // Another request made the transport give up. Its error is the relevant one.
-            if case .fail = giveUp { giveUp = .fail(death) }
+            if case .fail = giveUp { giveUp = .fail(finalError) }
             return giveUp
         }
         let start = failingSince ?? now
         failingSince = start
         let left = retrySeconds - (now - start) / .seconds(1)
         guard attempt < Self.leastAttempts || (left > 0 && attempt < mostAttempts) else {
-            death = failure
+            finalError = failure
             return giveUp
         }
         let delay = max(Self.delay(after: attempt, jitter: jitter), retryAfter)

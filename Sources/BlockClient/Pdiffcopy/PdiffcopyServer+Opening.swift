@@ -90,7 +90,7 @@ extension PdiffcopyServer {
         var resizeTo: Int? = source.size
         var warnings = warnings(isTarget: true)
         if let size {
-            let verdict = try SafetyGate.judge(
+            let verdict = try SafetyGate.check(
                 image: name, size: size, content: content, source: source, policy: policy)
             resizeTo = verdict.resizeTo
             warnings += verdict.warnings

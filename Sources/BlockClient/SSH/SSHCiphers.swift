@@ -25,7 +25,7 @@ enum SSHCiphers {
         }
         let text = read(process.socket, unless: isCancelled)
         process.waitForEnd(within: .seconds(1), unless: isCancelled)
-        guard case .exit(0) = process.ending else { return nil }
+        guard case .exit(0) = process.termination else { return nil }
         return reordered(in: text).map { "-oCiphers=\($0)" }
     }
 

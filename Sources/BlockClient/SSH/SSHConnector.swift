@@ -118,7 +118,7 @@ final class SSHConnector: Connector {
                 if !bytes.isEmpty { deadline = deadline ?? .now + .seconds(10) }
             case .other, .chatter:
                 throw SSHFailure(
-                    process.ending, lines: process.lines, finding: finding, command
+                    process.termination, lines: process.lines, finding: finding, command
                 ).error
             }
         }

@@ -6,12 +6,12 @@ package import WireProtocol
 
 /// The reason why ssh did not reach a server's greeting, as a message for the user.
 package struct SSHFailure {
-    package enum Ending: Hashable, Sendable {
+    package enum Termination: Hashable, Sendable {
         case exit(Int)
         case signal(Int)
         case none
     }
-    package var ending: Ending
+    package var termination: Termination
     /// What ssh and the remote command wrote to standard error.
     package var lines: [String]
     /// What arrived in place of a greeting.
@@ -19,9 +19,10 @@ package struct SSHFailure {
     package var command: SSHCommand
 
     package init(
-        _ ending: Ending, lines: [String], finding: StdioGreeting.Finding, _ command: SSHCommand
+        _ termination: Termination, lines: [String], finding: StdioGreeting.Finding,
+        _ command: SSHCommand
     ) {
-        self.ending = ending
+        self.termination = termination
         self.lines = lines
         self.finding = finding
         self.command = command
@@ -35,14 +36,14 @@ package struct SSHFailure {
             return unreachable(
                 "the blkferry there, version \(version), speaks another protocol", Self.sameVersion)
         }
-        if ending == .exit(Self.ownError) { return connectionError }
+        if termination == .exit(Self.ownError) { return connectionError }
         if case .chatter(let text) = finding, !text.isEmpty {
             return unreachable(
                 "something else than blkferry speaks there: \"\(text)\"",
                 "A shell's start files must print nothing where there is no terminal.")
         }
         let name = command.remoteCommand
-        switch ending {
+        switch termination {
         case .exit(127):
             return unreachable(
                 "\(name) is not found there",

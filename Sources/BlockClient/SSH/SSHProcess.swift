@@ -126,7 +126,7 @@ extension SSHProcess {
 
     var hasEnded: Bool { state.withLock { $0.status != nil } }
 
-    var ending: SSHFailure.Ending {
+    var termination: SSHFailure.Termination {
         guard let status = state.withLock({ $0.status }) else { return .none }
         let signal = Int(status & 0x7F)
         return signal == 0 ? .exit(Int(status >> 8 & 0xFF)) : .signal(signal)

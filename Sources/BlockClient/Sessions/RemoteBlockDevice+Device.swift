@@ -140,20 +140,20 @@ extension RemoteBlockDevice {
     package func hadOtherWriters() -> Bool {
         state.withLock { state in
             guard state.hadOtherWriters else { return false }
-            defer { state.stampOfWriters = state.stamp }
-            return state.stamp == nil || state.stamp != state.stampOfWriters
+            defer { state.counterOfWriters = state.counter }
+            return state.counter == nil || state.counter != state.counterOfWriters
         }
     }
 
     package func changeCounter() -> ChangeCounter? {
-        let (stamp, time) = state.withLock { ($0.stamp, $0.stampTime) }
+        let (counter, time) = state.withLock { ($0.counter, $0.counterTime) }
         let isFresh = time.map { ContinuousClock().now - $0 < .milliseconds(500) } ?? false
-        let isFirst = time == nil && stamp != nil
+        let isFirst = time == nil && counter != nil
         if isFirst {
-            state.withLock { $0.stampTime = ContinuousClock().now - .seconds(3600) }
-            return stamp.map { ChangeCounter($0) }
+            state.withLock { $0.counterTime = ContinuousClock().now - .seconds(3600) }
+            return counter.map { ChangeCounter($0) }
         }
-        if isFresh { return stamp.map { ChangeCounter($0) } }
+        if isFresh { return counter.map { ChangeCounter($0) } }
         return (try? currentRecord())?.stamp.map { ChangeCounter($0) }
     }
 

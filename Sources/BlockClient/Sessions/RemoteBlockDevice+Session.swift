@@ -125,11 +125,11 @@ extension RemoteBlockDevice {
             throw .network(
                 name, "open again", reason: "the server has another device under that name now")
         }
-        if request.mode != .write, let doubt = Self.doubt(before, new) {
+        if request.mode != .write, let reason = Self.reasonToEnd(before, new) {
             abandon(new.session)
             throw .network(
                 name, "open again",
-                reason: "the session has ended, and \(doubt) since the run began",
+                reason: "the session has ended, and \(reason) since the run began",
                 advice: "Run it again. If the device is in use, read a snapshot of it.")
         }
         let isProven = new.unchanged == true
@@ -155,7 +155,7 @@ extension RemoteBlockDevice {
 
     /// Why data that was read before a session ended may not fit what is read from now on; `nil` if
     /// the change counter proves that it does.
-    private static func doubt(_ before: SessionRecord, _ new: SessionRecord) -> String? {
+    private static func reasonToEnd(_ before: SessionRecord, _ new: SessionRecord) -> String? {
         guard let then = before.lastingStamp, let now = new.lastingStamp else {
             return "it is unknown whether another program has written to it"
         }
@@ -210,8 +210,8 @@ extension RemoteBlockDevice {
             return record
         }
         state.withLock { state in
-            state.stamp = record.stamp
-            state.stampTime = ContinuousClock().now
+            state.counter = record.stamp
+            state.counterTime = ContinuousClock().now
         }
         return record
     }

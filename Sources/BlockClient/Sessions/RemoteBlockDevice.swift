@@ -56,9 +56,9 @@ package final class RemoteBlockDevice: RemoteDevice {
         /// writing.
         var hadOtherWriters = false
         /// The change counter when `hadOtherWriters` was last reported to the run.
-        var stampOfWriters: [Int]?
-        var stamp: [Int]?
-        var stampTime: ContinuousClock.Instant?
+        var counterOfWriters: [Int]?
+        var counter: [Int]?
+        var counterTime: ContinuousClock.Instant?
         var lastAnswer = ContinuousClock.now
         var hasGap = false
         /// Whether everything must be compared again before any other request.
@@ -133,7 +133,8 @@ package final class RemoteBlockDevice: RemoteDevice {
         self.claim = claim
         digestKey = key
         state = Mutex(
-            State(record: record, session: record.session, size: record.size, stamp: record.stamp))
+            State(record: record, session: record.session, size: record.size, counter: record.stamp)
+        )
         keeper = SessionKeepalive()
         keeper.start(every: min(20, max(0.2, (record.timeout ?? 60) / 3))) { [weak self] in
             self?.claim?.touch()

@@ -10,8 +10,8 @@ final class SessionKeepalive: Sendable {
     /// Starts a thread that calls `sign` every so many seconds, until `stop()`; `sign` may block.
     func start(every seconds: Double, _ sign: @escaping @Sendable () -> Void) {
         _ = Threads.start(count: 1, orInline: false) { [isStopped] _ in
-            let isOver = { isStopped.wait(until: .now + .seconds(seconds)) { $0 ? true : nil } }
-            while isOver() == nil { sign() }
+            let stopped = { isStopped.wait(until: .now + .seconds(seconds)) { $0 ? true : nil } }
+            while stopped() == nil { sign() }
         }
     }
 

@@ -10,8 +10,8 @@ internal import WireProtocol
 
 /// The tokens that the server accepts, as digests.
 ///
-/// `judge` takes the same time for every token, right or wrong: it hashes the token and compares
-/// the digest with all known ones, each to its last byte.
+/// `authorize` takes the same time for every token, right or wrong. It hashes the token and
+/// compares the digest with all known ones, each to its last byte.
 final class AccessTable: Sendable {
     private struct Holder: Sendable {
         /// Digest of the token; `nil` if only a certificate or a user is accepted.
@@ -70,12 +70,12 @@ final class AccessTable: Sendable {
         changes.wrappingAdd(1, ordering: .releasing)
     }
 
-    /// Judges a request by its `Authorization` header (RFC 6750, section 2.1), certificate, user
-    /// and address.
+    /// Authorizes a request by its `Authorization` header (RFC 6750, section 2.1), certificate,
+    /// user and address.
     ///
     /// A certificate's name or a user with a line of its own needs no token. `now` is in seconds
     /// since 1970.
-    func judge(
+    func authorize(
         _ headers: HTTPHeaders, certified: String? = nil, user: UInt32? = nil,
         address: String = "local", now: Int = time(nil)
     ) -> Verdict {

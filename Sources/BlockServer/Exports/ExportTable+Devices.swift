@@ -126,12 +126,12 @@ extension ExportTable {
     ) -> [Found] {
         let matches = machine.filter { $0.hasTag(export.text) }
         let rivals = matches.count > 1 ? matches.map(\.entry) : []
-        let doubts = machine.filter { $0.mayHaveTag(export.text) }.map(\.entry.path)
+        let silentRivals = machine.filter { $0.mayHaveTag(export.text) }.map(\.entry.path)
         return matches.map {
             Found(
                 id: $0.stableTag ?? export.text, name: $0.entry.path, path: $0.entry.path,
                 access: export.access, description: $0, canCreateVolume: export.canCreate,
-                rivals: rivals, doubts: doubts)
+                rivals: rivals, silentRivals: silentRivals)
         }
     }
 

@@ -63,7 +63,7 @@ final class ExportTable: Sendable {
         /// the server cannot know which.
         var rivals: [InventoryEntry] = []
         /// Devices that do not answer and may have the requested or exported tag.
-        var doubts: [String] = []
+        var silentRivals: [String] = []
     }
 
     final class Anchor: Sendable {
@@ -97,19 +97,19 @@ final class ExportTable: Sendable {
         if name.begins(with: "/") {
             if var found = try findPath(name, canCreate: canCreate, for: grant, survey) {
                 // The path is unambiguous.
-                found.doubts = []
+                found.silentRivals = []
                 return try unambiguous(found, name, for: grant)
             }
             throw Self.notFound(name)
         }
         guard let wanted = Wanted(name) else { throw Self.notFound(name) }
         var matches: [Found] = []
-        var doubts: [String] = []
+        var silentRivals: [String] = []
         let isMatch = { (found: Found) in
             found.id.isSame(as: name) || found.description?.hasTag(name) == true
         }
         for found in try all(wanted, for: grant, survey, isMatch) {
-            if found.description?.mayHaveTag(name) == true { doubts.append(found.name) }
+            if found.description?.mayHaveTag(name) == true { silentRivals.append(found.name) }
             guard isMatch(found) else { continue }
             // A device with two exports counts once, with the rights of both. An export by an
             // ambiguous tag grants nothing.
@@ -129,8 +129,8 @@ final class ExportTable: Sendable {
         guard matches.count <= 1 else {
             throw ambiguous(name, matches.map { ($0.name, $0.description?.entry) })
         }
-        guard var match = matches.first else { throw Self.notFound(name, doubts) }
-        match.doubts += doubts.filter { !match.doubts.contains($0) }
+        guard var match = matches.first else { throw Self.notFound(name, silentRivals) }
+        match.silentRivals += silentRivals.filter { !match.silentRivals.contains($0) }
         return try unambiguous(match, name, for: grant)
     }
 
@@ -159,10 +159,10 @@ final class ExportTable: Sendable {
         return ExportList(devices: records, directories: directories)
     }
 
-    static func notFound(_ name: String, _ doubts: [String] = []) -> Problem {
+    static func notFound(_ name: String, _ silentRivals: [String] = []) -> Problem {
         var problem = Problem(
             .notFound, status: 404, "There is no such export",
-            detail: doubts.first.map {
+            detail: silentRivals.first.map {
                 "no device that answers has it, and \($0) does not answer"
             } ?? "the server exports no such device, or it is not there")
         problem.object = name

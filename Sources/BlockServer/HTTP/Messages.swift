@@ -102,7 +102,8 @@ extension Problem {
         if kind == .unauthorized { return "pdiffcopy cannot show one, blkferry can." }
         switch cause.flatMap({ Refusal.Cause(rawValue: $0) }) {
         case .signature:
-            return "If that may be lost, end the file name with \(PdiffcopyService.overwriteMark)."
+            return
+                "If that may be lost, end the file name with \(PdiffcopyService.overwriteSuffix)."
         case .size: return nil
         default: return advice
         }

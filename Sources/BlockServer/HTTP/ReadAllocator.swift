@@ -53,7 +53,7 @@ final class UnaskedInputLimit: ChannelDuplexHandler {
 
     private var isAsked = false
     private var unasked = 0
-    private var isOver = false
+    private var isRejected = false
 
     func read(context: ChannelHandlerContext) {
         isAsked = true
@@ -62,11 +62,11 @@ final class UnaskedInputLimit: ChannelDuplexHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        if isOver { return }
+        if isRejected { return }
         if !isAsked {
             unasked += unwrapInboundIn(data).readableBytes
             guard unasked <= Self.limit else {
-                isOver = true
+                isRejected = true
                 return context.close(promise: nil)
             }
         }

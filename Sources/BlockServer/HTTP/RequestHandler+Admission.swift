@@ -169,7 +169,7 @@ extension RequestHandler {
             noteWrongToken(wait)
             return .rejected(RequestRules.waiting(wait))
         }
-        switch shared.access.judge(
+        switch shared.access.authorize(
             head.headers, certified: certified, user: user, address: address)
         {
         case .granted(let grant):

@@ -123,7 +123,7 @@ final class RequestHandler: ChannelInboundHandler {
 
     final class Life: Sendable {
         /// Whether the connection has closed.
-        let isOver = Atomic(false)
+        let isClosed = Atomic(false)
         /// Whether the client has ended its side of the connection.
         let isInputClosed = Atomic(false)
         /// Whether the server ends.
@@ -135,13 +135,13 @@ final class RequestHandler: ChannelInboundHandler {
         /// requests.
         var reasonToGiveUp: Problem? {
             if isEnding.load(ordering: .relaxed) { return SessionTable.closing }
-            let isGone = isOver.load(ordering: .relaxed) || isInputClosed.load(ordering: .relaxed)
+            let isGone = isClosed.load(ordering: .relaxed) || isInputClosed.load(ordering: .relaxed)
             return isGone ? SessionTable.clientHasGone : nil
         }
 
         /// The response to a question in place of its answer; `nil` if it still needs the answer.
         func rejection(isOfSession: Bool) -> Response? {
-            if isOver.load(ordering: .relaxed) { return RequestRules.tooSlow }
+            if isClosed.load(ordering: .relaxed) { return RequestRules.tooSlow }
             // A session may still have a request in work whose client asks about it.
             if isOfSession || !isEnding.load(ordering: .relaxed) { return nil }
             return Response(SessionTable.closing)
@@ -183,7 +183,7 @@ final class RequestHandler: ChannelInboundHandler {
             if let body = incoming.body { shared.bodies.give(body) }
         }
         state = .lingering(left: 0)
-        life.isOver.store(true, ordering: .relaxed)
+        life.isClosed.store(true, ordering: .relaxed)
         shared.budget.forget(ObjectIdentifier(self))
         context.fireChannelInactive()
     }

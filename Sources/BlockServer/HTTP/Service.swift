@@ -40,7 +40,7 @@ final class Service: Sendable {
         to request: Request, _ memory: UnsafeMutableRawBufferPointer
     ) -> Response {
         var request = request
-        if let rejection = judgeAgain(&request) { return rejection }
+        if let rejection = authorizeAgain(&request) { return rejection }
         do throws(Problem) { return try answer(request, memory) } catch {
             var response = Response(error)
             if case .pdiffcopy = request.route { response.tellReasonInStatusLine() }

@@ -34,7 +34,7 @@ struct PdiffcopyOrder: Sendable {
         return .now - time < Self.pushTime
     }
 
-    func isOver() -> Bool {
+    func isExpired() -> Bool {
         switch last {
         case .info(let time): .now - time >= Self.pushTime
         case .hashes(let time): .now - time >= Self.pullTime

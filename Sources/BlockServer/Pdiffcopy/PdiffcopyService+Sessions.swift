@@ -18,13 +18,13 @@ extension PdiffcopyService {
     /// Finds the export that a file name means; an export of exactly that name comes first.
     func resolve(_ filename: String, _ grant: Grant) throws(Problem) -> Named {
         let name = RemoteLocation.selector(inPath: filename)
-        let mark = Self.overwriteMark.unicodeScalars
+        let suffix = Self.overwriteSuffix.unicodeScalars
         let found = try find(name, grant)
         // Compares scalars: as characters, a combining mark would join the colon.
-        guard found == nil, name.unicodeScalars.suffix(mark.count).elementsEqual(mark) else {
+        guard found == nil, name.unicodeScalars.suffix(suffix.count).elementsEqual(suffix) else {
             return Named(name: name, found: found)
         }
-        let bare = String(String.UnicodeScalarView(name.unicodeScalars.dropLast(mark.count)))
+        let bare = String(String.UnicodeScalarView(name.unicodeScalars.dropLast(suffix.count)))
         return Named(name: bare, overwrite: true, found: try find(bare, grant))
     }
 

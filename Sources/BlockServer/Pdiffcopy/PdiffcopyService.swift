@@ -11,7 +11,7 @@ internal import WireProtocol
 /// A client's first request for an export opens a session, later ones join it, a timeout ends it.
 final class PdiffcopyService: Sendable {
     /// At the end of a file name: the client accepts the loss of the target's content.
-    static let overwriteMark = ":overwrite"
+    static let overwriteSuffix = ":overwrite"
 
     /// Timeout of a session that has written nothing: the protocol has no closing request.
     static let briefSilence = Duration.seconds(5)
@@ -82,13 +82,13 @@ final class PdiffcopyService: Sendable {
         return Key(client: client, filename: Array(filename.utf8))
     }
 
-    /// What all spellings of a file name have in common, with and without the overwrite mark.
+    /// What all spellings of a file name have in common, with and without that suffix.
     static func subject(of filename: String) -> String {
         let name = RemoteLocation.selector(inPath: filename).unicodeScalars
-        let mark = overwriteMark.unicodeScalars
-        let isMarked = name.suffix(mark.count).elementsEqual(mark)
+        let suffix = overwriteSuffix.unicodeScalars
+        let permitsLoss = name.suffix(suffix.count).elementsEqual(suffix)
         return plainSpelling(
-            of: String(String.UnicodeScalarView(name.dropLast(isMarked ? mark.count : 0))))
+            of: String(String.UnicodeScalarView(name.dropLast(permitsLoss ? suffix.count : 0))))
     }
 
     func parsed<Value>(_ read: () throws(WireError) -> Value) throws(Problem) -> Value {
@@ -97,7 +97,9 @@ final class PdiffcopyService: Sendable {
 
     func forgetOld() {
         state.withLock { state in
-            state.entries = state.entries.filter { isOfUse($0.value) || !$0.value.order.isOver() }
+            state.entries = state.entries.filter {
+                isOfUse($0.value) || !$0.value.order.isExpired()
+            }
         }
     }
 

@@ -77,8 +77,8 @@ final class HashSource: BodySource {
         var (limit, rest) = (1, count)
         while rest > 0 {
             digits += rest
-            let (next, isOver) = limit.multipliedReportingOverflow(by: 10)
-            guard !isOver else { break }
+            let (next, overflows) = limit.multipliedReportingOverflow(by: 10)
+            guard !overflows else { break }
             limit = next
             rest = count - min(count, (limit + block - 1) / block)
         }

@@ -47,9 +47,9 @@ enum RunWatcher {
         pthread_sigmask(SIG_BLOCK, &blocked, nil)
         // If the reader of a pipe is gone, write(2) fails. The signal must not end the run.
         signal(SIGPIPE, SIG_IGN)
-        let isOver = Flag()
+        let isDone = Flag()
         let watcher = Threads.start(count: 1, orInline: false) { _ in
-            wait(control, progress, messages, console, isOver)
+            wait(control, progress, messages, console, isDone)
         }
         guard !watcher.isEmpty else {
             // Without a watcher thread a signal ends the program at once.
@@ -58,7 +58,7 @@ enum RunWatcher {
             return work()
         }
         let result = work()
-        isOver.value.store(true, ordering: .releasing)
+        isDone.value.store(true, ordering: .releasing)
         // The signal is blocked in every thread, so it stays pending until the watcher takes it.
         kill(getpid(), wakeUp)
         watcher.wait()
@@ -81,7 +81,7 @@ enum RunWatcher {
 
     private static func wait(
         _ control: RunControl, _ progress: ProgressDisplay, _ messages: Messages,
-        _ console: Console, _ isOver: Flag
+        _ console: Console, _ isDone: Flag
     ) {
         var display = progress
         // A thread that waits for a reader would not see the second signal.
@@ -96,7 +96,7 @@ enum RunWatcher {
                 display.isShown
                 ? sigtimedwait(&signals, nil, &timeout) : sigwaitinfo(&signals, nil)
             if signal == wakeUp {
-                if isOver.value.load(ordering: .acquiring) { break }
+                if isDone.value.load(ordering: .acquiring) { break }
                 continue
             }
             if signal < 0 {

@@ -75,30 +75,31 @@ struct AmbiguousPath: Sendable {
 extension TargetAdmission {
     /// Checks that the user means a file, and not a logical volume that exists or is to be created.
     func checkName(_ text: String, exists: Bool) throws(ProbeError) {
-        guard let doubtful = AmbiguousPath(text) else { return }
-        if policy.creates { try checkNameOfNewVolume(doubtful, exists: exists) }
+        guard let ambiguous = AmbiguousPath(text) else { return }
+        if policy.creates { try checkNameOfNewVolume(ambiguous, exists: exists) }
         let no =
             exists
-            ? doubtful.refusalOfFile(as: name, view: view)
-            : doubtful.refusalOfNewFile(as: name, view: view)
+            ? ambiguous.refusalOfFile(as: name, view: view)
+            : ambiguous.refusalOfNewFile(as: name, view: view)
         if let no { throw no }
     }
 
     private func checkNameOfNewVolume(
-        _ doubtful: AmbiguousPath, exists: Bool
+        _ ambiguous: AmbiguousPath, exists: Bool
     ) throws(ProbeError) {
         let isGroup: Bool
-        do throws(LVMNames.NoAnswer) { isGroup = try doubtful.isInKnownGroup(view) } catch {
-            throw .refused(doubtful.refusalWithoutAnswer(as: name))
+        do throws(LVMNames.NoAnswer) { isGroup = try ambiguous.isInKnownGroup(view) } catch {
+            throw .refused(ambiguous.refusalWithoutAnswer(as: name))
         }
         if exists, isGroup {
             throw refusal(
                 .ambiguousSelector, "there is a file of that name",
-                advice: "For the file write ./\(doubtful.text), for a volume /dev/\(doubtful.text)."
+                advice:
+                    "For the file write ./\(ambiguous.text), for a volume /dev/\(ambiguous.text)."
             )
         }
-        guard !exists, VolumePlace(doubtful.text) == nil,
-            isGroup || !FileStatus.exists(doubtful.volume.group)
+        guard !exists, VolumePlace(ambiguous.text) == nil,
+            isGroup || !FileStatus.exists(ambiguous.volume.group)
         else { return }
         throw .failed(
             IOError(

@@ -80,11 +80,11 @@ extension TargetAdmission {
                 wasCreated: true, warnings: [], isRotational: false)
         }
         let volume = try volumes.create(place, size: source.size, as: name)
-        var entrance = self
-        entrance.path = volume.path
-        entrance.newVolume = volume
+        var admission = self
+        admission.path = volume.path
+        admission.newVolume = volume
         do throws(ProbeError) {
-            var target = try entrance.admitDevice()
+            var target = try admission.admitDevice()
             target.sizeBefore = 0
             target.wasCreated = true
             return target

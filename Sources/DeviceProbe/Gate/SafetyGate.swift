@@ -68,7 +68,7 @@ package enum SafetyGate {
                     "\(path) has it, and \(rival), which does not answer, may have it as well",
                     advice: "Name the one that is meant by its path."))
         }
-        let entrance = TargetAdmission(
+        let admission = TargetAdmission(
             path: path, name: name ?? target, source: source, policy: policy, view: view,
             volumes: volumes, patience: patience)
         let kind: FileStatus.Kind?
@@ -80,17 +80,17 @@ package enum SafetyGate {
             throw .failed(IOError(name ?? target, "open", error))
         }
         switch kind {
-        case .blockDevice: return try entrance.admitDevice()
+        case .blockDevice: return try admission.admitDevice()
         case .regular:
-            try entrance.checkName(target, exists: true)
-            if let no = entrance.refusalForSnapshot { throw no }
-            return try entrance.admitImage()
+            try admission.checkName(target, exists: true)
+            if let no = admission.refusalForSnapshot { throw no }
+            return try admission.admitImage()
         case .directory, .other: throw .refused(.wrongKind(name ?? target, path))
         case nil:
-            if let place { return try entrance.admitNewVolume(place) }
-            try entrance.checkName(target, exists: false)
-            if let no = entrance.refusalForSnapshot { throw no }
-            return try entrance.admitNewImage()
+            if let place { return try admission.admitNewVolume(place) }
+            try admission.checkName(target, exists: false)
+            if let no = admission.refusalForSnapshot { throw no }
+            return try admission.admitNewImage()
         }
     }
 }

@@ -64,7 +64,7 @@ extension SafetyGate {
     /// Applies the rules about content and size to an image that another program writes elsewhere.
     ///
     /// Its uses there cannot be known. The image must get the returned size in bytes, if any.
-    package static func judge(
+    package static func check(
         image name: String, size: Int, content: Content, source: SourceFacts, policy: GatePolicy
     ) throws(ProbeError) -> (resizeTo: Int?, warnings: [String]) {
         let target = TargetFacts(

@@ -46,8 +46,8 @@ final class TimedProbes<Answer: Sendable>: Sendable {
         while true {
             let (item, isOverdue) = state.withLock { state in
                 let item = state.items[index]
-                let isOver = item.began.map { ContinuousClock.now - $0 > patience } ?? false
-                let isOverdue = isOver && item.answer == nil && !item.isLate
+                let isTimedOut = item.began.map { ContinuousClock.now - $0 > patience } ?? false
+                let isOverdue = isTimedOut && item.answer == nil && !item.isLate
                 if isOverdue {
                     state.items[index].isLate = true
                     LateDevices.shared.add(numbers[index])

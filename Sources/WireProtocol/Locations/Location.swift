@@ -11,10 +11,11 @@ package enum Location: Hashable, Sendable {
     package init(_ text: String) throws(WireError) {
         if text.utf8.starts(with: RemoteLocation.unixPrefix.utf8) {
             self = .remote(try RemoteLocation(unixPlace: text))
-        } else if let mark = text.range(ofScheme: "://") {
+        } else if let separator = text.range(ofScheme: "://") {
             self = .remote(
                 try RemoteLocation(
-                    scheme: text[..<mark.lowerBound].lowercased(), rest: text[mark.upperBound...],
+                    scheme: text[..<separator.lowerBound].lowercased(),
+                    rest: text[separator.upperBound...],
                     text: text))
         } else if let place = ScpPlace(text) {
             self = .remote(try RemoteLocation(place, text: text))
@@ -159,9 +160,9 @@ package struct RemoteLocation: Hashable, Sendable {
             return
         }
         var place = authority
-        if scheme == .ssh, let mark = authority.lastIndex(of: "@") {
-            user = try Self.user(authority[..<mark], text)
-            place = authority[authority.index(after: mark)...]
+        if scheme == .ssh, let at = authority.lastIndex(of: "@") {
+            user = try Self.user(authority[..<at], text)
+            place = authority[authority.index(after: at)...]
         }
         guard !place.contains("@") else {
             throw WireError("\(text): a user name or password does not belong into a URL")

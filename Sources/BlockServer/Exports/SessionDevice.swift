@@ -48,15 +48,16 @@ struct SessionDevice {
                 facts = opened.facts
                 kind = opened.device.isImage ? "image" : "block-device"
                 warnings =
-                    opened.warnings + found.doubts.map { "\($0) does not answer, and may be meant" }
+                    opened.warnings
+                    + found.silentRivals.map { "\($0) does not answer, and may be meant" }
                 isRotational = opened.isRotational
                 return
             }
-            if let doubt = found.doubts.first {
+            if let silent = found.silentRivals.first {
                 throw .refused(
                     Refusal(
                         .ambiguousSelector, found.name,
-                        "\(doubt), which does not answer, may have the same tag",
+                        "\(silent), which does not answer, may have the same tag",
                         advice: "Name the one that is meant by its path."))
             }
             var allowed = policy
