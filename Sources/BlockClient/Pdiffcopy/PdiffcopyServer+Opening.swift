@@ -148,7 +148,7 @@ extension PdiffcopyServer {
     }
 
     private func warnings(isTarget: Bool) -> [String] {
-        var warnings = ["\(name): a pdiffcopy server: it locks nothing and lets everybody in"]
+        var warnings = ["\(name): a pdiffcopy server: it locks nothing and checks no rights"]
         if isTarget {
             warnings.append(
                 "\(name): it does not flush: a power failure may lose what it has written")

@@ -120,7 +120,7 @@ struct Serve: ParsableCommand {
                 throw WireError(
                     "\(listen ?? ""): other machines could connect, and nothing would keep them out: "
                         + "say --token-file FILE, --one-time-token or --tls-client-ca FILE, or "
-                        + "listen on 127.0.0.1, [::1] or unix:PATH; --insecure lets everybody in")
+                        + "listen on 127.0.0.1, [::1] or unix:PATH; --insecure admits every client")
             }
             for selector in selectors + only { _ = try ExportSelector(selector) }
         } catch {
