@@ -84,7 +84,7 @@ extension CounterReader {
         for target in table.targets { try require(target) }
         walk.marks.append(table.fingerprint)
         guard let slaves = layer.slaves, !slaves.isEmpty else {
-            throw NoChangeCounter("sysfs does not tell what \(layer.name) stands on")
+            throw NoChangeCounter("sysfs does not show the devices below \(layer.name)")
         }
         let isThin = table.targets.contains { $0.type == "thin" }
         for slave in slaves {
@@ -138,7 +138,7 @@ extension CounterReader {
     private func requirePrivate(
         _ device: SystemDevice, in group: String, depth: Int = 0
     ) throws(NoChangeCounter) {
-        guard depth < 16 else { throw NoChangeCounter("it stands on too many layers of devices") }
+        guard depth < 16 else { throw NoChangeCounter("too many layers of devices are below it") }
         let disk = device.disk ?? device
         let isArray = disk.attribute("md/level") != nil
         if disk.attribute("dm/name") != nil {
@@ -154,7 +154,7 @@ extension CounterReader {
             }
         }
         guard let slaves = disk.slaves, !slaves.isEmpty else {
-            throw NoChangeCounter("sysfs does not tell what \(disk.name) stands on")
+            throw NoChangeCounter("sysfs does not show the devices below \(disk.name)")
         }
         for slave in slaves { try requirePrivate(slave.device, in: group, depth: depth + 1) }
     }

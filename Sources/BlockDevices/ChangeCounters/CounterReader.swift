@@ -77,7 +77,7 @@ struct CounterReader {
         of partition: SystemDevice, on disk: SystemDevice
     ) throws(NoChangeCounter) -> ChangeCounter {
         guard let start = partition.integer("start"), let size = partition.integer("size") else {
-            throw NoChangeCounter("sysfs does not tell where it is on its disk")
+            throw NoChangeCounter("sysfs does not show where it is on its disk")
         }
         func look() throws(NoChangeCounter) -> [Int] {
             var beside = try counts(of: disk).sectors

@@ -105,7 +105,7 @@ extension TargetAdmission {
     private func refusalForLockedBacking(_ backings: LoopBackings) -> ProbeError? {
         guard let file = backings.files.first(where: { $0.isLocked() }) else { return nil }
         return refusal(
-            .locked, "it stands on \(printable(file.path)), which is locked by another program",
+            .locked, "the file behind it, \(printable(file.path)), is locked by another program",
             advice: "Wait until that program has ended.")
     }
 

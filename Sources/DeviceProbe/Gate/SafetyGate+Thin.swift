@@ -40,7 +40,7 @@ extension TargetAdmission {
             if target?.chunks?.areZeroed == true { continue }
             return refusal(
                 .wrongKind,
-                "it stands on \(below.displayName), a thin pool that does not zero new chunks",
+                "it is above \(below.displayName), a thin pool that does not zero new chunks",
                 advice: Self.zeroingAdvice)
         }
         return nil

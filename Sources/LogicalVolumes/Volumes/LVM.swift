@@ -101,7 +101,7 @@ package struct LVM: Sendable {
         else {
             throw IOError(
                 full, "find snapshot", reason: "it is no snapshot of \(volume.fullName)",
-                advice: "lvs -o+origin shows whose snapshots there are.")
+                advice: "lvs -o+origin shows the origin of each snapshot.")
         }
         return found
     }
