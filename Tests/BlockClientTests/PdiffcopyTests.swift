@@ -120,7 +120,7 @@ import WireProtocol
         #expect(attempts.withLock { $0 } == 2)
     }
 
-    /// A lie about the lines, and a word of what is said of it.
+    /// A false list of hashes, and a word of the error.
     struct Lie: CustomTestStringConvertible {
         var name: String
         var word: String
@@ -178,7 +178,7 @@ import WireProtocol
             connection.answer(200, type: MediaType.bytes, [UInt8](repeating: 0, count: Self.block))
             return true
         }
-        // One block differs, so that this one is asked for.
+        // One block differs, so that the client asks for it.
         var other = content
         other[3 * Self.block] ^= 1
         let target = MemoryDevice(other)

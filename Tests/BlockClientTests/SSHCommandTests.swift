@@ -19,7 +19,7 @@ import WireProtocol
         ])
     func `a command is split as a shell splits it`(text: String, words: [String]) throws {
         #expect(try shellWords(text) == words)
-        // The judge is a shell.
+        // A shell splits the words for comparison.
         let printed = try must("sh", "-c", "for word in \(text); do printf '%s|' \"$word\"; done")
         let expected = words.map { "\($0)|" }.joined()
         #expect(printed == expected || text.contains("~"), "\(printed)")

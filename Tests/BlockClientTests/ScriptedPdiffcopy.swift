@@ -10,7 +10,7 @@ import Synchronization
 import TestSupport
 import WireProtocol
 
-/// A server that behaves like pdiffcopy, but for what a test has it do.
+/// A server that behaves like pdiffcopy, except for the test's changes.
 final class ScriptedPdiffcopy: Sendable {
     typealias Query = [String: String]
     /// What it does with a request; `false` for the usual.

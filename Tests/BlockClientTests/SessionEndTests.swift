@@ -16,7 +16,7 @@ private final class MadeUpSessions: Sendable {
     typealias Answers = @Sendable (_ line: String, _ count: Int) -> (Int, String)
 
     let lines = Mutex<[String]>([])
-    /// The requests for sessions, with the device that was asked for.
+    /// The requests for sessions, each with its device.
     let opened = Mutex<[(device: String, request: SessionRequest)]>([])
     private let answers: Answers
 
@@ -48,7 +48,7 @@ private final class MadeUpSessions: Sendable {
         }
     }
 
-    /// What a session is told to be.
+    /// The record of a session.
     static func session(
         _ id: String, device: String = "LVUUID=a", number: Int = 1, created: Bool = false,
         snapshot: String? = nil, timeout: Double? = nil
@@ -82,7 +82,7 @@ private final class MadeUpSessions: Sendable {
     )
 }
 
-/// How a target's session ends, and goes on where the server has lost it.
+/// How a target's session ends, and continues after the server has lost it.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct SessionEndTests {
     private func open(
         _ sessions: MadeUpSessions, _ change: (inout GatePolicy) -> Void = { _ in },

@@ -11,7 +11,7 @@ import TestSupport
 import Testing
 import WireProtocol
 
-/// What looks like success and is none, as what a portal in between answers.
+/// Answers that look like success and are none, such as those of a portal in between.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct SuccessTests {
     enum Request: CaseIterable {
         case open, status, list, device, compare, read, write, flush, commit

@@ -8,7 +8,7 @@ import TestSupport
 import Testing
 import WireProtocol
 
-/// Servers that know nothing of logical volumes would leave undone what the user has asked for.
+/// Servers without support for logical volumes would ignore the user's options.
 @Suite(.timeLimit(.minutes(60))) struct VolumeFeatureTests {
     /// Opens a target on a server with these features.
     ///

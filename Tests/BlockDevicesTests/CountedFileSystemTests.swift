@@ -14,7 +14,7 @@ import Testing
         ("btrfs", ["mkfs.btrfs", "-q"]),
     ]
 
-    /// A file of a page that somebody has mapped.
+    /// A file of one page that is mapped.
     private struct MappedFile: ~Copyable {
         let memory: UnsafeMutableRawPointer
 

@@ -18,7 +18,7 @@ import Testing
 
     private static let stat = "8 0 64 1 9 0 72 3 0 1 1 0 0 0 0 0 0"
 
-    /// Adds a device, or replaces what is said of it.
+    /// Adds a device to sysfs, or replaces it.
     private func add(
         _ name: String, _ number: String, in parent: String = "virtual/block",
         slaves: [String] = [], _ attributes: [String: String] = [:]

@@ -110,7 +110,7 @@ import Testing
     }
 
     @Test func `writes right after the change counter was read change it`() throws {
-        /// The mark that a run leaves, which somebody writes right after.
+        /// The counter that a run leaves, if another program writes right after reading it.
         func markOfRun() throws -> String? {
             let replication = try open(target)
             var before: String?
@@ -150,7 +150,7 @@ import Testing
         try must("dd", "if=/dev/zero", "of=\(file)", "bs=1", "count=1", "conv=notrunc")
         let written = try open(loop.path).targetMark()
         #expect(written != nil && written != mark)
-        // Of one that is not found any more nothing can be told.
+        // Nothing is known of a device that is not found any more.
         try must("rm", file)
         #expect(try open(loop.path).targetMark() == nil)
     }

@@ -234,7 +234,7 @@ import WireProtocol
             HTTPConnection.request(
                 "POST", Route.sessions(device: locked).path, [Wire.json, bearer(Self.tokens[1])],
                 body: WireJSON.encode(Wire.sessionRequest(.write, size: 1 << 20))))
-        // A server whose requests wait for that one has looked at the image by the next pause.
+        // If requests of a server wait for that one, it has read the image by the next pause.
         usleep(500_000)
         try connections[2].send(resize((4 << 20) + 4096))
         usleep(500_000)

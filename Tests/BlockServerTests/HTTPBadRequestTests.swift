@@ -87,7 +87,7 @@ import WireProtocol
     }
 }
 
-/// Makes requests of which none may change anything.
+/// Makes requests that must not change anything.
 private struct BadRequests {
     private let sessions: [String]
     private let paths: [String]
@@ -128,7 +128,7 @@ private struct BadRequests {
             body: endpoint == .blocks && isWrite ? body : nil)
     }
 
-    /// A request, and whether an answer is to be waited for.
+    /// A request, and whether the server answers it.
     func next(_ random: inout SeededGenerator) -> (bytes: [UInt8], isAnswered: Bool) {
         let session = "/v1/sessions/" + (sessions.randomElement(using: &random) ?? "")
         let device = paths.randomElement(using: &random) ?? ""

@@ -230,7 +230,7 @@ import WireProtocol
         let exported = try SeededImage(scratch, "caf\u{e9}", size: 4096)
         let other = try SeededImage(scratch, "cafe\u{301}", size: 4096, seed: 2)
         let server = try TestServer(exported.path)
-        // The other one first: what was asked for a moment ago is remembered.
+        // The other one first, because the server caches the last content that was read.
         #expect(try server.ask("GET", Route.content(other.path).path).body != other.bytes)
         #expect(try server.ask("GET", Route.content(exported.path).path).body == exported.bytes)
     }

@@ -12,7 +12,7 @@ private let environment = ProcessInfo.processInfo.environment
 
 /// A good client beside clients that are slow, greedy and silent.
 @Suite(.serialized, .blocking, .timeLimit(.minutes(60))) struct HTTPFloodTests {
-    /// For how long; the speed is judged where it is a minute.
+    /// The duration; the speed is checked only if it is at least a minute.
     private static let seconds = environment["BLKFERRY_FLOOD_SECONDS"].flatMap { Int($0) } ?? 3
     private static let tokens = (0..<3).map { "token-\($0)-of-enough-characters" }
     private let scratch: ScratchDirectory
@@ -65,7 +65,7 @@ private let environment = ProcessInfo.processInfo.environment
         return Double(count) / ((ContinuousClock.now - begin) / .seconds(1))
     }
 
-    /// Requests of which no answer is read, or whose body stays away.
+    /// Requests whose answer is not read, or whose body does not arrive.
     private func badRequests(_ session: String, _ client: Int = 0) throws -> [[UInt8]] {
         let read = HTTPConnection.request(
             "POST", Route.read(session: session).path, [Wire.frames, bearer(client)],

@@ -9,7 +9,7 @@ import TestSupport
 import Testing
 import WireProtocol
 
-/// Images of an EiB and more, and requests for places as far away: the server answers, and goes on.
+/// Images of an EiB and more, and requests for such offsets: the server answers and keeps running.
 @Suite(.blocking, .enabled(if: isRoot), .timeLimit(.minutes(60))) struct HTTPHugeImageTests {
     /// The largest size that is served, a little more, and the most that a file system gives.
     private static let sizes = [1 << 60, (1 << 60) + 4096, Int.max / 4096 * 4096]
@@ -34,7 +34,7 @@ import WireProtocol
         return try TestServer(files.path + "/:rw")
     }
 
-    /// The status of an answer, the rest of which is left: a list of 2^60 digests has no end.
+    /// The status of an answer, without reading the rest: a list of 2^60 digests has no end.
     private func status(
         _ server: TestServer, _ method: String, _ target: String, _ headers: [String] = [],
         body: [UInt8]? = nil

@@ -10,7 +10,7 @@ import TestSupport
 import Testing
 import WireProtocol
 
-/// Memory stays bounded whatever clients do, and the server answers others meanwhile.
+/// Memory stays bounded whatever clients do, and the server still answers other clients.
 @Suite(.serialized, .blocking, .timeLimit(.minutes(60))) struct HTTPLoadTests {
     private static let bound = 200 << 20
     private let scratch: ScratchDirectory
@@ -88,7 +88,7 @@ import WireProtocol
             clients.append(client)
         }
         for _ in 0..<20 {
-            // Others are answered meanwhile, within the patience of a connection.
+            // The server answers other clients within the timeout of a connection.
             #expect(try Self.ask(server.port, "GET", "/v1").status == 200)
             usleep(50_000)
         }

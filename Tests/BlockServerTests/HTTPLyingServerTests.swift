@@ -63,7 +63,7 @@ import WireProtocol
             digest: try DigestMethod(named: "sha256"))
     }
 
-    /// A device whose session begins well, and which answers frames with what it is told.
+    /// A device whose session begins well, and which answers frames with the given bytes.
     private static func device(
         _ body: @escaping @Sendable () throws -> [UInt8]
     ) throws -> (ScriptedServer, RemoteBlockDevice) {

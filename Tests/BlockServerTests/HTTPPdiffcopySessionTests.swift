@@ -231,7 +231,7 @@ import WireProtocol
     }
 
     @Test func `pdiffcopy's client gets the refusal before it writes`() throws {
-        // Size, then digests: so asks who is going to write.
+        // Size, then digests: a client that is going to write asks in this order.
         func pushes(_ path: String) throws -> HTTPAnswer {
             #expect(try ask("GET", "info", path, headers: Self.agent).status == 200)
             return try hashes(path, headers: Self.agent)

@@ -12,7 +12,7 @@ import WireProtocol
 @testable import BlockServer
 @testable import DeviceProbe
 
-/// What a question costs the server, and that the cost tells nothing of what the client may not see.
+/// The cost of a question for the server, which reveals nothing that the client may not see.
 @Suite(.serialized, .blocking, .timeLimit(.minutes(60))) struct HTTPQuestionTests {
     private let scratch: ScratchDirectory
     private static let token = "a-token-of-enough-characters"
@@ -40,7 +40,7 @@ import WireProtocol
         return server.reads - before
     }
 
-    /// Whether two questions cost the same, but for what another thread of the server does meanwhile.
+    /// Whether two questions cost the same, except for the work of other threads of the server.
     ///
     /// Other tests make and remove devices, which counts in both. So they are asked several times,
     /// one after the other.
@@ -81,7 +81,7 @@ import WireProtocol
         }
     }
 
-    /// Images of a directory, old enough that what is in them may be remembered.
+    /// Images of a directory, old enough that their content may be cached.
     private func images(_ count: Int) throws -> String {
         let directory = try scratch.directory("images", ofImages: count, size: 64 << 10)
         usleep(2_200_000)

@@ -9,7 +9,7 @@ import WireProtocol
 
 @testable import BlockServer
 
-/// Rights that are taken away are gone: for sessions, downloads and whoever waits.
+/// Revoked rights end sessions, downloads and waiting requests.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct HTTPRevocationTests {
     private let scratch: ScratchDirectory
     private let size = 1 << 20

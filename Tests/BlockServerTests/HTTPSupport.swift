@@ -77,7 +77,7 @@ final class TestServer: Sendable {
 /// An answer as it came.
 struct HTTPAnswer {
     var status: Int
-    /// What stands behind the status.
+    /// The reason phrase of the status line.
     var reason: String
     /// Names in lower case.
     var headers: [String: String]
@@ -260,7 +260,7 @@ extension TestServer {
         run: String? = nil
     ) throws -> SessionRecord {
         let answer = try open(path, mode, block: block, size: size, run: run)
-        // What was refused is told, not what the refusal lacks.
+        // A failure shows the text of the refusal, not a decoding error.
         try #require(answer.status == 201, "\(answer.text)")
         return try answer.decoded(as: SessionRecord.self)
     }

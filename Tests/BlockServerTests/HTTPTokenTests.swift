@@ -126,7 +126,7 @@ import WireProtocol
         }
     }
 
-    /// Status of a request without a session, which begins one; its time is waited for.
+    /// The status of a request that begins a session; waits until the session has timed out.
     private func performOfPdiffcopy(
         _ operation: Operation, _ path: String, _ headers: [String]
     ) throws -> Int {

@@ -7,7 +7,7 @@ import SyncEngine
 import TestSupport
 import Testing
 
-/// Push and pull of what a change map names.
+/// Push and pull of the ranges of a change map.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct RemoteChangesTests {
     private let rig: ServerRig
     private let image: String

@@ -18,7 +18,7 @@ import WireProtocol
 
     init() throws { rig = try ServerRig() }
 
-    /// Pulls an image of which a read is changed on its way, with a right digest of the frame.
+    /// Pulls an image and changes one read on its way, with a correct digest of the frame.
     ///
     /// - Parameters:
     ///   - block: in bytes.

@@ -6,7 +6,7 @@ import SyncEngine
 import TestSupport
 import Testing
 
-/// What the server is told of a run whose end is judged by whoever has started it.
+/// What the client reports to the server if the caller of the library decides whether a run counts.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct ReplicationEndTests {
     @Test(arguments: [true, false])
     func `a run that does not count abandons its target, though all of it was written`(counts: Bool)
@@ -50,7 +50,7 @@ import Testing
         #expect(try left != nil && second.targetMark(asFound: true) == left)
         #expect(try second.targetMark() != left)
         #expect(second.run(changes: nil) { _ in true }.isDone)
-        // Somebody else has written to it meanwhile.
+        // Another program has written to it during the run.
         let target = "of=\(scratch.file("target"))"
         try must("dd", "if=/dev/zero", target, "bs=1", "count=1", "conv=notrunc")
         try must("truncate", "-s", "3M", source.path)

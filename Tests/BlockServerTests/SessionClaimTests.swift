@@ -12,7 +12,7 @@ import TestSupport
 import Testing
 import WireProtocol
 
-/// A client of this machine ends the session of one that was killed, and of nobody else.
+/// A client ends the session of a killed client of the same machine, and no other session.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct SessionClaimTests {
     private let rig: ServerRig
     private let image: String

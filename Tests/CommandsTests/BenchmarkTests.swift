@@ -25,7 +25,7 @@ struct BenchmarkRig {
             atPath: programs, withIntermediateDirectories: false)
     }
 
-    /// Puts a script in the place of rsync, which answers what is asked of it at first.
+    /// Puts a script in the place of rsync; it answers the first questions to rsync.
     func fakeRsync(_ body: String) throws {
         let script = """
             #!/bin/sh
@@ -41,7 +41,7 @@ struct BenchmarkRig {
         try must("chmod", "755", path)
     }
 
-    /// The variables of a run that is permitted, and finds programs only where it is told to.
+    /// The variables of a permitted run, which with `onlyOurs` finds only the test's programs.
     func environment(onlyOurs: Bool = false) -> [String: String] {
         ["BLKFERRY_BENCHMARK": "allowed"].merging(onlyOurs ? ["PATH": programs] : [:]) { $1 }
     }

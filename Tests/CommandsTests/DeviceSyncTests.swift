@@ -153,7 +153,7 @@ import Testing
         let bytes = try [UInt8](contentsOf: copy.path, count: offset + 4096)
         #expect(bytes[offset...].allSatisfy { $0 == 0x5A })
 
-        // And what is dirty on the target is not written over the replica afterwards.
+        // And dirty pages of the target are not written over the replica afterwards.
         try partition.seek(toOffset: 0)
         try partition.write(contentsOf: Data(repeating: 0xA5, count: 4096))
         let second = try blkferry("--verify", copy.path, disk.path)

@@ -149,7 +149,7 @@ struct BadSectorTests {
         let middle = 4096..<size - 4096
         #expect(
             try [UInt8](contentsOf: copy)[middle] == [UInt8](contentsOf: back)[middle])
-        // What others put there meanwhile is not overwritten.
+        // A file system that was made there in between is not overwritten.
         try must("mkfs.ext4", "-q", "-F", "-L", "precious", copy)
         let refused = try blkferry("--skip-unreadable", disk.path, copy)
         #expect(refused.status == 2 && refused.errors.contains("precious"), "\(refused)")

@@ -6,8 +6,8 @@ import Glibc
 import TestSupport
 import Testing
 
-/// A client that was stopped for longer than its session may be silent, and what others did to the
-/// source meanwhile.
+/// A client that was stopped for longer than the session's timeout, while other programs may have
+/// written to the source.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct LostReadTests {
     private let scratch: ScratchDirectory
     private let size = 12 << 20

@@ -5,7 +5,7 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Syncs in a container that has little memory: what is copied is not kept in it.
+/// Syncs in a container that has little memory: copied data does not stay in it.
 @Suite(
     .enabled(if: MemoryGroup.isAvailable, "needs root and the kernel's memory controller"),
     .blocking, .timeLimit(.minutes(60)))

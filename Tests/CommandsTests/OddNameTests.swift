@@ -33,7 +33,7 @@ import Testing
         let push = try blkferry("--verify", source, path)
         #expect(push.status == 0 && push.errors.isEmpty, "\(push)")
         #expect(try areEqual(source, path))
-        // The name stays on the line that it is told on.
+        // The name does not break its line.
         let line = try #require(push.output.split(separator: "\n").first)
         #expect(line.hasSuffix(": synced, flushed, verified"), "\(push)")
         #expect(!push.output.contains("\u{1B}"))

@@ -95,7 +95,7 @@ struct RemoteLeftoverTests {
         #expect(kept == random.bytes(1 << 20))
     }
 
-    /// The server removes what was behind the source's end, but not what the run has written there.
+    /// The server removes old superblocks behind the source's end, but nothing that the run wrote.
     @Test func `a backup GPT that the run has moved is not removed`() throws {
         let image = scratch.file("partitioned")
         try must("truncate", "-s", "16M", image)

@@ -68,8 +68,8 @@ import Testing
         #expect(result.errors.contains("another program wrote to it during the run"))
     }
 
-    /// Opens a file for writing, and writes to it by io_submit(2), of which fanotify(7) tells when it
-    /// is closed only.
+    /// Opens a file for writing, and writes to it by io_submit(2), which fanotify(7) reports only when
+    /// the file is closed.
     private static let asynchronousWriter = """
         import ctypes, os, platform, struct, sys, time
         setup, submit = {"x86_64": (206, 209)}.get(platform.machine(), (0, 2))

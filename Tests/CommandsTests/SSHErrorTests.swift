@@ -5,7 +5,7 @@ import Foundation
 import TestSupport
 import Testing
 
-/// `ssh://` where something is in the way: one clear line each, at once.
+/// Each failure of `ssh://` is one clear line, at once.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct SSHErrorTests {
     private let scratch: ScratchDirectory
     private let server: SSHServer

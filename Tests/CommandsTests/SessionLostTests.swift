@@ -6,8 +6,8 @@ import Glibc
 import TestSupport
 import Testing
 
-/// A client that was stopped for longer than its session may be silent, and what others did to the
-/// target meanwhile.
+/// A client that was stopped for longer than the session's timeout, while other programs may have
+/// written to the target.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct SessionLostTests {
     private let scratch: ScratchDirectory
     private let source: String
@@ -30,10 +30,10 @@ import Testing
     ///   - server: exports it.
     ///   - flags: of the push.
     ///   - isOver: whether its session has to end first.
-    ///   - change: what is done then.
-    ///   - during: what is done before that.
-    /// - Returns: what the push ended with.
-    /// - Throws: where it does not come to that.
+    ///   - change: runs after that.
+    ///   - during: runs before that.
+    /// - Returns: the result of the push.
+    /// - Throws: if the push does not get that far.
     private func pushStopped(
         _ target: String, on server: ServeProcess, _ flags: [String] = [],
         isOver: Bool = true, _ change: () throws -> Void, during: () throws -> Void = {}

@@ -167,7 +167,7 @@ struct SilentDiskTests {
         while (try? String(contentsOfFile: status, encoding: .utf8))?.contains(") D ") != true {
             usleep(10_000)
         }
-        // FUSE knows for a second what the loop device is asked for.
+        // FUSE caches attributes for a second.
         usleep(1_500_000)
         let copy = scratch.file("copy")
         let result = try run("sh", "-c", "exec 7<>\(copy); \(program) -q \(image) \(copy)")

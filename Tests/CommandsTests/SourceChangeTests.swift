@@ -5,7 +5,7 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Sources that somebody writes while they are read.
+/// Sources that another program writes while they are read.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct SourceChangeTests {
     private let scratch: ScratchDirectory
     private let source: String

@@ -4,7 +4,7 @@
 import Foundation
 import TestSupport
 
-/// A proxy for HTTP and, with CONNECT, for HTTPS; every name that it is asked for is this machine.
+/// A proxy for HTTP and, with CONNECT, for HTTPS; it resolves every name to this machine.
 ///
 /// It is killed when the test forgets it.
 final class WebProxy {

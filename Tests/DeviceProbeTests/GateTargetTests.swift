@@ -175,7 +175,7 @@ struct GateTargetTests {
         .enabled(
             if: readSmallFile("/sys/block/zram0/size") == "0", "needs a zram device of no size"))
     func `a device without a medium fails`() throws {
-        // Not a free loop device: claiming it would be in the way of another test.
+        // Not a free loop device: claiming it could disturb another test.
         let free = "/dev/zram0"
         for isSource in [true, false] {
             do throws(ProbeError) {

@@ -190,7 +190,7 @@ struct GateVolumeTests {
 
     @Test func `a volume on a pool whose zeroing is unknown is no target`() throws {
         let volume = try LoopVolume(size: 4 * MiB)
-        // As a volume with a classic snapshot: it stands on one that stands on the pool.
+        // Like a volume with a classic snapshot: below it is a device that is above the pool.
         try volume.tree.add(
             "dm-7", number: "252:7",
             attributes: [

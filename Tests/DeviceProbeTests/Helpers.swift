@@ -105,9 +105,9 @@ func facts(
         name: "SOURCE", size: size, content: content, logicalSector: sector, identity: identity)
 }
 
-/// What the gate says no with; the target must not have changed for it.
+/// The refusal of the gate, which must not have changed the target.
 ///
-/// Of a target that others write to meanwhile only its first bytes can be compared.
+/// If other programs write to the target, only its first bytes can be compared.
 func refusal(
     _ target: String, source: SourceFacts, policy: GatePolicy = GatePolicy(),
     patience: GatePatience = GatePatience(.zero), view: SystemView = SystemView(),

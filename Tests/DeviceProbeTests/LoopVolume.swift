@@ -9,7 +9,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// One loop device that passes for a logical volume, and notes what is done to it.
+/// A loop device in place of a logical volume; it records the operations on it.
 final class LoopVolume: VolumeManager, ManagedVolume {
     let loop: LoopDevice
     let tree: MadeUpTree

@@ -8,7 +8,7 @@ import LinuxIO
 import TestSupport
 import Testing
 
-/// What is read is no target of another run, and what is written no source.
+/// A source is no target of another run, and a target is no source.
 @Suite(.blocking, .timeLimit(.minutes(60)), .enabled(if: isRoot, "loop devices need root"))
 struct SourceLockTests {
     private let scratch: ScratchDirectory

@@ -114,7 +114,7 @@ struct SourceTests {
             let empty = try cachedPages(held)
             _ = try openSource(path)
             let stillEmpty = try cachedPages(held)
-            // Some pages of the head, of the tail and of the middle are somebody else's.
+            // Another program has cached some pages of the head, the tail and the middle.
             for offset in [0, 1 << 20, 32 << 20, 63 << 20] {
                 _ = try held.readOnce(into: buffer.bytes, at: offset)
             }

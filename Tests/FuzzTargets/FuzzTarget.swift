@@ -22,7 +22,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
 
     /// Runs the parser.
     ///
-    /// - Parameter bytes: the first one chooses what the parser is told besides, such as the size
+    /// - Parameter bytes: the first one chooses the parser's other arguments, such as the size
     ///   of the device; `exports-file`, `tokens-file`, `location`, `pdiffcopy-query` and
     ///   `thin-metadata` take all of them as text.
     package func run(_ bytes: UnsafeRawBufferPointer) {

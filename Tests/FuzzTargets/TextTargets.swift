@@ -98,7 +98,7 @@ func fuzzTokensFile(_ text: String) {
     require(Set(entries.map(\.name)).count == entries.count, "a name stands once")
     require(entries.allSatisfy { $0.selectors?.isEmpty != true }, "no selectors are all")
     require(entries.allSatisfy { $0.origins?.isEmpty != true }, "no origins are all")
-    // All of a line but its dates and addresses, of which there are several forms.
+    // All of a line except its dates and addresses, which have several forms.
     let lines = entries.map { entry in
         let digest = entry.digest.map { "sha256:" + hexadecimal($0) }
         let user = entry.user.map { "user:\($0)" }
@@ -106,7 +106,7 @@ func fuzzTokensFile(_ text: String) {
         var words = [entry.name, holder, entry.access.rawValue]
         if let size = entry.maximumSize { words.append("max-size=\(size)") }
         if entry.isAppendOnly { words.append("append-only") }
-        // A group named like an option is told apart by what follows it.
+        // A group named like an option has `/*` behind it.
         words += (entry.selectors ?? []).map { selector in
             selector.group.map { "\($0)/*" } ?? selector.name
         }

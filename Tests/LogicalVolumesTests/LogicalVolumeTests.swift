@@ -88,7 +88,7 @@ import Testing
         #expect(monday.size == 32 << 20 && monday.storeSize == nil && !monday.isClassicSnapshot)
         #expect(monday.percent == 25 && thin.percent == 25)
         #expect(try volume("vg0/pool").percent == 12.5)
-        // Nobody knows what is not active.
+        // The fill of an inactive volume is unknown.
         #expect(try volume("vg0/skipped").percent == nil)
     }
 

@@ -6,7 +6,7 @@ import Foundation
 import LogicalVolumes
 import TestSupport
 
-/// A script in place of LVM: reports what files of it say, and notes what it is to change.
+/// A script in place of LVM: prints reports from its files, and records requested changes.
 final class ScriptedGroup {
     let scratch: ScratchDirectory
 

@@ -54,7 +54,7 @@ import Testing
         #expect(tools.messages == Self.both + Self.both)
     }
 
-    /// A base of blkferry's own, and what has come of it.
+    /// A base that blkferry made, unchanged or changed since.
     @Test(.enabled(if: isRoot, "the lock of a pool is the superuser's"))
     func `a base that another program has changed since blkferry made it has no map`() throws {
         var base = try ScriptedLVM.volume("root.blkferry.20261123T031500.7", tags: ["blkferry"])

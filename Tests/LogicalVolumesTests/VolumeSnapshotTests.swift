@@ -47,7 +47,7 @@ import Testing
                 named("orphan"), tags: dead + ["blkferry.source=U-root"], origin: nil),
             ScriptedLVM.json(
                 named("homeless"), tags: dead + ["blkferry.source=U-home"], origin: nil),
-            // What has got the tags, and is somebody else's.
+            // Volumes with the tags that blkferry did not create.
             ScriptedLVM.json("root", tags: dead + ["blkferry.source=U-root"], origin: nil),
             ScriptedLVM.json("renamed", tags: dead + ["blkferry.source=U-root"]),
             ScriptedLVM.json("root.blkferry.mine", tags: dead),
@@ -92,7 +92,7 @@ import Testing
     @Test func `the newest sound base comes first, and bases of other targets do not come`() throws
     {
         let lvm = try ScriptedLVM([
-            // What has got the tags of a base, and is none that was made for one.
+            // Volumes with the tags of a base that blkferry did not create as one.
             ScriptedLVM.json("renamed", tags: ["blkferry", try tag("renamed", number: 16)]),
             ScriptedLVM.json(named("former"), tags: ["blkferry", "blkferry.former=aa11"]),
             ScriptedLVM.json(

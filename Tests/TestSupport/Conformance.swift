@@ -8,7 +8,7 @@ internal import LinuxIO
 package struct Implementation: Sendable, CustomStringConvertible {
     package let description: String
     package let needsRoot: Bool
-    /// Makes an empty device; whatever it stands on lives as long as what comes with it.
+    /// Makes an empty device, and an object that keeps its backing alive.
     package let make: @Sendable (_ size: Int) throws -> (any BlockDevice, Any?)
 
     package init(
@@ -110,7 +110,7 @@ package enum Conformance {
         return broken
     }
 
-    /// What is done together is done, and what is not can be done one by one.
+    /// Transfers that succeed together are complete, and the others can be done one by one.
     ///
     /// - Parameters:
     ///   - implementation: of the device.

@@ -14,7 +14,6 @@ package let isRoot = geteuid() == 0
 package final class LoopDevice: Sendable {
     /// Its device file, such as `/dev/loop7`.
     package let path: String
-    /// The file it stands on.
     package let backingFile: String
     private let descriptor: OwnedDescriptor
     private let scratch: ScratchDirectory?

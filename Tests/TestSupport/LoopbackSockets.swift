@@ -163,7 +163,6 @@ package final class StreamSocket: Sendable {
         }
     }
 
-    /// Sends text.
     package func send(_ text: String) throws(Errno) { try send(Array(text.utf8)) }
 
     /// Receives once, at most `limit` bytes; none at the end.
@@ -192,7 +191,7 @@ package final class StreamSocket: Sendable {
     /// Tells the other side that nothing more comes.
     package func endSending() { shutdown(socket.rawValue, Int32(SHUT_WR)) }
 
-    /// Ends both directions, so that whoever waits in a call of this object returns.
+    /// Ends both directions, so that blocked calls of this object return.
     package func interrupt() { shutdown(socket.rawValue, Int32(SHUT_RDWR)) }
 
     /// Makes the close of this object a reset of the connection.

@@ -6,7 +6,6 @@ package import LinuxIO
 internal import Synchronization
 internal import SystemPackage
 
-/// A device in memory.
 package final class MemoryDevice: SteadyDevice {
     package let name: String
     private let content: Mutex<[UInt8]>

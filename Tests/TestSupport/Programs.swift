@@ -36,7 +36,7 @@ package struct ProgramResult: Sendable {
 package final class RunningProgram {
     package let processID: Int32
     private let scratch: ScratchDirectory
-    /// As of waitpid(2); `nil` until somebody has waited for it.
+    /// As of waitpid(2); `nil` until a thread has waited for it.
     private let status = Mutex<Int32?>(nil)
 
     /// Starts a program without a terminal, standard input empty.
@@ -74,7 +74,7 @@ package final class RunningProgram {
         _ = waitStatus()
     }
 
-    /// Sends a signal, unless somebody has waited for its end.
+    /// Sends a signal, unless a thread has already waited for its end.
     package func signal(_ number: Int32) {
         status.withLock { status in
             if status == nil { kill(processID, number) }
@@ -115,7 +115,7 @@ package final class RunningProgram {
             output: try outputSoFar(), errors: try errorsSoFar())
     }
 
-    /// Waits, and lets others ask and signal meanwhile.
+    /// Waits without the lock, so that other threads can ask and send signals.
     private func waitStatus() -> Int32 {
         var information = siginfo_t()
         while waitid(P_PID, id_t(processID), &information, WEXITED | WNOWAIT) != 0,

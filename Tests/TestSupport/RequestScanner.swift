@@ -45,7 +45,7 @@ struct RequestHead: Equatable {
 
 /// Finds where the requests of a connection begin and end.
 ///
-/// A head is held back until it is complete, so that whoever decides about it has seen all of it.
+/// A head is held back until it is complete, so that the test decides about a whole head.
 /// What does not look like HTTP/1, or has a body without Content-Length, passes from there on to
 /// the end of the connection.
 struct RequestScanner {

@@ -6,7 +6,7 @@ internal import LinuxIO
 internal import Synchronization
 internal import SystemPackage
 
-/// A server on the loopback address that does with each connection what a test says; it ends with
+/// A server on the loopback address that runs a test's script on each connection; it ends with
 /// this object.
 package final class ScriptedServer: Sendable {
     package typealias Script = @Sendable (_ connection: ScriptedConnection, _ number: Int) -> Void

@@ -56,7 +56,7 @@ package final class SilentDisk {
     /// Makes it.
     ///
     /// Its offset in the file is so large that it cannot be a part of the images of other tests: a
-    /// loop device that does not answer may stand on an image that another program has open.
+    /// loop device that does not answer may be backed by an image that another program has open.
     ///
     /// - Parameter size: in bytes.
     /// - Throws: when a command fails.

@@ -15,7 +15,7 @@ package enum Operation: Hashable, Sendable {
     case flush
 }
 
-/// A device that asks its base, where it does nothing of its own.
+/// A device that passes the operations that it does not change to its base.
 package protocol WrappingDevice: BlockDevice {
     var base: any BlockDevice { get }
 }
@@ -36,7 +36,7 @@ extension WrappingDevice {
     package var reasonForNoCounter: String? { base.reasonForNoCounter }
 }
 
-/// A device that keeps a log of what is done to it.
+/// A device that logs its operations.
 package final class RecordingDevice: WrappingDevice {
     package let base: any BlockDevice
     private let log = Mutex<[Operation]>([])
@@ -94,7 +94,7 @@ package final class RecordingDevice: WrappingDevice {
     private func note(_ operation: Operation) { log.withLock { $0.append(operation) } }
 }
 
-/// A device that fails where it is told to.
+/// A device with injected faults.
 package final class FaultyDevice: WrappingDevice {
     /// Where and how it fails.
     package struct Faults: Sendable {

@@ -34,7 +34,7 @@ import WireProtocol
         return record
     }
 
-    /// A target as a server tells it, and what the client has asked for.
+    /// A target in a server's answer, and the client's request.
     struct Target: CustomTestStringConvertible, Sendable {
         var name: String
         var isTrue: Bool

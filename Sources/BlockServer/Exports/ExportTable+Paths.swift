@@ -180,7 +180,7 @@ extension ExportTable {
     /// The status of the file that the path of an export, or of an image in one, leads to now.
     ///
     /// - Throws: ENOENT or ENOTDIR if nothing has that path, ESTALE if a symbolic link that the
-    ///   server does not follow is in the way, or the error of the lookup.
+    ///   server does not follow is on the path, or the error of the lookup.
     func status(at path: String) throws(Errno) -> FileStatus {
         var failure = Errno.noSuchFileOrDirectory
         for export in exports {

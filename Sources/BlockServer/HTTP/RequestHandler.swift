@@ -122,11 +122,9 @@ final class RequestHandler: ChannelInboundHandler {
     let life = Life()
 
     final class Life: Sendable {
-        /// Whether the connection has closed.
         let isClosed = Atomic(false)
         /// Whether the client has ended its side of the connection.
         let isInputClosed = Atomic(false)
-        /// Whether the server ends.
         let isEnding = Atomic(false)
 
         /// Why no session for writing is opened any more; `nil` if one may be.

@@ -94,7 +94,7 @@ final class Service: Sendable {
                 )
                 record.writtenByOthers = session.hasForeignWrites ? true : nil
                 record.openedByOthers = session.hadOtherWriters ? true : nil
-                // Read last, because equal stamps show that these writers wrote nothing in between.
+                // Read last: an equal counter shows that these writers wrote nothing in between.
                 record.stamp = session.changeCounter()
                 try session.checkIdentity(in: exports)
                 return Response(.ok, json: record)

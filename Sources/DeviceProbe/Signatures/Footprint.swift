@@ -14,7 +14,7 @@ package enum DeviceIdentity: Hashable, Sendable {
     case newImage(fileSystem: UInt64, directory: String)
 }
 
-/// Everything that a write to a device changes: the device and all that it stands on.
+/// Everything that a write to a device changes: the device and all devices and files below it.
 ///
 /// Two devices overlap if their footprints do. Partitions and loop devices map byte to byte, so
 /// their ranges below are exact. The place of a file or of a device-mapper or md device on its

@@ -4,7 +4,6 @@
 internal import BlockDevices
 package import DeviceProbe
 
-/// The content of a device.
 package struct ContentRecord: Codable, Hashable, Sendable {
     package enum State: String, Codable, Hashable, Sendable {
         case empty
