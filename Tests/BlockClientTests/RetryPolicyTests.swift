@@ -9,11 +9,12 @@ import Testing
 @Suite struct RetryPolicyTests {
     private let start = ContinuousClock.now
     private let loss = HTTPError(.unreachable, "lost")
-    private let success = Outcome.answer(
+    private let success = AttemptResult.answer(
         HTTPResponse(status: 200, contentType: ""), retryAfter: nil)
 
     private func decide(
-        _ policy: inout RetryPolicy, _ outcome: Outcome, attempt: Int = 1, isRetried: Bool = true,
+        _ policy: inout RetryPolicy, _ outcome: AttemptResult, attempt: Int = 1,
+        isRetried: Bool = true,
         after seconds: Double = 0
     ) -> RetryPolicy.Decision {
         policy.decide(

@@ -43,7 +43,7 @@ struct CurlFailure {
             isConnected: false, verifyResult: verifyResult, trust: trust, now: now)
     }
 
-    var outcome: Outcome {
+    var outcome: AttemptResult {
         if let certificateError { return .final(certificateError) }
         switch code {
         case CURLE_COULDNT_CONNECT, CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY,

@@ -55,7 +55,7 @@ final class CurlHandle: @unchecked Sendable {
 
     func attempt(
         _ request: HTTPRequest, into body: any ResponseSink
-    ) throws(HTTPError) -> (outcome: Outcome, sent: Int, received: Int) {
+    ) throws(HTTPError) -> (outcome: AttemptResult, sent: Int, received: Int) {
         transfer.begin(request, into: body)
         defer { transfer.end() }
         message.pointee = 0
@@ -127,7 +127,7 @@ final class CurlHandle: @unchecked Sendable {
 
     private func outcome(
         of end: TransferEnd, _ request: HTTPRequest, _ body: any ResponseSink
-    ) -> Outcome {
+    ) -> AttemptResult {
         switch (end, transfer.stop) {
         case (.aborted, _), (_, .cancelled?):
             return .final(HTTPError(.cancelled, "cancelled"))
@@ -173,7 +173,7 @@ final class CurlHandle: @unchecked Sendable {
         }
     }
 
-    private var answer: Outcome {
+    private var answer: AttemptResult {
         let seconds = offset(CURLINFO_RETRY_AFTER)
         return .answer(response, retryAfter: seconds > 0 ? Double(seconds) : nil)
     }

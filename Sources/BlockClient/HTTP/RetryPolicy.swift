@@ -3,7 +3,7 @@
 
 internal import WireProtocol
 
-enum Outcome {
+enum AttemptResult {
     case answer(HTTPResponse, retryAfter: Double?)
     case notConnected(HTTPError)
     /// The connection, or the server behind it, failed during the request.
@@ -53,7 +53,7 @@ struct RetryPolicy {
     ///   - jitter: a random number from 0 to 1. It keeps threads that failed together from retrying
     ///     together.
     mutating func decide(
-        _ outcome: Outcome, attempt: Int, isRetried: Bool, jitter: Double, now: Instant
+        _ outcome: AttemptResult, attempt: Int, isRetried: Bool, jitter: Double, now: Instant
     ) -> Decision {
         let failure: HTTPError
         var giveUp: Decision

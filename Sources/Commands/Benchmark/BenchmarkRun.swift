@@ -182,13 +182,13 @@ final class BenchmarkRun {
     }
 
     /// Times work that starts without the two devices in the page cache.
-    private func timed<Outcome>(
-        _ work: () throws(CommandFailure) -> Outcome
-    ) throws(CommandFailure) -> (Outcome, seconds: Double) {
+    private func timed<Value>(
+        _ work: () throws(CommandFailure) -> Value
+    ) throws(CommandFailure) -> (Value, seconds: Double) {
         if control.isCancelled { throw interruption }
         dropCaches()
         let start = clock.now
-        let outcome = try work()
-        return (outcome, (clock.now - start) / .seconds(1))
+        let value = try work()
+        return (value, (clock.now - start) / .seconds(1))
     }
 }

@@ -28,11 +28,11 @@ struct BenchmarkSync {
             throw CommandFailure(error)
         }
         let report = replication.run()
-        let conclusion = Conclusion(
+        let result = RunResult(
             report, kind: .sync, source: source, target, endsWithDifferent: false)
-        if let failure = conclusion.errors.last { throw failure }
+        if let failure = result.errors.last { throw failure }
         self.report = report
         self.source = replication.sourceFacts
-        warnings = report.warnings + conclusion.warnings
+        warnings = report.warnings + result.warnings
     }
 }

@@ -66,50 +66,50 @@ struct ResultRecord: Encodable {
     }
 
     init(
-        _ outcome: Replication.Report, kind: RunCommand.Kind, options: ComparisonOptions,
-        conclusion: Conclusion
+        _ report: Replication.Report, kind: RunCommand.Kind, options: ComparisonOptions,
+        result: RunResult
     ) {
-        let report = outcome.engine
-        let tally = report.tally
+        let engine = report.engine
+        let tally = engine.tally
         command = kind.rawValue
         source = options.source
         target = options.target
-        size = report.size
-        sourceSize = outcome.sourceSize
-        targetSize = outcome.targetSize
-        resizedTo = outcome.resizedTo
-        created = outcome.wasCreated
-        blockSize = report.blockSize
+        size = engine.size
+        sourceSize = report.sourceSize
+        targetSize = report.targetSize
+        resizedTo = report.resizedTo
+        created = report.wasCreated
+        blockSize = engine.blockSize
         compared = tally.compared
         unchanged = tally.unchanged
         different = tally.different
         differentBlocks = tally.differentBlocks
-        similarity = report.similarity.map { $0 * 100 }
-        estimatedChange = outcome.estimatedChange
+        similarity = engine.similarity.map { $0 * 100 }
+        estimatedChange = report.estimatedChange
         written = tally.written
         zeroed = tally.zeroed
         extents = tally.extents
-        firstDifferences = report.firstDifferences.prefix(16).map { Range($0) }
+        firstDifferences = engine.firstDifferences.prefix(16).map { Range($0) }
         readErrors = ReadErrors(
-            unreadable: tally.unreadable, ranges: report.unreadableRanges.map { Range($0) },
+            unreadable: tally.unreadable, ranges: engine.unreadableRanges.map { Range($0) },
             rewritten: tally.rewritten)
         writeErrors = tally.writeErrorCount
-        interrupted = report.wasInterrupted
-        sourceChanged = report.sourceChanged
-        targetChanged = report.targetChanged
-        flushed = report.isFlushed
-        verified = report.verification.map {
-            $0.different == 0 && $0.compared == report.size && tally.unreadable == 0
-                && !report.targetIsUnproven
+        interrupted = engine.wasInterrupted
+        sourceChanged = engine.sourceChanged
+        targetChanged = engine.targetChanged
+        flushed = engine.isFlushed
+        verified = engine.verification.map {
+            $0.different == 0 && $0.compared == engine.size && tally.unreadable == 0
+                && !engine.targetIsUnproven
         }
-        let times = report.seconds
+        let times = engine.seconds
         seconds = Seconds(
-            open: outcome.openSeconds, sync: times.sync, flush: times.flush, verify: times.verify,
-            total: outcome.openSeconds + times.total)
+            open: report.openSeconds, sync: times.sync, flush: times.flush, verify: times.verify,
+            total: report.openSeconds + times.total)
         bytesPerSecond = times.sync > 0 ? Double(tally.compared) / times.sync : nil
-        exitStatus = conclusion.status.rawValue
-        warnings = outcome.warnings + conclusion.warnings
-        errors = conclusion.errors.map(\.message)
+        exitStatus = result.status.rawValue
+        warnings = report.warnings + result.warnings
+        errors = result.errors.map(\.message)
     }
 }
 

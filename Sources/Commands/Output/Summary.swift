@@ -8,32 +8,32 @@ internal import SyncEngine
 
 /// The summary that a person reads at the end of a run.
 struct Summary {
-    private let outcome: Replication.Report
+    private let report: Replication.Report
     private let kind: RunCommand.Kind
     private let source: String
     private let target: String
 
-    init(_ outcome: Replication.Report, kind: RunCommand.Kind, source: String, target: String) {
-        self.outcome = outcome
+    init(_ report: Replication.Report, kind: RunCommand.Kind, source: String, target: String) {
+        self.report = report
         self.kind = kind
         self.source = source
         self.target = target
     }
 
     var text: String {
-        let report = outcome.engine
-        let tally = report.tally
+        let engine = report.engine
+        let tally = engine.tally
         var lines = ["\(printable(source)) -> \(printable(target)): \(verdict)"]
         lines.append("compared    \(Format.exactBytes(tally.compared))\(incompleteness)")
-        if outcome.unchanged > 0 {
+        if report.unchanged > 0 {
             lines.append(
-                "unchanged   \(Format.exactBytes(outcome.unchanged)), as the snapshots tell")
+                "unchanged   \(Format.exactBytes(report.unchanged)), as the snapshots tell")
         }
         lines.append(
             "different   \(Format.exactBytes(tally.different)) in "
                 + "\(Format.count(tally.differentBlocks, "block")) of "
-                + "\(Format.bytes(report.blockSize)), similarity "
-                + (report.similarity.map(Format.percent) ?? "unknown"))
+                + "\(Format.bytes(engine.blockSize)), similarity "
+                + (engine.similarity.map(Format.percent) ?? "unknown"))
         switch kind {
         case .sync, .refresh:
             lines.append(
@@ -45,51 +45,51 @@ struct Summary {
         case .verify:
             break
         }
-        if let verification = report.verification {
+        if let verification = engine.verification {
             lines.append(
                 "read back   \(Format.exactBytes(verification.read)), "
                     + "different \(Format.exactBytes(verification.different))")
         }
         lines.append(
-            "time        \(Format.seconds(report.seconds.total)), "
-                + Format.rate(tally.compared, report.seconds.total))
+            "time        \(Format.seconds(engine.seconds.total)), "
+                + Format.rate(tally.compared, engine.seconds.total))
         lines += list(
             kind == .verify ? "not read" : "not read, left as it was on the target",
-            report.unreadableRanges)
-        if kind == .verify { lines += list("first differences", report.firstDifferences) }
-        if let verification = report.verification {
+            engine.unreadableRanges)
+        if kind == .verify { lines += list("first differences", engine.firstDifferences) }
+        if let verification = engine.verification {
             lines += list("read back differently", verification.firstDifferences)
         }
         return lines.joined(separator: "\n")
     }
 
     private var verdict: String {
-        let report = outcome.engine
-        if report.failure != nil || report.wasInterrupted || report.tally.writeErrorCount > 0 {
+        let engine = report.engine
+        if engine.failure != nil || engine.wasInterrupted || engine.tally.writeErrorCount > 0 {
             return "incomplete"
         }
-        if kind == .verify, outcome.sizesDiffer {
-            return "different sizes, \(outcome.sourceSize) and \(outcome.targetSize) bytes"
+        if kind == .verify, report.sizesDiffer {
+            return "different sizes, \(report.sourceSize) and \(report.targetSize) bytes"
         }
         switch kind {
         case .verify:
-            guard report.tally.different == 0, !outcome.backupTableDiffers else {
+            guard engine.tally.different == 0, !report.backupTableDiffers else {
                 return "different"
             }
-            return report.tally.unreadable == 0
+            return engine.tally.unreadable == 0
                 ? "identical" : "identical but for unreadable blocks"
         case .dryRun:
-            if outcome.wasCreated { return "would be created" }
-            if outcome.sizesDiffer {
-                return "would be resized from \(outcome.targetSize) bytes and synced"
+            if report.wasCreated { return "would be created" }
+            if report.sizesDiffer {
+                return "would be resized from \(report.targetSize) bytes and synced"
             }
-            return report.tally.different == 0 && !outcome.backupTableDiffers
+            return engine.tally.different == 0 && !report.backupTableDiffers
                 ? "nothing to do" : "would be synced"
         case .sync, .refresh:
-            if report.flushError != nil { return "not flushed" }
-            let isFlushed = report.isFlushed ? "flushed" : "not flushed"
-            if report.tally.unreadable > 0 { return "synced but for unreadable blocks" }
-            guard let verification = report.verification, !report.targetIsUnproven else {
+            if engine.flushError != nil { return "not flushed" }
+            let isFlushed = engine.isFlushed ? "flushed" : "not flushed"
+            if engine.tally.unreadable > 0 { return "synced but for unreadable blocks" }
+            guard let verification = engine.verification, !engine.targetIsUnproven else {
                 return "synced, \(isFlushed)"
             }
             return verification.different == 0
@@ -98,8 +98,8 @@ struct Summary {
     }
 
     private var incompleteness: String {
-        let missing = outcome.engine.size - outcome.compared - outcome.unchanged
-        return missing > 0 ? " of \(Format.bytes(outcome.engine.size))" : ""
+        let missing = report.engine.size - report.compared - report.unchanged
+        return missing > 0 ? " of \(Format.bytes(report.engine.size))" : ""
     }
 
     /// Lists ranges under a heading, at most 16.

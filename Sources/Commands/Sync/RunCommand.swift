@@ -59,23 +59,23 @@ struct RunCommand {
             throw CommandEnd(status: error.status)
         }
         let report = outcome.report
-        let conclusion = Conclusion(
+        let result = RunResult(
             report, kind: kind, source: common.source, common.target,
             endsWithDifferent: endsWithDifferent, others: outcome.failures)
-        for warning in conclusion.warnings { console.warning(warning) }
-        for error in conclusion.errors { console.error(error.message, advice: error.advice) }
+        for warning in result.warnings { console.warning(warning) }
+        for error in result.errors { console.error(error.message, advice: error.advice) }
         var text: String?
         if common.json {
-            let record = ResultRecord(report, kind: kind, options: common, conclusion: conclusion)
+            let record = ResultRecord(report, kind: kind, options: common, result: result)
             text = JSON.line(record)
         } else if !common.quiet {
             text = Summary(report, kind: kind, source: common.source, target: common.target).text
         }
         // A written replica is durable, even if the result could not be printed.
-        if let text, !console.result(text), conclusion.status == .done, !kind.isSync {
+        if let text, !console.result(text), result.status == .done, !kind.isSync {
             throw CommandEnd(status: .deviceError)
         }
-        throw CommandEnd(status: conclusion.status)
+        throw CommandEnd(status: result.status)
     }
 
     /// Replicates, and lets signals end the program once everything of the run is released.

@@ -7,7 +7,7 @@ internal import SyncEngine
 internal import SystemPackage
 
 /// The exit status of a run, with its errors and warnings.
-struct Conclusion {
+struct RunResult {
     private(set) var status = ExitStatus.done
     private(set) var errors: [CommandFailure] = []
     private(set) var warnings: [String] = []
@@ -16,70 +16,70 @@ struct Conclusion {
     ///   - endsWithDifferent: whether differences lead to exit status 1.
     ///   - others: failures beside the run, such as those of a snapshot of the source.
     init(
-        _ outcome: Replication.Report, kind: RunCommand.Kind, source: String, _ target: String,
+        _ report: Replication.Report, kind: RunCommand.Kind, source: String, _ target: String,
         endsWithDifferent: Bool, others: [CommandFailure] = []
     ) {
-        let report = outcome.engine
-        if report.sourceChanged {
+        let engine = report.engine
+        if engine.sourceChanged {
             warnings.append(
                 kind.isSync
                     ? "\(source): changed while it was read: \(target) may hold a mixture of old and new"
                     : "\(source): changed while it was read")
         }
-        if report.restarts > 0 {
+        if engine.restarts > 0 {
             warnings.append(
                 "\(target): its session had ended, and other programs may have written to it, so "
                     + "everything was compared again")
         }
-        if report.targetChanged && !kind.isSync {
+        if engine.targetChanged && !kind.isSync {
             warnings.append("\(target): changed while it was read")
         }
-        if report.tally.rewritten > 0 {
+        if engine.tally.rewritten > 0 {
             warnings.append(
-                "\(target): \(Format.exactBytes(report.tally.rewritten)) could not be read "
+                "\(target): \(Format.exactBytes(engine.tally.rewritten)) could not be read "
                     + "and were rewritten")
         }
-        warnings += outcome.closingWarnings
+        warnings += report.closingWarnings
         let hasDifferences =
-            report.tally.different > 0 || outcome.sizesDiffer || outcome.backupTableDiffers
-        if report.tally.unreadable > 0 { status = .unreadable }
+            engine.tally.different > 0 || report.sizesDiffer || report.backupTableDiffers
+        if engine.tally.unreadable > 0 { status = .unreadable }
         if kind == .verify || endsWithDifferent, hasDifferences { status = .different }
-        if let verification = report.verification, verification.different > 0 {
+        if let verification = engine.verification, verification.different > 0 {
             status = .different
             fail(
                 CommandFailure(
                     .different,
                     "\(target): verify: \(Format.exactBytes(verification.different)) "
                         + "read back differently after the flush"
-                        + (report.targetWasOpened
+                        + (engine.targetWasOpened
                             ? "; another program had it open for writing" : ""),
-                    advice: report.sourceChanged
+                    advice: engine.sourceChanged
                         ? "The source is in use; sync from a snapshot of it."
-                        : report.targetWasOpened
+                        : engine.targetWasOpened
                             ? "Stop that program and run it again."
                             : "Run it again; if it repeats, the device does not keep what is written."
                 ))
         }
-        if report.targetChanged && kind.isSync {
+        if engine.targetChanged && kind.isSync {
             fail(
                 CommandFailure(
                     .different,
                     "\(target): check at the end: another program "
-                        + (report.targetIsUnproven
+                        + (engine.targetIsUnproven
                             ? "had it open for writing while it was compared"
                             : "wrote to it during the run"),
                     advice: "Stop that program and run it again."))
         }
         // If the run was ended for another reason, only that reason is reported.
-        if report.wasInterrupted, others.isEmpty {
+        if engine.wasInterrupted, others.isEmpty {
             fail(
                 CommandFailure(
                     .interrupted, "\(target): \(kind.rawValue): interrupted, incomplete",
                     advice: kind.isSync ? "A second run finishes the job." : nil))
         }
-        if let error = report.tally.writeErrors.first {
+        if let error = engine.tally.writeErrors.first {
             var failure = CommandFailure(error)
-            let count = report.tally.writeErrorCount
+            let count = engine.tally.writeErrorCount
             if count > 1 { failure.message += " (and \(Format.count(count - 1, "more extent")))" }
             failure.advice =
                 error.errno == .noSpace
@@ -88,10 +88,10 @@ struct Conclusion {
             fail(failure)
         }
         // A lost server also fails the flush. Only one of the two errors is reported.
-        if let error = report.flushError, error.isNetwork == false || report.failure == nil {
+        if let error = engine.flushError, error.isNetwork == false || engine.failure == nil {
             fail(CommandFailure(error))
         }
-        if let error = report.failure {
+        if let error = engine.failure {
             var failure = CommandFailure(error)
             if error.isMediumError, error.object.isSame(as: source) {
                 let rest = kind == .verify ? "compares the rest" : "copies the rest"
