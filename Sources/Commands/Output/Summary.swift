@@ -27,7 +27,7 @@ struct Summary {
         lines.append("compared    \(Format.exactBytes(tally.compared))\(incompleteness)")
         if report.unchanged > 0 {
             lines.append(
-                "unchanged   \(Format.exactBytes(report.unchanged)), as the snapshots tell")
+                "unchanged   \(Format.exactBytes(report.unchanged)), as the snapshots show")
         }
         lines.append(
             "different   \(Format.exactBytes(tally.different)) in "

@@ -21,7 +21,7 @@ struct Sync: ParsableCommand {
     @Flag(name: [.customShort("W"), .long], help: "Write everything without comparing.")
     var wholeFile = false
 
-    @Flag(name: [.customShort("n"), .long], help: "Write nothing; tell what would be done.")
+    @Flag(name: [.customShort("n"), .long], help: "Write nothing; print what would be done.")
     var dryRun = false
 
     @Flag(help: "With --dry-run: end with 1 when there are differences.")
