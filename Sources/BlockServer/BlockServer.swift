@@ -180,7 +180,7 @@ package final class BlockServer: Sendable {
             [queue, service, events, connections] _ in
             events.flush()
             // Tokens and certificates expire.
-            connections.tellAll(RightsChange(isOfAuthority: false))
+            connections.notifyAll(RightsChange(isOfAuthority: false))
             service.tidy(on: queue)
         }
         tidying.withLock { $0 = task }
@@ -252,7 +252,7 @@ package final class BlockServer: Sendable {
         service.replace(exports: exports)
         let isOfAuthority = before.map { !$0.hasAuthorities(of: identity) } ?? false
         if isOfAuthority { sessions.awaitClients() }
-        connections.tellAll(RightsChange(isOfAuthority: isOfAuthority))
+        connections.notifyAll(RightsChange(isOfAuthority: isOfAuthority))
         service.tidy(on: queue)
     }
 

@@ -29,7 +29,7 @@ package func retryingInterrupts<Result: FixedWidthInteger & SignedInteger>(
 ///
 /// Until its exec, a starting program has a copy of a descriptor that this process closed. udev
 /// locks a device after a write.
-package func waitingOutHolders<Result, Failure: Error>(
+package func waitingForHolders<Result, Failure: Error>(
     _ isHeld: (Failure) -> Bool, _ attempt: () throws(Failure) -> Result
 ) throws(Failure) -> Result {
     for _ in 0..<25 {

@@ -213,7 +213,8 @@ struct GateVolumeTests {
     }
 
     @Test(arguments: [(2, true), (5, false)])
-    func `a classic snapshot that may overflow gives a warning`(mebibytes: Int, isTold: Bool) throws
+    func `a classic snapshot that may overflow gives a warning`(mebibytes: Int, isWarned: Bool)
+        throws
     {
         let volume = try LoopVolume(size: 4 * MiB)
         func add(
@@ -236,7 +237,7 @@ struct GateVolumeTests {
         let target = try volume.admit(4 * MiB, policy(resizes: false, isDryRun: true))
         let warning =
             "TARGET: its snapshot vg0/mine is lost if more than its \(mebibytes * MiB) bytes change"
-        #expect(target.warnings == (isTold ? [warning] : []))
+        #expect(target.warnings == (isWarned ? [warning] : []))
     }
 
     @Test func `only logical volumes have snapshots`() throws {

@@ -17,7 +17,7 @@ final class CurlHandle: @unchecked Sendable {
     /// Bytes that libcurl sends at once, libcurl's maximum.
     private static let sendBuffer = 2 << 20
     /// Interval of the checks for cancellation and for activity.
-    private static let glance = Duration.milliseconds(200)
+    private static let pollInterval = Duration.milliseconds(200)
 
     let transfer: CurlTransfer
     private let options: HTTPTransport.Options
@@ -112,7 +112,7 @@ final class CurlHandle: @unchecked Sendable {
             if isSlow { return .slow }
             let left = .seconds(request.silence) - (ContinuousClock.now - transfer.lastActivity)
             guard left > .zero else { return .silent }
-            let wait = Int32(min(left, Self.glance) / .milliseconds(1)) + 1
+            let wait = Int32(min(left, Self.pollInterval) / .milliseconds(1)) + 1
             curl_multi_poll(multi, nil, 0, wait, nil)
         }
     }

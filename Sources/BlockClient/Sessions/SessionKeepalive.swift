@@ -7,11 +7,11 @@ internal import LinuxIO
 final class SessionKeepalive: Sendable {
     private let isStopped = Guarded(false)
 
-    /// Starts a thread that calls `sign` every so many seconds, until `stop()`; `sign` may block.
-    func start(every seconds: Double, _ sign: @escaping @Sendable () -> Void) {
+    /// Starts a thread that calls `send` every so many seconds, until `stop()`; `send` may block.
+    func start(every seconds: Double, _ send: @escaping @Sendable () -> Void) {
         _ = Threads.start(count: 1, orInline: false) { [isStopped] _ in
             let stopped = { isStopped.wait(until: .now + .seconds(seconds)) { $0 ? true : nil } }
-            while stopped() == nil { sign() }
+            while stopped() == nil { send() }
         }
     }
 

@@ -74,7 +74,7 @@ package final class BackingFile: Sendable {
         let descriptor = file.rawValue
         let isHeld = { ($0 as Errno) == .resourceTemporarilyUnavailable }
         do throws(Errno) {
-            try waitingOutHolders(isHeld) { () throws(Errno) in
+            try waitingForHolders(isHeld) { () throws(Errno) in
                 _ = try retryingInterrupts { flock(descriptor, LOCK_EX | LOCK_NB) }
             }
             flock(descriptor, LOCK_UN)

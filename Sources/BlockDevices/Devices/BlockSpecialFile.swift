@@ -280,7 +280,7 @@ package final class BlockSpecialFile: BlockDevice {
         let isBusy = { ($0 as Errno) == .resourceBusy }
         do throws(Errno) {
             // udev opens new partitions for a moment.
-            try waitingOutHolders(isBusy) { () throws(Errno) in
+            try waitingForHolders(isBusy) { () throws(Errno) in
                 _ = try retryingInterrupts { PrivilegedCalls.rereadPartitions(descriptor) }
             }
             return true

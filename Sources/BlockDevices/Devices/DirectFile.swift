@@ -134,13 +134,13 @@ final class DirectFile: Sendable {
         let descriptor = main.rawValue
         let isHeld = { [.resourceTemporarilyUnavailable, .permissionDenied].contains($0 as Errno) }
         do throws(Errno) {
-            try waitingOutHolders(isHeld) { () throws(Errno) in
+            try waitingForHolders(isHeld) { () throws(Errno) in
                 _ = try retryingInterrupts { clb_lock(descriptor, exclusive) }
             }
             // flock(2), which systemd and others use, is independent of that lock.
             let operation = (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB
             do throws(Errno) {
-                try waitingOutHolders(isHeld) { () throws(Errno) in
+                try waitingForHolders(isHeld) { () throws(Errno) in
                     _ = try retryingInterrupts { flock(descriptor, operation) }
                 }
             } catch {

@@ -151,10 +151,10 @@ final class Connections: Sendable {
         counts[key] = count > 0 ? count : nil
     }
 
-    func endAll(isLate: Bool = false) { tellAll(ServerEnds(isLate: isLate)) }
+    func endAll(isLate: Bool = false) { notifyAll(ServerEnds(isLate: isLate)) }
 
     /// Sends an event into the pipeline of every connection.
-    func tellAll(_ event: any Sendable) {
+    func notifyAll(_ event: any Sendable) {
         for channel in state.withLock({ Array($0.channels.values) }) {
             channel.pipeline.fireUserInboundEventTriggered(event)
         }

@@ -10,21 +10,21 @@ extension ExportTable {
     func unambiguous(_ found: Found, _ name: String, for grant: Grant) throws(Problem) -> Found {
         guard found.rivals.isEmpty else {
             throw ambiguous(
-                name, found.rivals.map { ($0.path, $0) }, isTold: grant.selectors == nil)
+                name, found.rivals.map { ($0.path, $0) }, showsNames: grant.selectors == nil)
         }
         return found
     }
 
-    /// The 409 for a name that matches several devices; `isTold` lets the client see their names.
+    /// The 409 for a name that matches several devices; `showsNames` lists these.
     func ambiguous(
-        _ name: String, _ matches: [(name: String, entry: InventoryEntry?)], isTold: Bool = true
+        _ name: String, _ matches: [(name: String, entry: InventoryEntry?)], showsNames: Bool = true
     ) -> Problem {
         var problem = Problem(
             .ambiguous, status: 409, "The selector is ambiguous",
             detail: "\(matches.count) devices have the tag that it is exported by")
         problem.object = name
         problem.cause = Refusal.Cause.ambiguousSelector.rawValue
-        guard isTold else { return problem }
+        guard showsNames else { return problem }
         let entries = matches.compactMap(\.entry)
         let origins = Dictionary(
             zip(entries.map(\.number), LVMNames(view).origins(of: entries)),

@@ -84,7 +84,7 @@ extension Response {
 
     /// Puts the problem's reason into the status line, the only part of an error that pdiffcopy
     /// prints.
-    mutating func tellReasonInStatusLine() {
+    mutating func putReasonInStatusLine() {
         guard let problem else { return }
         var reason = problem.object.map { "\($0): " } ?? ""
         reason += problem.detail

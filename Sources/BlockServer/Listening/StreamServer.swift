@@ -20,8 +20,8 @@ final class StreamServer: Sendable {
     private let group: MultiThreadedEventLoopGroup
     private let options: BlockServer.Options
 
-    /// Milliseconds between two looks at `isEnding`.
-    private static let glance: Int32 = 200
+    /// Milliseconds between two checks of `isEnding`.
+    private static let pollInterval: Int32 = 200
     /// Milliseconds that a process may take to hand over its streams.
     private static let patience: Int32 = 5000
 
@@ -73,13 +73,13 @@ final class StreamServer: Sendable {
 
     private func isReadable(_ descriptor: Int32) -> Bool {
         var polled = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        return poll(&polled, 1, Self.glance) > 0
+        return poll(&polled, 1, Self.pollInterval) > 0
     }
 
     private func take(_ joined: Joined) {
         let socket = joined.socket.rawValue
         guard StreamListener.isSameUser(joined.socket) else { return }
-        var waits = Self.patience / Self.glance
+        var waits = Self.patience / Self.pollInterval
         while !isReadable(socket) {
             waits -= 1
             guard waits > 0, !isEnding else { return }

@@ -43,7 +43,7 @@ extension Serve {
     }
 
     /// Prints the command for the other host, if the server has made a token or a key for it.
-    func tell(
+    func printCommand(
         _ token: String?, _ urls: [String], _ identity: ServerIdentity?, _ console: Console
     ) {
         guard token != nil || tls.isSelfSigned else { return }

@@ -195,7 +195,8 @@ struct Serve: ParsableCommand {
         warn(address, offer, logger)
         // Printed before "listening", so that a script that waits for it finds the token and the
         // pin.
-        tell(oneTime, address.urls(port: server.port, isTLS: tls.isOn), offer.identity, console)
+        printCommand(
+            oneTime, address.urls(port: server.port, isTLS: tls.isOn), offer.identity, console)
         let place = address.description(port: server.port)
         logger.info(
             "listening",

@@ -36,7 +36,7 @@ struct GateWait {
     private let patience: GatePatience
     private let start = ContinuousClock.now
     private var interval = Duration.milliseconds(20)
-    private var isTold = false
+    private var isReported = false
 
     init(_ name: String, _ patience: GatePatience) {
         self.name = name
@@ -52,9 +52,9 @@ struct GateWait {
         let elapsed = ContinuousClock.now - start
         let limit = max(patience.duration, GatePatience.least)
         guard elapsed < limit, !patience.isCancelled() else { return false }
-        if !isTold, elapsed > GatePatience.least / 2 {
+        if !isReported, elapsed > GatePatience.least / 2 {
             guard let holder = holder() else { return false }
-            isTold = true
+            isReported = true
             if limit > GatePatience.least {
                 let seconds = Int((limit / .seconds(1)).rounded(.up))
                 patience.report("\(name): waiting for up to \(seconds) s: \(holder)")

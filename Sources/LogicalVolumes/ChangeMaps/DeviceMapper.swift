@@ -129,8 +129,8 @@ package struct DeviceMapper: Sendable {
     ) throws(ChangeMapError) {
         guard let failure = run.failure else { return }
         // Later lines only show the usage, or that a command failed.
-        let told = run.errorLines.first.map { ": \($0)" } ?? ""
-        throw ChangeMapError(object, "\(words): \(failure)\(told)")
+        let reason = run.errorLines.first.map { ": \($0)" } ?? ""
+        throw ChangeMapError(object, "\(words): \(failure)\(reason)")
     }
 
     private func notFound(_ program: String, for object: String) -> ChangeMapError {

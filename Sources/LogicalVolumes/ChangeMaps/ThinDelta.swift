@@ -98,8 +98,8 @@ private struct Reader {
         guard !hasDiff else { throw scanner.fault("a second <diff>") }
         hasDiff = true
         for (name, id) in [("left", left), ("right", right)] {
-            if let told = element[name], told != String(id) {
-                throw scanner.fault("\(name) is volume \(told), not \(id)")
+            if let found = element[name], found != String(id) {
+                throw scanner.fault("\(name) is volume \(found), not \(id)")
             }
         }
     }

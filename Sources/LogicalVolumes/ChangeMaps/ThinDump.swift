@@ -30,7 +30,7 @@ package struct ThinDump: Hashable, Sendable {
     package init(xml: [UInt8], of volume: Int) throws(ChangeMapError) {
         var scanner = ThinDeltaXML(xml, of: "thin_dump")
         var open: [String] = []
-        var (blockSize, told, counted, made): (Int?, Int?, Int, Int?) = (nil, nil, 0, nil)
+        var (blockSize, declared, counted, made): (Int?, Int?, Int, Int?) = (nil, nil, 0, nil)
         var newest: Int?
         func number(
             _ name: String, of element: ThinDeltaXML.Element
@@ -47,11 +47,11 @@ package struct ThinDump: Hashable, Sendable {
             switch (open.count, element.name) {
             case (0, "superblock") where blockSize == nil:
                 blockSize = try number("data_block_size", of: element) * 512
-            case (1, "device") where told == nil:
+            case (1, "device") where declared == nil:
                 guard try number("dev_id", of: element) == volume else {
                     throw scanner.fault("it is about another volume")
                 }
-                told = try number("mapped_blocks", of: element)
+                declared = try number("mapped_blocks", of: element)
                 made = try number("creation_time", of: element)
             case (2, "single_mapping"), (2, "range_mapping"):
                 let isSingle = element.name == "single_mapping"
@@ -64,7 +64,7 @@ package struct ThinDump: Hashable, Sendable {
             }
             if !element.isClosed { open.append(element.name) }
         }
-        guard open.isEmpty, let blockSize, let made, told == counted else {
+        guard open.isEmpty, let blockSize, let made, declared == counted else {
             throw scanner.fault("it is not all of a volume")
         }
         let (bytes, isTooMuch) = counted.multipliedReportingOverflow(by: blockSize)

@@ -46,7 +46,7 @@ struct Worker: ~Copyable {
         let range = window.range
         var source: UnsafeMutableRawBufferPointer?
         var leftOut: [ByteRange] = []
-        var mended: [ByteRange] = []
+        var rewritten: [ByteRange] = []
         if !window.sourceIsHole {
             let bytes = slice(sourceBuffer, 0, range.length)
             leftOut = try readSource(range, into: bytes)
@@ -63,7 +63,7 @@ struct Worker: ~Copyable {
             var target: UnsafeMutableRawBufferPointer?
             if !window.targetIsHole {
                 let bytes = slice(targetBuffer, 0, range.length)
-                mended = try readTarget(range, into: bytes, source: source)
+                rewritten = try readTarget(range, into: bytes, source: source)
                 target = bytes
                 tally.targetRead += range.length - leftOut.reduce(0) { $0 + $1.length }
             }
@@ -82,7 +82,7 @@ struct Worker: ~Copyable {
             tally.differentBlocks += pass.layout.blocks(in: extent.range)
         }
         for range in leftOut { tally.unreadable += range.length }
-        if pass.mode != .compare { apply(source, at: range, mending: mended) }
+        if pass.mode != .compare { apply(source, at: range, rewriting: rewritten) }
         pass.control.advance(done: range.length, different: different)
     }
 
@@ -90,10 +90,10 @@ struct Worker: ~Copyable {
     ///
     /// - Parameter bad: ranges of the target that could not be read.
     private mutating func apply(
-        _ source: UnsafeMutableRawBufferPointer?, at window: ByteRange, mending bad: [ByteRange]
+        _ source: UnsafeMutableRawBufferPointer?, at window: ByteRange, rewriting bad: [ByteRange]
     ) {
         if let remote = pass.target.remote {
-            return send(source, at: window, to: remote, mending: bad)
+            return send(source, at: window, to: remote, rewriting: bad)
         }
         let done = pass.target.attempt(extents, of: source, at: window.offset)
         for (index, extent) in extents.enumerated() {
@@ -122,7 +122,7 @@ struct Worker: ~Copyable {
 
     private mutating func send(
         _ source: UnsafeMutableRawBufferPointer?, at window: ByteRange, to target: any RemoteDevice,
-        mending bad: [ByteRange]
+        rewriting bad: [ByteRange]
     ) {
         do throws(IOError) {
             try target.write(
