@@ -116,8 +116,7 @@ package struct Blkferry: ParsableCommand {
         if let status = error as? CommandEnd { return status.status }
         // The parser throws help and version, too.
         guard exitCode(for: error) != .success else {
-            Console().result(message(for: error))
-            return .done
+            return Console().result(message(for: error)) ? .done : .deviceError
         }
         let whole = message(for: error)
         // A line break may be the parser's, or part of an argument. The parser's first line is

@@ -163,6 +163,22 @@ extension LawTests {
         #expect(result.errors.contains("standard output: write: No space left on device"))
     }
 
+    @Test(arguments: all)
+    func `help that cannot be written is not success`(subcommand: Subcommand) throws {
+        let words = subcommand.words.joined(separator: " ")
+        let result = try run("sh", "-c", "\(program) \(words) --help > /dev/full")
+        #expect(result.status == 3, "\(result)")
+        #expect(result.errors.contains("standard output: write: No space left on device"))
+    }
+
+    @Test func `a server whose new token cannot be printed ends`() throws {
+        let scratch = try ScratchDirectory()
+        try Call.prepare(scratch.path)
+        let words = ["serve", "-l", "127.0.0.1:0", "--export", "@/image", "--one-time-token"]
+        let result = try Call(words: words).run(in: scratch.path, redirected: "> /dev/full")
+        #expect(result.status == 3, "\(result)")
+    }
+
     @Test(arguments: [[], ["sync"], ["sync", "--json"]])
     func `a sync is success although its result cannot be written, since the replica is durable`(
         words: [String]

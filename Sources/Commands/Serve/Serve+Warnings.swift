@@ -42,23 +42,21 @@ extension Serve {
         }
     }
 
-    /// Prints the command for the other host, if the server has made a token or a key for it.
+    /// Prints the command for the other host, if the server has made a token or a key for it;
+    /// `false` if the token cannot be printed.
     func printCommand(
         _ token: String?, _ urls: [String], _ identity: ServerIdentity?, _ console: Console
-    ) {
-        guard token != nil || tls.isSelfSigned else { return }
+    ) -> Bool {
+        guard token != nil || tls.isSelfSigned else { return true }
         let variable = token.map { "BLKFERRY_TOKEN=\($0) " } ?? ""
         var options = ""
         if tls.isSelfSigned, let identity {
             options = "--pinned-pubkey sha256//\(base64(identity.keyDigest)) "
         }
-        console.result(
-            """
-            On the other host:
-                \(variable)blkferry list \(options)\(urls.first ?? "URL")
-            """)
-        if urls.count > 1 {
-            console.result("or with \(urls.dropFirst().joined(separator: ", "))")
-        }
+        let command = "\(variable)blkferry list \(options)\(urls.first ?? "URL")"
+        var text = "On the other host:\n    \(command)"
+        if urls.count > 1 { text += "\nor with \(urls.dropFirst().joined(separator: ", "))" }
+        // A key can also be learned from the server.
+        return console.result(text) || token == nil
     }
 }

@@ -195,8 +195,11 @@ struct Serve: ParsableCommand {
         warn(address, offer, logger)
         // Printed before "listening", so that a script that waits for it finds the token and the
         // pin.
-        printCommand(
-            oneTime, address.urls(port: server.port, isTLS: tls.isOn), offer.identity, console)
+        let urls = address.urls(port: server.port, isTLS: tls.isOn)
+        guard printCommand(oneTime, urls, offer.identity, console) else {
+            server.stop()
+            throw CommandFailure(.deviceError, "serve: nobody can use a token that is not printed")
+        }
         let place = address.description(port: server.port)
         logger.info(
             "listening",
