@@ -108,9 +108,7 @@ package final class RemoteBlockDevice: RemoteDevice {
         } catch {
             throw .failed(error)
         }
-        request.source = purpose.source.map {
-            SourceRecord($0, boot: readSmallFile("/proc/sys/kernel/random/boot_id"))
-        }
+        request.source = purpose.source.map { SourceRecord($0, boot: bootIdentifier()) }
         request.set(purpose.policy)
         if purpose.policy?.concernsVolumes == true { try server.requireVolumes() }
         let (record, claim) = try SessionClaim.open(server, selector, request)
@@ -215,7 +213,6 @@ package final class RemoteBlockDevice: RemoteDevice {
         }
         return SourceFacts(
             name: name, size: record.size, content: content, logicalSector: record.logicalSector,
-            identity: record.host?.identity(boot: readSmallFile("/proc/sys/kernel/random/boot_id"))
-        )
+            identity: record.host?.identity(boot: bootIdentifier()))
     }
 }

@@ -36,14 +36,10 @@ struct DeviceCounts {
     /// Before Linux 6.6 ("dm: support turning off iostat accounting") the device mapper always
     /// counts but reports 0 (Documentation/ABI/stable/sysfs-block, iostats).
     private static func countsAnyway(_ entry: String) -> Bool {
-        guard readSmallFile("\(entry)/dm/name") != nil,
-            let release = readSmallFile("/proc/sys/kernel/osrelease")
-        else { return false }
-        let parts = release.split(separator: ".", maxSplits: 2)
-        guard parts.count > 1, let major = Int(parts[0]),
-            let minor = Int(parts[1].prefix { $0.isASCII && $0.isNumber })
-        else { return false }
-        return (major, minor) < (6, 6)
+        guard readSmallFile("\(entry)/dm/name") != nil, let version = kernelVersion() else {
+            return false
+        }
+        return version < (6, 6)
     }
 }
 

@@ -21,7 +21,7 @@ extension BlockDevice {
         } else {
             parts.append(Int(truncatingIfNeeded: status.device))
             // The kernel restarts this counter at 0 at each boot.
-            guard let id = readSmallFile("/proc/sys/kernel/random/boot_id") else { return nil }
+            guard let id = bootIdentifier() else { return nil }
             boot = id
         }
         let text = parts.map { "\($0)" }.joined(separator: " ") + boot

@@ -335,6 +335,3 @@ final class SessionTable: Sendable {
 
     var count: Int { state.withLock { $0.sessions.count } }
 }
-
-/// Identifies this boot of this machine; `nil` if the kernel does not tell.
-func bootIdentifier() -> String? { readSmallFile("/proc/sys/kernel/random/boot_id") }

@@ -71,13 +71,8 @@ struct Claimants: Sendable {
 
     /// Whether a process is a child of this one between fork and exec, which has our descriptors
     /// for that moment.
-    ///
-    /// Source: proc_pid_stat(5); the state and the parent follow the name, which may contain any
-    /// character.
     static func isOurOwnCopy(_ process: String, in proc: String) -> Bool {
-        let status = readSmallFile("\(proc)/\(process)/stat") ?? ""
-        let fields = status.split(separator: ")").last?.split(separator: " ") ?? []
-        guard fields.count > 1, fields[1] == "\(getpid())",
+        guard ProcessStatus(process, in: proc).parent == getpid(),
             let program = symbolicLinkTarget("\(proc)/\(process)/exe")
         else { return false }
         return program == symbolicLinkTarget("\(proc)/self/exe")

@@ -134,11 +134,9 @@ struct HostState: Sendable {
 
     /// The identifier of the mount that a path leads to (proc_pid_fdinfo(5), `mnt_id`).
     private func mountIdentifier(of path: KernelPath) -> Int? {
-        guard let file = try? OwnedDescriptor.open(path, flags: clb_O_PATH),
-            let text = readSmallFile("\(view.proc)/self/fdinfo/\(file.rawValue)")
-        else { return nil }
-        let line = text.split(separator: "\n").first { $0.hasPrefix("mnt_id:") }
-        return line?.split(whereSeparator: \.isWhitespace).last.flatMap { Int($0) }
+        guard let file = try? OwnedDescriptor.open(path, flags: clb_O_PATH) else { return nil }
+        let fields = descriptorFields("\(file.rawValue)", of: "self", in: view.proc)
+        return fields?["mnt_id"].flatMap { Int($0) }
     }
 }
 

@@ -67,14 +67,9 @@ struct ImageWriters: Sendable {
     /// Whether a process has ended or is ending.
     ///
     /// It gives its memory up before its files, which takes a while for a copy of a large process.
-    ///
-    /// Source: proc_pid_stat(5), and `PF_EXITING` of linux/sched.h. The fields follow the name,
-    /// which may contain any character.
+    /// Before both, the kernel sets `PF_EXITING` (linux/sched.h).
     private func isEnding(_ process: String) -> Bool {
-        let status = readSmallFile("\(proc)/\(process)/stat") ?? ""
-        let fields = status.split(separator: ")").last?.split(separator: " ") ?? []
-        guard fields.count > 6, let flags = UInt32(fields[6]) else { return true }
-        return flags & 0x4 != 0
+        ProcessStatus(process, in: proc).flags.map { $0 & 0x4 != 0 } ?? true
     }
 
     /// Whether a process has the program and the command line of this one.
@@ -96,18 +91,11 @@ struct ImageWriters: Sendable {
     private func isOpen(_ descriptor: String, in process: String) -> Bool {
         let link = "\(proc)/\(process)/fd/\(descriptor)"
         guard let target = symbolicLinkTarget(link), target.hasPrefix("/"),
-            let info = readSmallFile("\(proc)/\(process)/fdinfo/\(descriptor)")
-        else { return false }
-        var flags: Int32?
-        var inode: UInt64?
-        for line in info.split(separator: "\n") {
-            let words = line.split(whereSeparator: \.isWhitespace)
-            guard words.count == 2 else { continue }
-            if words[0] == "flags:" { flags = Int32(words[1], radix: 8) }
-            if words[0] == "ino:" { inode = UInt64(words[1]) }
-        }
-        guard let flags, flags & O_ACCMODE != O_RDONLY,
-            inode == file.inode || lastComponent(target).isSame(as: lastComponent(path))
+            let fields = descriptorFields(descriptor, of: process, in: proc),
+            let flags = fields["flags"].flatMap({ Int32($0, radix: 8) }),
+            flags & O_ACCMODE != O_RDONLY,
+            fields["ino"].flatMap({ UInt64($0) }) == file.inode
+                || lastComponent(target).isSame(as: lastComponent(path))
         else { return false }
         return (try? FileStatus(path: link)).map { FileIdentity($0) } == file
     }

@@ -181,14 +181,10 @@ package final class VolumeSnapshot: Sendable {
     }
 
     /// Identifies a process among all that ever ran on this machine: the boot id, the process id,
-    /// and its start in ticks since the boot (proc(5), stat, field 22).
+    /// and its start in ticks since the boot.
     private static func identity(of process: Int32) -> String {
-        let boot = readSmallFile("/proc/sys/kernel/random/boot_id") ?? "unknown"
-        let status = readSmallFile("/proc/\(process)/stat") ?? ""
-        // The process's name may contain any character. It ends with the last parenthesis.
-        let fields = status.split(separator: ")").last?.split(separator: " ") ?? []
-        let start = fields.count > 19 ? String(fields[19]) : "none"
-        return "\(boot).\(process).\(start)"
+        let start = ProcessStatus("\(process)").start ?? "none"
+        return "\(bootIdentifier() ?? "unknown").\(process).\(start)"
     }
 }
 
