@@ -125,7 +125,7 @@ final class Connections: Sendable {
             channel.closeFuture.whenComplete { [self] _ in
                 state.withLock { state in
                     state.channels[id] = nil
-                    if let address { Self.decrement(&state.addresses, address) }
+                    if let address { state.addresses.decrement(address) }
                 }
             }
         }
@@ -139,16 +139,11 @@ final class Connections: Sendable {
             let before = state.clients[handler]
             if before == client { return true }
             if let client, state.counts[client, default: 0] >= limitOfClient { return false }
-            if let before { Self.decrement(&state.counts, before) }
+            if let before { state.counts.decrement(before) }
             if let client { state.counts[client, default: 0] += 1 }
             state.clients[handler] = client
             return true
         }
-    }
-
-    private static func decrement(_ counts: inout [String: Int], _ key: String) {
-        let count = counts[key, default: 1] - 1
-        counts[key] = count > 0 ? count : nil
     }
 
     func endAll(isLate: Bool = false) { notifyAll(ServerEnds(isLate: isLate)) }

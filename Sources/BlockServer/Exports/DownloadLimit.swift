@@ -11,13 +11,11 @@ final class DownloadLimit: Sendable {
         var ofClients: [String: Int] = [:]
     }
     private let state = Mutex(State())
-    private let limit: Int
-    private let limitOfClient: Int
+    private let limit: ClientLimit
 
     /// - Parameter limitOfClient: of one address, and of one token or certificate.
     init(limit: Int, ofClient limitOfClient: Int) {
-        self.limit = limit
-        self.limitOfClient = limitOfClient
+        self.limit = ClientLimit(total: limit, ofClient: limitOfClient)
     }
 
     /// A device's place in the count, until the end of this object.
@@ -38,23 +36,14 @@ final class DownloadLimit: Sendable {
         var clients: [String] = []
         if let network = peer.network { clients.append("address \(network)") }
         if let name = grant.name { clients.append("name \(name)") }
-        let (hasEnough, isFull) = state.withLock { state -> (Bool, Bool) in
-            let hasEnough = clients.contains { state.ofClients[$0, default: 0] >= limitOfClient }
-            let isFull = state.count >= limit
-            guard !hasEnough && !isFull else { return (hasEnough, isFull) }
+        try state.withLock { state throws(Problem) in
+            let counts = clients.map { state.ofClients[$0, default: 0] }
+            try limit.check(
+                state.count, ofClient: counts.max() ?? 0, "downloads",
+                client: "download from \(limit.ofClient) devices",
+                server: "downloads from \(limit.total) devices")
             state.count += 1
             for client in clients { state.ofClients[client, default: 0] += 1 }
-            return (false, false)
-        }
-        if hasEnough {
-            throw Problem(
-                .busy, status: 429, "The client has too many downloads",
-                detail: "one client may download from \(limitOfClient) devices at once")
-        }
-        if isFull {
-            throw Problem(
-                .busy, status: 503, "The server has too many downloads",
-                detail: "the server allows downloads from \(limit) devices at once")
         }
         return Place(self, clients)
     }
@@ -62,10 +51,7 @@ final class DownloadLimit: Sendable {
     private func give(_ clients: [String]) {
         state.withLock { state in
             state.count -= 1
-            for client in clients {
-                let count = state.ofClients[client, default: 1] - 1
-                state.ofClients[client] = count > 0 ? count : nil
-            }
+            for client in clients { state.ofClients.decrement(client) }
         }
     }
 }

@@ -26,10 +26,11 @@ final class Session: Sendable {
     private let briefSilence: Duration?
     /// Held while a part of a sector or the size changes.
     let edges = Mutex<Void>(())
-    /// Held from a question to the device until its answer is stored, because the device reports
-    /// each write and each writer once.
-    private let askingForWrites = Mutex<Void>(())
-    private let askingForWriters = Mutex<Void>(())
+    /// How often the device reported foreign writes, and other writers.
+    ///
+    /// Held while the device is asked, because it reports each write and each writer once.
+    private let writeReports = Mutex(0)
+    private let writerReports = Mutex(0)
     let start = ContinuousClock().now
 
     /// Bytes compared, read, written and zeroed.
@@ -56,10 +57,6 @@ final class Session: Sendable {
         var mayWrite = true
         var isEnded = false
         var zeroDigest: [UInt8]?
-        var hasForeignWrites = false
-        var hadOtherWriters = false
-        /// How often the device reported other writers.
-        var writerReports = 0
         var hasUpdatedPartitions = false
         var isRevoked = false
         /// The client must show a certificate of the new authority.
@@ -199,27 +196,18 @@ final class Session: Sendable {
     /// Whether another process has written to the target since the session began.
     var hasForeignWrites: Bool {
         guard mode == .write else { return false }
-        return askingForWrites.withLock { _ in
-            let isNew = device.hasForeignWrites()
-            return state.withLock { state in
-                if isNew { state.hasForeignWrites = true }
-                return state.hasForeignWrites
-            }
+        return writeReports.withLock { reports in
+            if device.hasForeignWrites() { reports += 1 }
+            return reports > 0
         }
     }
 
     /// Whether only a comparison shows that no other process wrote to the target.
     var hadOtherWriters: Bool {
         guard mode == .write else { return false }
-        return askingForWriters.withLock { _ in
-            let isNew = device.hadOtherWriters()
-            return state.withLock { state in
-                if isNew {
-                    state.hadOtherWriters = true
-                    state.writerReports += 1
-                }
-                return state.hadOtherWriters
-            }
+        return writerReports.withLock { reports in
+            if device.hadOtherWriters() { reports += 1 }
+            return reports > 0
         }
     }
 
@@ -228,7 +216,7 @@ final class Session: Sendable {
     /// The kernel's counts of a loop device do not contain writes to the file behind it.
     func changeCounter() -> [Int]? {
         guard let marks = device.changeCounter()?.marks else { return nil }
-        let reports = state.withLock { $0.writerReports }
+        let reports = writerReports.withLock { $0 }
         return reports == 0 ? marks : marks + [reports]
     }
 

@@ -28,8 +28,7 @@ final class SessionTable: Sendable {
     let state = Guarded(State())
     private let exports: ExportTable
     let rights: Rights
-    private let limit: Int
-    private let limitOfClient: Int
+    private let limit: ClientLimit
     let silence: Duration
     let logger: Logger
     let events: BoundedLog
@@ -46,8 +45,7 @@ final class SessionTable: Sendable {
     ) {
         exports = rights.exports
         self.rights = rights
-        self.limit = limit
-        self.limitOfClient = limitOfClient
+        self.limit = ClientLimit(total: limit, ofClient: limitOfClient)
         self.silence = silence
         self.logger = logger
         self.events = events
@@ -209,48 +207,39 @@ final class SessionTable: Sendable {
     private func take(
         _ claim: Claim, as id: String, _ found: ExportTable.Found
     ) throws(Problem) {
-        let (other, isFull, hasEnough, isClosed) = state.withLock {
-            state -> (Claim?, Bool, Bool, Bool) in
-            if state.isClosed { return (nil, false, false, true) }
+        try state.withLock { state throws(Problem) in
+            if state.isClosed { throw Self.closing }
             let other = state.claims.values.first {
                 $0.key == claim.key && ($0.isExclusive || claim.isExclusive)
             }
-            let isFull = state.claims.count >= limit
-            let hasEnough = self.hasEnough(claim, state)
-            if other == nil && !isFull && !hasEnough { state.claims[id] = claim }
-            return (other, isFull, hasEnough, false)
-        }
-        if isClosed { throw Self.closing }
-        if let other {
-            var problem = Problem(
-                .locked, status: 423, "The device is in use by another session",
-                detail: "a client at \(other.peer.name) is \(other.use)")
-            problem.object = found.name
-            problem.cause = Refusal.Cause.locked.rawValue
-            problem.advice =
-                "Wait until that is done; a client that died is forgotten after "
-                + "\(Int(silence / .seconds(1))) s."
-            throw problem
-        }
-        if hasEnough {
-            throw Problem(
-                .busy, status: 429, "The client has too many sessions",
-                detail: "one client may have \(limitOfClient) sessions at once")
-        }
-        if isFull {
-            throw Problem(
-                .busy, status: 503, "The server has too many sessions",
-                detail: "the server allows \(limit) sessions at once")
+            if let other { throw inUse(found, by: other) }
+            try limit.check(
+                state.claims.count, ofClient: countOfClient(claim, state), "sessions",
+                client: "have \(limit.ofClient) sessions", server: "\(limit.total) sessions")
+            state.claims[id] = claim
         }
     }
 
-    private func hasEnough(_ claim: Claim, _ state: borrowing State) -> Bool {
+    private func inUse(_ found: ExportTable.Found, by other: Claim) -> Problem {
+        var problem = Problem(
+            .locked, status: 423, "The device is in use by another session",
+            detail: "a client at \(other.peer.name) is \(other.use)")
+        problem.object = found.name
+        problem.cause = Refusal.Cause.locked.rawValue
+        problem.advice =
+            "Wait until that is done; a client that died is forgotten after "
+            + "\(Int(silence / .seconds(1))) s."
+        return problem
+    }
+
+    /// The sessions of a client's address, or of its token or certificate if these are more.
+    private func countOfClient(_ claim: Claim, _ state: borrowing State) -> Int {
         var (ofAddress, ofName) = (0, 0)
         for other in state.claims.values {
             if let network = other.peer.network, network == claim.peer.network { ofAddress += 1 }
             if other.grant.name != nil && other.grant.name == claim.grant.name { ofName += 1 }
         }
-        return max(ofAddress, ofName) >= limitOfClient
+        return max(ofAddress, ofName)
     }
 
     private func open(
