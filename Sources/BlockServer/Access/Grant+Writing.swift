@@ -38,11 +38,9 @@ extension Grant {
     private static func appendOnly(
         _ name: String, _ detail: String, advice: String? = nil
     ) -> Problem {
-        var problem = Problem(
-            .access, status: 403, "The token is append-only", detail: detail)
-        problem.object = name
-        problem.advice = advice
-        return problem
+        Problem(
+            .access, status: 403, "The token is append-only", detail: detail, object: name,
+            advice: advice)
     }
 
     /// Refuses, with 409, an image that would fill one of its directories beyond the token's

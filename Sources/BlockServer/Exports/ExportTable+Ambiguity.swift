@@ -21,9 +21,8 @@ extension ExportTable {
     ) -> Problem {
         var problem = Problem(
             .ambiguous, status: 409, "The selector is ambiguous",
-            detail: "\(matches.count) devices have the tag that it is exported by")
-        problem.object = name
-        problem.cause = Refusal.Cause.ambiguousSelector.rawValue
+            detail: "\(matches.count) devices have the tag that it is exported by", object: name,
+            cause: .ambiguousSelector)
         guard showsNames else { return problem }
         let entries = matches.compactMap(\.entry)
         let origins = Dictionary(

@@ -61,12 +61,10 @@ extension ExportTable {
             grant.limit(Found(id: "", name: path, path: path, access: .readOnly)) != nil,
             let link = TrustedPath.untrustedLink(in: path)
         else { return }
-        var problem = Problem(
+        throw Problem(
             .access, status: 403, "The export leads through a symbolic link",
-            detail: "\(link) is a symbolic link that another user of the server may change")
-        problem.object = path
-        problem.advice = "The server exports it by the path that the link leads to."
-        throw problem
+            detail: "\(link) is a symbolic link that another user of the server may change",
+            object: path, advice: "The server exports it by the path that the link leads to.")
     }
 
     /// The place of an image that is exported by its path; `nil` unless the image is missing and

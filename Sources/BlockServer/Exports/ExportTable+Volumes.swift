@@ -96,12 +96,12 @@ extension ExportTable.Found {
     }
 
     private func forbidden(_ detail: String) -> Problem {
-        var problem = Problem(
-            .access, status: 403, "The export does not allow creation", detail: detail)
-        problem.object = name
-        problem.advice =
-            "The server's --export GROUP:rw,create allows it; over ssh a path or LVUUID= does."
-        return problem
+        Problem(
+            .access, status: 403, "The export does not allow creation", detail: detail,
+            object: name,
+            advice:
+                "The server's --export GROUP:rw,create allows it; over ssh a path or LVUUID= does."
+        )
     }
 
     /// Limits a client's policy: without the right to create, it only resizes an existing volume.

@@ -39,13 +39,9 @@ extension ExportTable {
     static func unavailable(_ name: String, _ errno: Errno) -> Problem {
         var problem = Problem(
             .busy, status: 503, "The server cannot look at its exports",
-            detail: "\(errno)")
-        problem.object = name
-        problem.operation = "find device"
+            detail: "\(errno)", object: name, operation: "find device",
+            advice: Shortages.includes(errno) ? IOError(name, "open", errno).advice : nil)
         problem.errno = Int(errno.rawValue)
-        if Shortages.includes(errno) {
-            problem.advice = IOError(name, "open", errno).advice
-        }
         return problem
     }
 

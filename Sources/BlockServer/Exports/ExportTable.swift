@@ -160,15 +160,13 @@ final class ExportTable: Sendable {
     }
 
     static func notFound(_ name: String, _ silentRivals: [String] = []) -> Problem {
-        var problem = Problem(
+        Problem(
             .notFound, status: 404, "There is no such export",
             detail: silentRivals.first.map {
                 "no device that answers has it, and \($0) does not answer"
-            } ?? "the server exports no such device, or it is not there")
-        problem.object = name
-        problem.operation = "find device"
-        problem.advice = "blkferry list URL shows what the server exports."
-        return problem
+            } ?? "the server exports no such device, or it is not there",
+            object: name, operation: "find device",
+            advice: "blkferry list URL shows what the server exports.")
     }
 }
 

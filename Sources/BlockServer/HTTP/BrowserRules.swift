@@ -48,10 +48,10 @@ enum BrowserRules {
     }
 
     private static func forbidden(_ detail: String, advice: String? = nil) -> Response {
-        var problem = Problem(
-            .unauthorized, status: 403, "The request may come from a web page", detail: detail)
-        problem.advice = advice
-        return Response(problem)
+        Response(
+            Problem(
+                .unauthorized, status: 403, "The request may come from a web page", detail: detail,
+                advice: advice))
     }
 
     /// Whether a `Host`, with or without a port, cannot be a rebound name.

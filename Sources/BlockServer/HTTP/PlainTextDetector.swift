@@ -24,9 +24,9 @@ final class PlainTextDetector: ChannelInboundHandler, RemovableChannelHandler {
             return
         }
         hasAnswered = true
-        var problem = Problem(
-            .malformed, status: 400, "The server speaks TLS", detail: "the server speaks TLS")
-        problem.advice = "Write https:// in place of http://."
+        let problem = Problem(
+            .malformed, status: 400, "The server speaks TLS", detail: "the server speaks TLS",
+            advice: "Write https:// in place of http://.")
         let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
         context.writeAndFlush(wrapOutboundOut(plainAnswer(problem))).whenComplete { _ in
             bound.value.close(promise: nil)

@@ -179,19 +179,19 @@ enum RequestRules {
     }
 
     static var unnamed: Response {
-        var problem = Problem(
-            .unauthorized, status: 401, "The certificate names no client",
-            detail: "the certificate's common name is not of 1 to 64 letters, digits and ._@-")
-        problem.advice = "The client shows it with --cert FILE."
-        return Response(problem)
+        Response(
+            Problem(
+                .unauthorized, status: 401, "The certificate names no client",
+                detail: "the certificate's common name is not of 1 to 64 letters, digits and ._@-",
+                advice: "The client shows it with --cert FILE."))
     }
 
     /// 401 as in RFC 6750, section 3.
     private static func unauthorized(_ reason: String) -> Response {
-        var problem = Problem(
-            .unauthorized, status: 401, "A token is needed", detail: reason)
-        problem.advice = "The client takes one from --token-file FILE or BLKFERRY_TOKEN."
-        var response = Response(problem)
+        var response = Response(
+            Problem(
+                .unauthorized, status: 401, "A token is needed", detail: reason,
+                advice: "The client takes one from --token-file FILE or BLKFERRY_TOKEN."))
         response.headers.add(name: "WWW-Authenticate", value: "Bearer realm=\"blkferry\"")
         return response
     }

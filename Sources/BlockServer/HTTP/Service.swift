@@ -160,11 +160,10 @@ final class Service: Sendable {
             if let tag { response.headers.add(name: "ETag", value: tag) }
             return response
         case .failed:
-            var problem = Problem(
+            throw Problem(
                 .malformed, status: 412, "The device has changed",
-                detail: "its content is not, or not known to be, what If-Match names")
-            problem.object = name
-            throw problem
+                detail: "its content is not, or not known to be, what If-Match names",
+                object: name)
         }
         // Only GET has ranges.
         let isWhole = request.method != .GET || !conditions.allowsRange(tag: tag)
@@ -187,11 +186,10 @@ final class Service: Sendable {
                 name: "Content-Range", value: "bytes \(range.offset)-\(range.end - 1)/\(size)")
             response.body = .stream(content(range))
         case .unsatisfiable:
-            var problem = Problem(
-                .malformed, status: 416, "The range is not satisfiable",
-                detail: "the device has \(size) bytes")
-            problem.object = name
-            response = Response(problem)
+            response = Response(
+                Problem(
+                    .malformed, status: 416, "The range is not satisfiable",
+                    detail: "the device has \(size) bytes", object: name))
             response.headers.add(name: "Content-Range", value: "bytes */\(size)")
         }
         response.headers.add(name: "Accept-Ranges", value: "bytes")

@@ -60,10 +60,10 @@ final class HashSource: BodySource {
     }
 
     private static func problem(_ method: String, _ reason: String) -> Problem {
-        var problem = Problem(.digest, status: 400, "The digest is not available", detail: reason)
-        problem.object = String(String.UnicodeScalarView(method.unicodeScalars.prefix(64)))
-        problem.candidates = DigestMethod.available().filter { !$0.isKeyed }.map(\.name)
-        return problem
+        Problem(
+            .digest, status: 400, "The digest is not available", detail: reason,
+            object: String(String.UnicodeScalarView(method.unicodeScalars.prefix(64))),
+            candidates: DigestMethod.available().filter { !$0.isKeyed }.map(\.name))
     }
 
     /// Counts the bytes of all lines; `nil` if the sum does not fit an `Int`.

@@ -73,14 +73,12 @@ final class SessionTable: Sendable {
         // A dry run gets the same answer as the real run.
         if isTarget && found.access == .readOnly {
             let isTokens = grant.access == .readOnly
-            var problem = Problem(
+            throw Problem(
                 .access, status: 403, "The export is read-only",
                 detail: isTokens
-                    ? "the token allows only reading" : "the server exports it read-only")
-            problem.object = found.name
-            problem.advice =
-                isTokens ? nil : "The server's --export SELECTOR:rw allows writing."
-            throw problem
+                    ? "the token allows only reading" : "the server exports it read-only",
+                object: found.name,
+                advice: isTokens ? nil : "The server's --export SELECTOR:rw allows writing.")
         }
         try found.checkCreation(request)
         if isTarget {
@@ -221,15 +219,12 @@ final class SessionTable: Sendable {
     }
 
     private func inUse(_ found: ExportTable.Found, by other: Claim) -> Problem {
-        var problem = Problem(
+        Problem(
             .locked, status: 423, "The device is in use by another session",
-            detail: "a client at \(other.peer.name) is \(other.use)")
-        problem.object = found.name
-        problem.cause = Refusal.Cause.locked.rawValue
-        problem.advice =
-            "Wait until that is done; a client that died is forgotten after "
-            + "\(Int(silence / .seconds(1))) s."
-        return problem
+            detail: "a client at \(other.peer.name) is \(other.use)", object: found.name,
+            advice: "Wait until that is done; a client that died is forgotten after "
+                + "\(Int(silence / .seconds(1))) s.",
+            cause: .locked)
     }
 
     /// The sessions of a client's address, or of its token or certificate if these are more.
@@ -264,11 +259,9 @@ final class SessionTable: Sendable {
                 key = try DigestKey(bytes(fromHexadecimal: request.key ?? "") ?? [])
             }
         } catch {
-            var problem = Problem(
-                .digest, status: 400, "The digest is not available", detail: error.reason)
-            problem.object = request.digest
-            problem.candidates = DigestMethod.available().map(\.name)
-            throw problem
+            throw Problem(
+                .digest, status: 400, "The digest is not available", detail: error.reason,
+                object: request.digest, candidates: DigestMethod.available().map(\.name))
         }
         let opened = try SessionDevice(
             found, request, since: counter, boot: boot, view: exports.view, unless: reasonToGiveUp)

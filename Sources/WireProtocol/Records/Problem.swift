@@ -51,11 +51,20 @@ package struct Problem: Codable, Hashable, Sendable {
     /// For an ambiguous selector or a missing digest.
     package var candidates: [String]?
 
-    package init(_ kind: Kind, status: Int, _ title: String, detail: String) {
+    package init(
+        _ kind: Kind, status: Int, _ title: String, detail: String, object: String? = nil,
+        operation: String? = nil, advice: String? = nil, cause: Refusal.Cause? = nil,
+        candidates: [String]? = nil
+    ) {
         type = Self.prefix + kind.rawValue
         self.title = title
         self.status = status
         self.detail = detail
+        self.object = object
+        self.operation = operation
+        self.advice = advice
+        self.cause = cause?.rawValue
+        self.candidates = candidates
     }
 
     /// `nil` for a type from another version.
@@ -70,24 +79,22 @@ extension Problem: Error {}
 extension Problem {
     package init(_ error: ProbeError) {
         switch error {
-        case .refused(let refusal) where refusal.cause == .ambiguousSelector:
-            self.init(.ambiguous, status: 409, "The selector is ambiguous", detail: refusal.reason)
-            set(refusal)
-        case .refused(let refusal) where refusal.cause == .locked:
-            self.init(.locked, status: 423, "The device is locked", detail: refusal.reason)
-            set(refusal)
         case .refused(let refusal):
-            self.init(
-                .refused, status: 409, "The safety gate refused the device", detail: refusal.reason)
-            set(refusal)
+            switch refusal.cause {
+            case .ambiguousSelector:
+                self.init(.ambiguous, status: 409, "The selector is ambiguous", refusal)
+            case .locked: self.init(.locked, status: 423, "The device is locked", refusal)
+            default:
+                self.init(.refused, status: 409, "The safety gate refused the device", refusal)
+            }
         case .failed(let error): self.init(error)
         }
     }
 
-    private mutating func set(_ refusal: Refusal) {
-        object = refusal.object
-        advice = refusal.advice
-        cause = refusal.cause.rawValue
+    private init(_ kind: Kind, status: Int, _ title: String, _ refusal: Refusal) {
+        self.init(
+            kind, status: status, title, detail: refusal.reason, object: refusal.object,
+            advice: refusal.advice, cause: refusal.cause)
     }
 
     package init(_ error: IOError) {
@@ -98,29 +105,21 @@ extension Problem {
                 detail: "the frame's digest is not that of its bytes; nothing was done")
             return
         case .digest:
-            self.init(.digest, status: 500, "libcrypto failed", detail: error.reason)
-            object = error.object
-            operation = error.operation
+            self.init(
+                .digest, status: 500, "libcrypto failed", detail: error.reason,
+                object: error.object, operation: error.operation)
             return
         case .device, .network, .unauthorized, .noSession: break
         }
-        if let errno = error.errno, Shortages.includes(errno) {
-            // It may be temporary, and says nothing about the device.
-            self.init(
-                .busy, status: 503, "The server has reached a limit", detail: error.reason)
-            object = error.object
-            operation = error.operation
-            self.errno = Int(errno.rawValue)
-            advice = error.advice
-            return
-        }
-        let isFull = error.errno == .noSpace
+        // A shortage may be temporary, and says nothing about the device.
+        let isShortage = error.errno.map(Shortages.includes) == true
         self.init(
-            .deviceError, status: isFull ? 507 : 500, "The device failed", detail: error.reason)
-        object = error.object
-        operation = error.operation
+            isShortage ? .busy : .deviceError,
+            status: isShortage ? 503 : error.errno == .noSpace ? 507 : 500,
+            isShortage ? "The server has reached a limit" : "The device failed",
+            detail: error.reason, object: error.object, operation: error.operation,
+            advice: error.advice)
         errno = error.errno.map { Int($0.rawValue) }
-        advice = error.advice
     }
 
     /// The problem of a server with texts that a client can print.
