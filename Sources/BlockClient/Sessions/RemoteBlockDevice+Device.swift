@@ -19,20 +19,7 @@ extension RemoteBlockDevice {
             while done < buffer.count {
                 let length = min(buffer.count - done, Limits.payload)
                 let payload = try channel.read([ByteRange(offset: offset + done, length: length)])
-                var position = 0
-                for extent in payload.extents {
-                    let start = extent.range.offset - offset
-                    let part = UnsafeMutableRawBufferPointer(
-                        rebasing: buffer[start..<start + extent.range.length])
-                    if extent.kind == .zero {
-                        part.initializeMemory(as: UInt8.self, repeating: 0)
-                    } else {
-                        part.copyMemory(
-                            from: UnsafeRawBufferPointer(
-                                rebasing: payload.data[position..<position + part.count]))
-                        position += part.count
-                    }
-                }
+                payload.copy(to: slice(buffer, done, done + length))
                 done += length
             }
         }

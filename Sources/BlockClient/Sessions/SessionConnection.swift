@@ -121,20 +121,7 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
     ) -> ExtentFrame.Payload {
         let count = ranges.reduce(0) { $0 + $1.length }
         if assembled.count < count { assembled = AlignedBuffer(count: count) }
-        var (place, position) = (0, 0)
-        for extent in payload.extents {
-            let part = UnsafeMutableRawBufferPointer(
-                rebasing: assembled.bytes[place..<place + extent.range.length])
-            if extent.kind == .zero {
-                part.initializeMemory(as: UInt8.self, repeating: 0)
-            } else {
-                part.copyMemory(
-                    from: UnsafeRawBufferPointer(
-                        rebasing: payload.data[position..<position + part.count]))
-                position += part.count
-            }
-            place += part.count
-        }
+        payload.copy(to: assembled.bytes)
         return ExtentFrame.Payload(
             extents: ranges.map { Extent($0, .data) },
             data: UnsafeRawBufferPointer(rebasing: assembled.bytes[..<count]))

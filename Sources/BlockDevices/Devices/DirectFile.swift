@@ -283,15 +283,3 @@ final class DirectFile: Sendable {
     /// Only read, so it costs address space but no memory.
     private static let zeros = AlignedBuffer(count: 1 << 20)
 }
-
-private func slice(
-    _ buffer: UnsafeMutableRawBufferPointer, _ start: Int, _ end: Int
-) -> UnsafeMutableRawBufferPointer {
-    UnsafeMutableRawBufferPointer(rebasing: buffer[start..<end])
-}
-
-private func slice(
-    _ buffer: UnsafeRawBufferPointer, _ start: Int, _ end: Int
-) -> UnsafeRawBufferPointer {
-    UnsafeRawBufferPointer(rebasing: buffer[start..<end])
-}

@@ -115,9 +115,3 @@ extension Session {
         do throws(IOError) { try device.flush() } catch { throw Problem(error) }
     }
 }
-
-private func slice(
-    _ buffer: UnsafeMutableRawBufferPointer, _ start: Int, _ end: Int
-) -> UnsafeMutableRawBufferPointer {
-    UnsafeMutableRawBufferPointer(rebasing: buffer[start..<end])
-}

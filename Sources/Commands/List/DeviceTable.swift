@@ -182,24 +182,6 @@ struct DeviceRecord: Encodable {
         }
     }
 
-    private struct PartitionRecord: Encodable {
-        var number: Int
-        var offset: Int
-        var length: Int
-        var type: String
-        var name: String?
-        var uuid: String?
-
-        init(_ partition: Partition) {
-            number = partition.number
-            offset = partition.range.offset
-            length = partition.range.length
-            type = partition.type
-            name = partition.name
-            uuid = partition.uuid
-        }
-    }
-
     private struct VolumeRecord: Encodable {
         var group: String
         var name: String

@@ -223,10 +223,4 @@ struct Worker: ~Copyable {
             }
         }
     }
-
-    private func slice(
-        _ buffer: UnsafeMutableRawBufferPointer, _ start: Int, _ end: Int
-    ) -> UnsafeMutableRawBufferPointer {
-        UnsafeMutableRawBufferPointer(rebasing: buffer[start..<end])
-    }
 }

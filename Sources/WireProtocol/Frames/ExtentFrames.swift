@@ -135,6 +135,21 @@ package enum ExtentFrame {
                     at: extent.range.offset)
             }
         }
+
+        /// Copies the bytes of all extents, without gaps, and zeros for the extents of zeros.
+        package func copy(to memory: UnsafeMutableRawBufferPointer) {
+            var (place, position) = (0, 0)
+            for extent in extents {
+                let part = slice(memory, place, place + extent.range.length)
+                if extent.kind == .zero {
+                    part.initializeMemory(as: UInt8.self, repeating: 0)
+                } else {
+                    part.copyMemory(from: slice(data, position, position + part.count))
+                    position += part.count
+                }
+                place += part.count
+            }
+        }
     }
 
     /// Parses a payload; the result points into `bytes`.

@@ -159,7 +159,7 @@ package struct PartitionRecord: Codable, Hashable, Sendable {
     package var name: String?
     package var uuid: String?
 
-    init(_ partition: Partition) {
+    package init(_ partition: Partition) {
         number = partition.number
         offset = partition.range.offset
         length = partition.range.length
