@@ -9,6 +9,9 @@ package import SystemPackage
 /// It drops the newline at the end, and replaces invalid UTF-8.
 package func readSmallFile(_ path: String) -> String? { try? smallFile(path) }
 
+/// Reads a decimal number from a small file; `nil` if the file cannot be read or has none.
+package func readInteger(_ path: String) -> Int? { readSmallFile(path).flatMap { Int($0) } }
+
 /// Reads a file like `readSmallFile`.
 package func smallFile(_ path: String) throws(Errno) -> String {
     String(decoding: try smallFileBytes(path), as: UTF8.self)

@@ -42,11 +42,7 @@ package struct Tally: Sendable {
     mutating func add(writtenBefore other: Tally) {
         differentInAllPasses = different + other.different
         different = min(differentInAllPasses, compared)
-        differentBlocks += other.differentBlocks
-        written += other.written
-        zeroed += other.zeroed
-        extents += other.extents
-        rewritten += other.rewritten
+        addWrites(of: other)
     }
 
     mutating func merge(_ other: Tally) {
@@ -54,13 +50,17 @@ package struct Tally: Sendable {
         targetRead += other.targetRead
         unchanged += other.unchanged
         different += other.different
+        unreadable += other.unreadable
+        addWrites(of: other)
+        writeErrorCount += other.writeErrorCount
+        writeErrors = Array((writeErrors + other.writeErrors).prefix(Self.errorLimit))
+    }
+
+    private mutating func addWrites(of other: Tally) {
         differentBlocks += other.differentBlocks
         written += other.written
         zeroed += other.zeroed
         extents += other.extents
-        unreadable += other.unreadable
         rewritten += other.rewritten
-        writeErrorCount += other.writeErrorCount
-        writeErrors = Array((writeErrors + other.writeErrors).prefix(Self.errorLimit))
     }
 }

@@ -43,7 +43,7 @@ struct SystemDevice {
 
     func attribute(_ name: String) -> String? { readSmallFile("\(directory)/\(name)") }
 
-    func integer(_ name: String) -> Int? { attribute(name).flatMap { Int($0) } }
+    func integer(_ name: String) -> Int? { readInteger("\(directory)/\(name)") }
 
     func names(in name: String) -> [String] { namesInDirectory("\(directory)/\(name)") }
 

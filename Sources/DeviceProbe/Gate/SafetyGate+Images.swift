@@ -27,12 +27,7 @@ extension TargetAdmission {
         if unshared != file, let no = refusalForUnknownLoop(size: image.geometry.size, host) {
             throw no
         }
-        let backings = LoopBackings(below: identity, host)
-        image.flushThrough(backings.cached)
-        image.setBackings(backings.all)
-        image.checkForOthers(host.newLoops(on: identity))
-        let writers = ImageWriters(of: file, path: path, view)
-        image.checkForWriters { writers.isAny() }
+        let backings = watch(image, file, host)
         let data = try asProbeError { () throws(IOError) in try image.nextData(from: 0) }
         let verdict = try verdict(.image, identity, image.geometry, hasData: data != nil)
         let size = verdict.resizeTo ?? image.geometry.size
@@ -48,6 +43,20 @@ extension TargetAdmission {
             isReplica: verdict.isReplica, leftovers: verdict.erased, wasCreated: false,
             warnings: warnings + backings.warnings(name),
             isRotational: host.isRotational(Footprint(identity, on: host)))
+    }
+
+    /// Makes an image notice other programs that write to it or to the files below it.
+    private func watch(
+        _ image: ImageFile, _ file: FileIdentity, _ host: HostState
+    ) -> LoopBackings {
+        let identity = DeviceIdentity.image(file, path: path)
+        let backings = LoopBackings(below: identity, host)
+        image.flushThrough(backings.cached)
+        image.setBackings(backings.all)
+        image.checkForOthers(host.newLoops(on: identity))
+        let writers = ImageWriters(of: file, path: path, view)
+        image.checkForWriters { writers.isAny() }
+        return backings
     }
 
     /// The target, if it is certain that no loop device uses it, even one with an unknown backing.
@@ -207,13 +216,7 @@ extension TargetAdmission {
                 try image.lock(exclusive: true)
             }
             if file == created && isLocked {
-                let identity = DeviceIdentity.image(file, path: path)
-                let backings = LoopBackings(below: identity, host)
-                image.flushThrough(backings.cached)
-                image.setBackings(backings.all)
-                image.checkForOthers(host.newLoops(on: identity))
-                let writers = ImageWriters(of: file, path: path, view)
-                image.checkForWriters { writers.isAny() }
+                _ = watch(image, file, host)
                 return image
             }
         } catch {

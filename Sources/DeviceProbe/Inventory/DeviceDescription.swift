@@ -112,14 +112,11 @@ extension KernelDevice {
     /// `wwid`, virtio `serial`, others `device/serial`.
     fileprivate func hardwareName(in view: SystemView) -> String? {
         guard disk == nil else { return nil }
-        let entry = String(name.map { $0 == "/" ? "!" : $0 })
-        let directory = "\(view.sys)/class/block/\(entry)"
         for (file, tag) in [
             ("device/wwid", "WWN"), ("wwid", "WWN"), ("serial", "SERIAL"),
             ("device/serial", "SERIAL"),
         ] {
-            let words = (readSmallFile("\(directory)/\(file)") ?? "")
-                .split(whereSeparator: \.isWhitespace)
+            let words = (attribute(file, in: view) ?? "").split(whereSeparator: \.isWhitespace)
             if !words.isEmpty { return "\(tag)=\(words.joined(separator: "-"))" }
         }
         return nil

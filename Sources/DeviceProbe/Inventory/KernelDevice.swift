@@ -54,6 +54,7 @@ extension KernelDevice {
     init?(entry: String, view: SystemView) {
         let directory = "\(view.sys)/class/block/\(entry)"
         func text(_ file: String) -> String? { readSmallFile("\(directory)/\(file)") }
+        func integer(_ file: String) -> Int? { readInteger("\(directory)/\(file)") }
         guard let number = text("dev").flatMap({ deviceNumber($0) }) else { return nil }
         let link = symbolicLinkTarget(directory) ?? ""
         size = Geometry.bytes(ofSectors: text("size"))
@@ -71,12 +72,12 @@ extension KernelDevice {
         self.number = number
         name = Self.deviceName(entry)
         isReadOnly = isAttached && text("ro") == "1"
-        let sector = isAttached ? text("\(queue)/logical_block_size").flatMap { Int($0) } : nil
+        let sector = isAttached ? integer("\(queue)/logical_block_size") : nil
         logicalSector = sector.flatMap { Geometry.isLogicalSector($0) ? $0 : nil } ?? 512
         isRotational = isAttached && text("\(queue)/rotational") == "1"
         isVirtio = link.contains("/virtio")
         self.disk = disk.map(Self.deviceName)
-        partitionNumber = isPartition ? text("partition").flatMap { Int($0) } : nil
+        partitionNumber = isPartition ? integer("partition") : nil
         start = isPartition ? Geometry.bytes(ofSectors: text("start")) : 0
         holders =
             isIdle ? [] : namesInDirectory("\(directory)/holders").map(Self.deviceName)
@@ -95,6 +96,12 @@ extension KernelDevice {
         let node = "/dev/\(event["DEVNAME"] ?? name)"
         let mapped = mapperName.map { "/dev/mapper/\($0)" }
         path = mapped.flatMap { view.deviceNumber(at: $0) == number ? $0 : nil } ?? node
+    }
+
+    /// Reads an attribute, such as `loop/offset`; `nil` if the device lacks it.
+    func attribute(_ attribute: String, in view: SystemView) -> String? {
+        let entry = String(name.map { $0 == "/" ? "!" : $0 })
+        return readSmallFile("\(view.sys)/class/block/\(entry)/\(attribute)")
     }
 
     /// Restores `/`, for which sysfs writes `!`.

@@ -150,6 +150,6 @@ struct LoopBacking: Sendable {
     /// The offset in bytes as sysfs shows it, which needs no answer of the loop device; 0 if it shows
     /// none.
     private static func shownOffset(_ loop: KernelDevice, _ view: SystemView) -> Int {
-        readSmallFile("\(view.sys)/class/block/\(loop.name)/loop/offset").flatMap { Int($0) } ?? 0
+        loop.attribute("loop/offset", in: view).flatMap { Int($0) } ?? 0
     }
 }

@@ -94,7 +94,7 @@ extension HostState {
 extension LoopBacking {
     /// Source: Documentation/ABI/testing/sysfs-block-loop.
     fileprivate func isDirect(_ view: SystemView) -> Bool {
-        readSmallFile("\(view.sys)/class/block/\(loop.name)/loop/dio") == "1"
+        loop.attribute("loop/dio", in: view) == "1"
     }
 
     /// Opens the backing file, if the path leads to it in this mount namespace.

@@ -34,9 +34,8 @@ struct ThinVolume: Sendable {
             return
         }
         // Without the table it is unknown whether chunks are zeroed.
-        guard
-            let size = readSmallFile("\(directory)/queue/discard_granularity")
-                .flatMap({ Int($0) }), (1...1 << 30).contains(size)
+        guard let size = readInteger("\(directory)/queue/discard_granularity"),
+            (1...1 << 30).contains(size)
         else {
             throw IOError(name, "open", reason: "the chunks of its thin pool cannot be determined")
         }
