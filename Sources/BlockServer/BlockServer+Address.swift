@@ -10,17 +10,16 @@ extension BlockServer.Options.Address {
             BrowserRules.isOurs(bracketed(host), .loopback) ? .loopback : .local
         }
     }
-
-    private func bracketed(_ host: String) -> String { host.contains(":") ? "[\(host)]" : host }
 }
 
 extension BlockServer.Options.Address: CustomStringConvertible {
     package var description: String {
         switch self {
-        case .host(let host, let port):
-            host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        case .host(let host, let port): "\(bracketed(host)):\(port)"
         case .unix(let path): "unix:\(path)"
         case .standardStreams: "standard streams"
         }
     }
 }
+
+private func bracketed(_ host: String) -> String { host.contains(":") ? "[\(host)]" : host }

@@ -109,3 +109,10 @@ package struct FileStatus: Hashable, Sendable {
     /// Whether the file exists; `false` also if this user may not look it up.
     package static func exists(_ path: String) -> Bool { (try? FileStatus(path: path)) != nil }
 }
+
+/// The corresponding C function is `realpath`, which fails with ENOENT if a part is missing.
+package func canonicalPath(_ path: String) throws(Errno) -> String {
+    guard let answer = realpath(path, nil) else { throw currentErrno() }
+    defer { free(answer) }
+    return String(cString: answer)
+}

@@ -10,3 +10,6 @@ package func kernelVersion() -> (Int, Int)? {
     let numbers = release.split { !($0.isASCII && $0.isNumber) }.prefix(2).compactMap { Int($0) }
     return numbers.count == 2 ? (numbers[0], numbers[1]) : nil
 }
+
+/// A device's name in /dev, from its entry in sysfs, which has `!` for `/`.
+package func deviceName(_ entry: String) -> String { entry.replacing("!", with: "/") }

@@ -20,10 +20,8 @@ struct SystemDevice {
     init?(named name: String, sys: String = "/sys") { self.init("class/block/\(name)", in: sys) }
 
     private init?(_ path: String, in sys: String) {
-        guard let answer = realpath("\(sys)/\(path)", nil) else { return nil }
-        defer { free(answer) }
-        directory = String(cString: answer)
-        self.sys = sys
+        guard let directory = try? canonicalPath("\(sys)/\(path)") else { return nil }
+        self.init(directory: directory, sys: sys)
     }
 
     private init(directory: String, sys: String) {

@@ -65,7 +65,7 @@ private struct MetadataArea {
     private static let limit = 16 << 20
 
     init?(of disk: SystemDevice) {
-        let path = "/dev/" + disk.name.replacing("!", with: "/")
+        let path = "/dev/\(deviceName(disk.name))"
         guard let number = disk.number, (try? FileStatus(path: path))?.device == number,
             // LVM bypasses the page cache, which may be stale; this open reads directly.
             let file = try? BlockSpecialFile(path: path, name: path, access: .read),

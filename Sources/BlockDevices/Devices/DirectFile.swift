@@ -70,7 +70,8 @@ final class DirectFile: Sendable {
             self.name = name
             buffered = try OwnedDescriptor.open(path, flags: flags & O_ACCMODE)
             let (first, second) = (try main.status(), try buffered.status())
-            self.path = path.hasPrefix("/dev/disk/") ? Self.withoutLinks(path) : path
+            self.path =
+                path.hasPrefix("/dev/disk/") ? (try? canonicalPath(path)) ?? path : path
             hasName = first.links > 0
             // The path may have led to another file the second time.
             guard first.isSameFile(as: second) else { throw .staleNFSFileHandle }
@@ -87,13 +88,6 @@ final class DirectFile: Sendable {
     deinit {
         cachedBackings.withLock { $0 = [] }
         forgetPages()
-    }
-
-    /// The corresponding C function is `realpath`.
-    private static func withoutLinks(_ path: String) -> String {
-        guard let answer = realpath(path, nil) else { return path }
-        defer { free(answer) }
-        return String(cString: answer)
     }
 
     func keep(_ objects: [any AnyObject & Sendable]) { companions.withLock { $0 += objects } }

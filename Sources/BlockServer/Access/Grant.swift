@@ -75,7 +75,7 @@ struct Grant: Hashable, Sendable {
             return export.text.utf8.starts(with: selector.text.utf8)
                 || selector.text.utf8.starts(with: export.text.utf8)
                 // Volumes have other names, for example in /dev/mapper.
-                || export.group != nil && Self.number(selector.text) != nil
+                || export.group != nil && TrustedPath.deviceNumber(at: selector.text) != nil
         }
     }
 
@@ -85,7 +85,7 @@ struct Grant: Hashable, Sendable {
             switch selector.selector {
             case .tag: true
             case .path where selector.isDirectory: selector.text.hasPrefix("/dev/")
-            case .path(let path): selector.group != nil || Self.number(path) != nil
+            case .path(let path): selector.group != nil || TrustedPath.deviceNumber(at: path) != nil
             }
         } ?? true
     }
@@ -104,14 +104,7 @@ struct Grant: Hashable, Sendable {
         }
         if path.utf8.elementsEqual(selector.text.utf8) { return true }
         // The same block device under another name.
-        return number != nil && Self.number(selector.text) == number
-    }
-
-    private static func number(_ path: String) -> UInt64? {
-        guard let place = try? TrustedPath(path), place.isTrusted,
-            let status = try? place.file.status(), status.kind == .blockDevice
-        else { return nil }
-        return status.device
+        return number != nil && TrustedPath.deviceNumber(at: selector.text) == number
     }
 
     /// Limits a directory of images to what this client may do; `nil` if it does not see all of it.

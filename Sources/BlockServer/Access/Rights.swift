@@ -107,16 +107,11 @@ extension ExportSelector {
             return found.name.utf8.starts(with: text.utf8)
         case .path:
             let path = devicePath
-            return found.name.utf8.elementsEqual(path.utf8) || leads(path, to: found.identity)
+            if found.name.utf8.elementsEqual(path.utf8) { return true }
+            // The same block device under another name.
+            guard let number = TrustedPath.deviceNumber(at: path) else { return false }
+            return found.identity == .device(number)
         }
-    }
-
-    /// Whether a path leads to the same block device, whatever its name is there.
-    private func leads(_ path: String, to identity: DeviceIdentity?) -> Bool {
-        guard let identity, let place = try? TrustedPath(path), place.isTrusted,
-            let status = try? place.file.status(), status.kind == .blockDevice
-        else { return false }
-        return identity == .device(status.device)
     }
 }
 

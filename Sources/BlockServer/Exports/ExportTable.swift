@@ -170,10 +170,6 @@ final class ExportTable: Sendable {
     }
 }
 
-extension FileIdentity {
-    init(_ status: FileStatus) { self.init(fileSystem: status.fileSystem, inode: status.inode) }
-}
-
 extension ExportTable.Found {
     init(_ description: DeviceDescription) {
         let path = description.entry.path

@@ -67,6 +67,15 @@ struct TrustedPath: ~Copyable {
 
     consuming func take() -> OwnedDescriptor { file }
 
+    /// The `st_rdev` of a block device; `nil` for another file, or if another user can make the
+    /// path lead elsewhere.
+    static func deviceNumber(at path: String) -> UInt64? {
+        guard let place = try? TrustedPath(path), place.isTrusted,
+            let status = try? place.file.status(), status.kind == .blockDevice
+        else { return nil }
+        return status.device
+    }
+
     /// The symbolic link in a path that the server does not follow; `nil` for none.
     static func untrustedLink(in path: String) -> String? {
         do throws(Failure) {

@@ -87,8 +87,7 @@ extension Privileges.Need {
         var need = Self()
         var isAnyUsable = false
         for name in namesInDirectory("/sys/class/block") {
-            // In sysfs an exclamation mark stands for a slash.
-            let path = "/dev/\(String(name.map { $0 == "!" ? "/" : $0 }))"
+            let path = "/dev/\(deviceName(name))"
             guard FileStatus.exists(path) else { continue }
             var one = Self()
             one.require(path, mode, access)

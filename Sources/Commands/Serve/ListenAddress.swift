@@ -2,8 +2,8 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockServer
-internal import DeviceProbe
 internal import Glibc
+internal import LinuxIO
 internal import WireProtocol
 
 /// The address of `--listen`.

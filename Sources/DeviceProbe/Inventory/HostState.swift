@@ -38,7 +38,7 @@ struct HostState: Sendable {
         mounts = Mount.all(in: view)
         btrfsMembers = namesInDirectory("\(view.sys)/fs/btrfs").map { id in
             namesInDirectory("\(view.sys)/fs/btrfs/\(id)/devices")
-                .compactMap { byName[KernelDevice.deviceName($0)].map { devices[$0].number } }
+                .compactMap { byName[deviceName($0)].map { devices[$0].number } }
         }
 
         var swapDevices: Set<UInt64> = []
@@ -159,7 +159,9 @@ package struct FileIdentity: Hashable, Sendable {
 }
 
 extension FileIdentity {
-    init(_ status: FileStatus) { self.init(fileSystem: status.fileSystem, inode: status.inode) }
+    package init(_ status: FileStatus) {
+        self.init(fileSystem: status.fileSystem, inode: status.inode)
+    }
 }
 
 private final class KnownLoops: Sendable {

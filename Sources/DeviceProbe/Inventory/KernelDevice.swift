@@ -70,20 +70,20 @@ extension KernelDevice {
         let queue = isPartition ? "../queue" : "queue"
 
         self.number = number
-        name = Self.deviceName(entry)
+        name = deviceName(entry)
         isReadOnly = isAttached && text("ro") == "1"
         let sector = isAttached ? integer("\(queue)/logical_block_size") : nil
         logicalSector = sector.flatMap { Geometry.isLogicalSector($0) ? $0 : nil } ?? 512
         isRotational = isAttached && text("\(queue)/rotational") == "1"
         isVirtio = link.contains("/virtio")
-        self.disk = disk.map(Self.deviceName)
+        self.disk = disk.map(deviceName)
         partitionNumber = isPartition ? integer("partition") : nil
         start = isPartition ? Geometry.bytes(ofSectors: text("start")) : 0
         holders =
-            isIdle ? [] : namesInDirectory("\(directory)/holders").map(Self.deviceName)
+            isIdle ? [] : namesInDirectory("\(directory)/holders").map(deviceName)
         slaves =
             isPartition || isIdle
-            ? [] : namesInDirectory("\(directory)/slaves").map(Self.deviceName)
+            ? [] : namesInDirectory("\(directory)/slaves").map(deviceName)
         mapperName = isMapped ? text("dm/name") : nil
         mapperUUID = isMapped ? text("dm/uuid") : nil
         let isLoop =
@@ -100,13 +100,8 @@ extension KernelDevice {
 
     /// Reads an attribute, such as `loop/offset`; `nil` if the device lacks it.
     func attribute(_ attribute: String, in view: SystemView) -> String? {
-        let entry = String(name.map { $0 == "/" ? "!" : $0 })
+        let entry = name.replacing("/", with: "!")
         return readSmallFile("\(view.sys)/class/block/\(entry)/\(attribute)")
-    }
-
-    /// Restores `/`, for which sysfs writes `!`.
-    static func deviceName(_ entry: String) -> String {
-        String(entry.map { $0 == "!" ? "/" : $0 })
     }
 
     private static func fields(of event: String) -> [String: String] {

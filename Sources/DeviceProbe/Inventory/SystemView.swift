@@ -4,7 +4,6 @@
 internal import CLinuxBlock
 internal import Glibc
 internal import LinuxIO
-package import SystemPackage
 
 /// Where this machine describes its devices; tests use a made-up tree.
 package struct SystemView: Sendable {
@@ -51,13 +50,6 @@ func symbolicLinkTarget(_ path: String) -> String? {
         guard count >= 0 else { return nil }
         return String(decoding: UnsafeRawBufferPointer(buffer)[..<count], as: UTF8.self)
     }
-}
-
-/// The corresponding C function is `realpath`, which fails with ENOENT if a part is missing.
-package func canonicalPath(_ path: String) throws(Errno) -> String {
-    guard let answer = realpath(path, nil) else { throw currentErrno() }
-    defer { free(answer) }
-    return String(cString: answer)
 }
 
 /// Reads `major:minor`, as sysfs and mountinfo write device numbers.
