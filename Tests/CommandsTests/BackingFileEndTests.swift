@@ -15,8 +15,7 @@ struct BackingFileEndTests {
 
     init() throws {
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
     }
 
     /// Opens a file for writing, changes it in a way, and keeps it open.

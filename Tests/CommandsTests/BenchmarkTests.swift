@@ -17,10 +17,9 @@ struct BenchmarkRig {
     init(size: Int = (2 << 20) + 1) throws {
         self.size = size
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
         target = scratch.file("target")
         programs = scratch.file("programs")
-        try fill(source, seed: 1, size: size)
         try FileManager.default.createDirectory(
             atPath: programs, withIntermediateDirectories: false)
     }

@@ -13,10 +13,15 @@ func blkferry(_ arguments: String..., environment: [String: String] = [:]) throw
 /// The program with one thread, each of whose reads takes 4 ms longer, so that there is time to
 /// disturb it; its process is the one that is started, the tracer is beside it.
 func slowly(_ arguments: String...) -> [String] {
+    slowReads(by: 4) + [program, "-c", "1"] + arguments
+}
+
+/// Goes before a program, each of whose reads then takes some milliseconds longer.
+func slowReads(by milliseconds: Int) -> [String] {
     [
         "strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e",
-        "inject=pread64:delay_enter=4000", program, "-c", "1",
-    ] + arguments
+        "inject=pread64:delay_enter=\(milliseconds * 1000)",
+    ]
 }
 
 /// Runs the program with `--json`, and reads what it prints.
@@ -46,6 +51,15 @@ struct Record {
 func fill(_ path: String, seed: UInt64, size: Int, offset: Int = 0) throws {
     var random = SeededGenerator(seed: seed)
     try overwrite(path, random.bytes(size), at: offset)
+}
+
+extension ScratchDirectory {
+    /// Makes a file that `fill` fills, and returns its path.
+    func filledFile(_ name: String, size: Int, seed: UInt64) throws -> String {
+        let path = try sparseFile(name, size: size)
+        try fill(path, seed: seed, size: size)
+        return path
+    }
 }
 
 /// Writes bytes into a device or file and waits until they are there.

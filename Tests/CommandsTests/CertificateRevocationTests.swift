@@ -14,8 +14,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        image = try scratch.sparseFile("image", size: 4 << 20)
-        try fill(image, seed: 5, size: 4 << 20)
+        image = try scratch.filledFile("image", size: 4 << 20, seed: 5)
         authority = try TestAuthority("authority", in: scratch)
         authorities = scratch.file("authorities")
         try must("cp", authority.path, authorities)

@@ -62,8 +62,7 @@ import Testing
 
     @Test func `an image that ends within a sector goes to a larger device as its prefix`() throws {
         let scratch = try ScratchDirectory()
-        let image = try scratch.sparseFile("image", size: (1 << 20) + 1)
-        try fill(image, seed: 1, size: (1 << 20) + 1)
+        let image = try scratch.filledFile("image", size: (1 << 20) + 1, seed: 1)
         for sector in [512, 4096] {
             let target = try LoopDevice(size: 2 << 20, sectorSize: sector)
             try fill(target.path, seed: 2, size: 2 << 20)
@@ -183,8 +182,7 @@ import Testing
 
     @Test func `pages that were cached before the run stay cached`() throws {
         let scratch = try ScratchDirectory()
-        let source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        let source = try scratch.filledFile("source", size: size, seed: 1)
         let holds = try holdsUndisturbed {
             _ = try [UInt8](contentsOf: source)
             let before = try cachedPages(of: source)

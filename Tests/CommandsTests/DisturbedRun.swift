@@ -18,11 +18,7 @@ import Testing
 func blkferry(
     slowly arguments: [String], once hasBegun: () throws -> Bool, _ disturb: () throws -> Void
 ) throws -> ProgramResult {
-    let run = try RunningProgram(
-        [
-            "strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e",
-            "inject=pread64:delay_enter=16000", program, "-c", "1",
-        ] + arguments)
+    let run = try RunningProgram(slowReads(by: 16) + [program, "-c", "1"] + arguments)
     while try !hasBegun() {
         guard run.isRunning else {
             Issue.record("it has ended before it was disturbed: \(try run.wait())")

@@ -104,8 +104,7 @@ struct BadSectorTests {
     @Test func `verify compares the rest of a failing source, and ends with 6 or 1`() throws {
         let scratch = try ScratchDirectory()
         let size = 4 << 20
-        let back = try scratch.sparseFile("back", size: size)
-        try fill(back, seed: 7, size: size)
+        let back = try scratch.filledFile("back", size: size, seed: 7)
         let copy = scratch.file("copy")
         try must("cp", back, copy)
         let disk = try BadDisk(on: back, badSector: 2048)

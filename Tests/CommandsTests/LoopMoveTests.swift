@@ -16,8 +16,7 @@ struct LoopMoveTests {
 
     init() throws {
         scratch = try ScratchDirectory()
-        image = try scratch.sparseFile("image", size: size)
-        try fill(image, seed: 1, size: size)
+        image = try scratch.filledFile("image", size: size, seed: 1)
         backing = try scratch.sparseFile("backing", size: 2 * size)
     }
 
@@ -72,9 +71,7 @@ struct LoopMoveTests {
     func `a source that was moved is no success`(isServed: Bool) throws {
         try fill(backing, seed: 2, size: 2 * size)
         let source = try attach(at: 0)
-        let server =
-            try isServed
-            ? ServeProcess(source.path, prefix: SourceChangeTests.slowReads) : nil
+        let server = try isServed ? ServeProcess(source.path, prefix: slowReads(by: 8)) : nil
         let name = server?.url(source.path) ?? source.path
         let copy = scratch.file("copy")
         let result = try blkferry(slowly: [name, copy], once: { holdsData(copy) }) {

@@ -95,8 +95,7 @@ import Testing
 
     @Test func `verify does not compare two states of its source`() throws {
         let source = try scratch.sparseFile("source", size: size)
-        let target = try scratch.sparseFile("target", size: size)
-        try fill(target, seed: 4, size: size)
+        let target = try scratch.filledFile("target", size: size, seed: 4)
         try check(source, { ["verify", "--bwlimit", "20K", $0, target] }, .oneByte)
     }
 

@@ -12,8 +12,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: 64 << 10)
-        try fill(source, seed: 6, size: 64 << 10)
+        source = try scratch.filledFile("source", size: 64 << 10, seed: 6)
     }
 
     static let names = [

@@ -17,11 +17,9 @@ import Testing
     init() throws {
         scratch = try ScratchDirectory()
         server = try SSHServer()
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
         target = scratch.file("target")
-        other = try scratch.sparseFile("other", size: size)
-        try fill(other, seed: 2, size: size)
+        other = try scratch.filledFile("other", size: size, seed: 2)
     }
 
     /// Restricts the key, as docs/serving.md says.

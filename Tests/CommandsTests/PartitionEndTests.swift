@@ -47,8 +47,7 @@ struct PartitionEndTests {
     private func sync(
         isServed: Bool = false, disturbedBy disturb: () throws -> Void
     ) throws -> ProgramResult {
-        let source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        let source = try scratch.filledFile("source", size: size, seed: 1)
         let server = try isServed ? ServeProcess("\(disk.first):rw") : nil
         defer { withExtendedLifetime(server) {} }
         return try blkferry(
@@ -95,8 +94,7 @@ struct PartitionEndTests {
         throws
     {
         try fill(disk.first, seed: 1, size: size)
-        let slowReads = SourceChangeTests.slowReads
-        let server = try isServed ? ServeProcess(disk.first, prefix: slowReads) : nil
+        let server = try isServed ? ServeProcess(disk.first, prefix: slowReads(by: 8)) : nil
         defer { withExtendedLifetime(server) {} }
         let target = scratch.file("target")
         let result = try blkferry(

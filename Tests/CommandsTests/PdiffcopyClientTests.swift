@@ -18,8 +18,7 @@ import Testing
         try FileManager.default.createDirectory(atPath: there, withIntermediateDirectories: false)
         try must("mkdir", scratch.file("archive"))
         server = try ServeProcess("\(there)/:rw", "\(scratch.file("archive"))/")
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
     }
 
     private func there(_ name: String) -> String { scratch.file("there/\(name)") }
@@ -29,8 +28,7 @@ import Testing
 
     @Test(arguments: [[], ["-W"], ["-n"]])
     func `pdiffcopy pushes to blkferry by delta, in full and as a dry run`(flags: [String]) throws {
-        let target = try scratch.sparseFile("there/target", size: size)
-        try fill(target, seed: 2, size: size)
+        let target = try scratch.filledFile("there/target", size: size, seed: 2)
         let result = try Pdiffcopy.client(flags + [source, url("target")])
         #expect(result.status == 0, "\(result)")
         #expect(try areEqual(source, target) == (flags != ["-n"]))
@@ -40,8 +38,7 @@ import Testing
     func `pdiffcopy pulls from blkferry by delta, in full and as a dry run`(flags: [String]) throws
     {
         try must("cp", source, there("source"))
-        let target = try scratch.sparseFile("target", size: size)
-        try fill(target, seed: 2, size: size)
+        let target = try scratch.filledFile("target", size: size, seed: 2)
         let result = try Pdiffcopy.client(flags + [url("source"), target])
         #expect(result.status == 0, "\(result)")
         #expect(try areEqual(source, target) == (flags != ["-n"]))
@@ -83,8 +80,7 @@ import Testing
         arguments: ["sha1", "md5", "sha256", "blake2b", "sha3_256"],
         [511, (5 << 20) + 777])
     func `every digest method works with every length`(method: String, size: Int) throws {
-        let image = try scratch.sparseFile("odd", size: size)
-        try fill(image, seed: 5, size: size)
+        let image = try scratch.filledFile("odd", size: size, seed: 5)
         let (there, back) = (there("odd"), scratch.file("back"))
         for change in [nil, size / 2] {
             if let change { try overwrite(image, [77], at: change) }
@@ -207,8 +203,7 @@ import Testing
     @Test func `a client that was killed makes room for the next client`() throws {
         let server = try ServeProcess(
             "\(scratch.file("there"))/:rw", options: ["--session-timeout", "1"])
-        let large = try scratch.sparseFile("large", size: 64 << 20)
-        try fill(large, seed: 9, size: 64 << 20)
+        let large = try scratch.filledFile("large", size: 64 << 20, seed: 9)
         let client = try RunningProgram(
             [Pdiffcopy.program, "-b", "16K", large, server.url(there("image"))])
         let wanted = try [UInt8](contentsOf: large, count: 4096)
@@ -231,8 +226,7 @@ import Testing
 
     @Test(arguments: [true, false])
     func `a client of a server that was killed reports an error`(isPush: Bool) throws {
-        let large = try scratch.sparseFile("large", size: 64 << 20)
-        try fill(large, seed: 9, size: 64 << 20)
+        let large = try scratch.filledFile("large", size: 64 << 20, seed: 9)
         try must("cp", large, there("large"))
         let target = isPush ? there("image") : scratch.file("image")
         let arguments = isPush ? [large, url("image")] : [url("large"), target]
@@ -337,8 +331,7 @@ struct PdiffcopyClientDeviceTests {
     }
 
     private func source(_ scratch: ScratchDirectory) throws -> String {
-        let path = try scratch.sparseFile("source", size: size)
-        try fill(path, seed: 4, size: size)
+        let path = try scratch.filledFile("source", size: size, seed: 4)
         return path
     }
 }

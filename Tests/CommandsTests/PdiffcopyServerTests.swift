@@ -18,8 +18,7 @@ import Testing
         there = scratch.file("there")
         try FileManager.default.createDirectory(atPath: there, withIntermediateDirectories: false)
         server = try Pdiffcopy.Server()
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
     }
 
     private func url(_ name: String) -> String { server.url("\(there)/\(name)") }
@@ -85,8 +84,7 @@ import Testing
         arguments: ["4K", "64K", "1M", "2M", "5K", "16M"],
         [1, 511, 1 << 20, (1 << 20) + 1, (5 << 20) + 777])
     func `every block size works with every length`(block: String, size: Int) throws {
-        let image = try scratch.sparseFile("odd", size: size)
-        try fill(image, seed: 5, size: size)
+        let image = try scratch.filledFile("odd", size: size, seed: 5)
         let old = try scratch.sparseFile("there/odd", size: size)
         let back = try scratch.sparseFile("back", size: size)
         let push = try blkferry("-b", block, "--verify", image, url("odd"))
@@ -229,8 +227,7 @@ import Testing
 
     @Test(arguments: [true, false])
     func `a server that ends in the middle ends the run with 4`(isPush: Bool) throws {
-        let large = try scratch.sparseFile("large", size: 24 << 20)
-        try fill(large, seed: 9, size: 24 << 20)
+        let large = try scratch.filledFile("large", size: 24 << 20, seed: 9)
         try must("cp", large, "\(there)/large")
         let target = try scratch.sparseFile(isPush ? "there/image" : "image", size: 24 << 20)
         let (from, to) = isPush ? (large, url("image")) : (url("large"), target)
@@ -248,8 +245,7 @@ import Testing
     }
 
     @Test func `a signal ends the run in order, and a second run finishes the job`() throws {
-        let source = try scratch.sparseFile("large", size: 24 << 20)
-        try fill(source, seed: 9, size: 24 << 20)
+        let source = try scratch.filledFile("large", size: 24 << 20, seed: 9)
         let target = try scratch.sparseFile("there/image", size: 24 << 20)
         let sync = try RunningProgram(
             [program, "--json", "-c", "2", "--bwlimit", "1M", source, url("image")])

@@ -17,9 +17,8 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        image = try scratch.sparseFile("image", size: size)
+        image = try scratch.filledFile("image", size: size, seed: 8)
         copy = scratch.file("copy")
-        try fill(image, seed: 8, size: size)
         token = String(try must(program, "token").dropLast())
         try must(
             "sh", "-c", "umask 077; cat > \"$0\"", scratch.file("tokens"), input: "me \(token)\n")

@@ -18,8 +18,7 @@ import Testing
         there = scratch.file("there")
         try FileManager.default.createDirectory(atPath: there, withIntermediateDirectories: false)
         server = try ServeProcess("\(there)/:rw", options: ["--session-timeout", "3"])
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
     }
 
     private func url(_ name: String) -> String { server.url("\(there)/\(name)") }

@@ -18,8 +18,7 @@ import Testing
         there = scratch.file("there")
         try FileManager.default.createDirectory(atPath: there, withIntermediateDirectories: false)
         server = try ServeProcess("\(there)/:rw")
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
     }
 
     private func url(_ name: String) -> String { server.url("\(there)/\(name)") }
@@ -223,8 +222,7 @@ import Testing
         throws
     {
         _ = try blkferry(source, url("image"))
-        let zeros = try scratch.sparseFile("zeros", size: size)
-        try fill(zeros, seed: 9, size: size)
+        let zeros = try scratch.filledFile("zeros", size: size, seed: 9)
         for (from, to, written) in [
             (zeros, url("image"), zeros), (url("image"), source, "\(there)/image"),
         ] {

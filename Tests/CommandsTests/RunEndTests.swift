@@ -15,8 +15,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
         try must("mkdir", scratch.file("d"))
         target = scratch.file("d/target")
     }
@@ -155,8 +154,7 @@ import Testing
         throws
     {
         let size = 48 << 20
-        let large = try scratch.sparseFile("large", size: size)
-        try fill(large, seed: 2, size: size)
+        let large = try scratch.filledFile("large", size: size, seed: 2)
         let comparesAfterFlush = {
             guard holdsData(target), try areEqual(large, target) else { return false }
             usleep(200_000)
@@ -281,7 +279,7 @@ import Testing
     @Test(arguments: ["mv d/source d/other", "mv d e; mkdir d"])
     func `a server finds that its source has lost its name`(script: String) throws {
         try must("mv", source, scratch.file("d/source"))
-        let server = try ServeProcess("\(scratch.file("d"))/", prefix: SourceChangeTests.slowReads)
+        let server = try ServeProcess("\(scratch.file("d"))/", prefix: slowReads(by: 8))
         let url = server.url(scratch.file("d/source"))
         let copy = scratch.file("copy")
         let result = try blkferry(slowly: [url, copy], once: { holdsData(copy) }) {
@@ -293,7 +291,7 @@ import Testing
 
     @Test func `a server checks its source again at the end`() throws {
         let other = try scratch.sparseFile("other", size: size)
-        let server = try ServeProcess(source, prefix: SourceChangeTests.slowReads)
+        let server = try ServeProcess(source, prefix: slowReads(by: 8))
         let result = try blkferry(
             slowly: [server.url(source), target], once: { holdsData(target) }
         ) { try must("mv", other, source) }

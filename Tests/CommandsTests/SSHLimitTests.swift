@@ -14,9 +14,8 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: size)
+        source = try scratch.filledFile("source", size: size, seed: 7)
         target = scratch.file("target")
-        try fill(source, seed: 7, size: size)
     }
 
     private func ferry(_ server: SSHServer, _ arguments: String...) throws -> ProgramResult {

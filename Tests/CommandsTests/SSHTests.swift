@@ -15,8 +15,7 @@ import Testing
     init() throws {
         scratch = try ScratchDirectory()
         server = try SSHServer()
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
     }
 
     private func ferry(_ arguments: String...) throws -> ProgramResult {

@@ -16,8 +16,7 @@ struct ServeUserTests {
     init() throws {
         scratch = try ScratchDirectory()
         try must("chmod", "755", scratch.path)
-        image = try scratch.sparseFile("image", size: size)
-        try fill(image, seed: 5, size: size)
+        image = try scratch.filledFile("image", size: size, seed: 5)
         try must("chown", "nobody", image)
         try must("chmod", "600", image)
     }

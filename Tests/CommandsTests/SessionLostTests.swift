@@ -15,8 +15,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
     }
 
     enum Change: CaseIterable {
@@ -58,8 +57,7 @@ import Testing
     }
 
     private func sync(_ data: UInt64, to url: String) throws -> String {
-        let other = try scratch.sparseFile("other", size: size)
-        try fill(other, seed: data, size: size)
+        let other = try scratch.filledFile("other", size: size, seed: data)
         let result = try blkferry(other, url)
         #expect(result.status == 0, "\(result)")
         return other
@@ -72,8 +70,7 @@ import Testing
         case .fileSystem: try must("mkfs.ext4", "-q", "-F", "-L", "precious", target)
         case .otherClient: _ = try sync(7, to: server.url(target))
         case .replaced:
-            let new = try scratch.sparseFile("new", size: size)
-            try fill(new, seed: 3, size: size)
+            let new = try scratch.filledFile("new", size: size, seed: 3)
             try must("mv", new, target)
         }
     }

@@ -14,9 +14,8 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
         target = scratch.file("target")
-        try fill(source, seed: 1, size: size)
         try must("touch", "-d", "2020-01-01", source)
     }
 
@@ -26,19 +25,13 @@ import Testing
         try must("touch", "-d", "2020-01-01", source)
     }
 
-    /// Goes before a server, whose reads then take 8 ms longer.
-    static let slowReads = [
-        "strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e",
-        "inject=pread64:delay_enter=8000",
-    ]
-
     private func modified() throws -> String { try must("stat", "-c", "%y", source) }
 
     @Test(arguments: [false, true])
     func `a write to the source gives a warning although its time was set back`(isServed: Bool)
         throws
     {
-        let server = try isServed ? ServeProcess(source, prefix: Self.slowReads) : nil
+        let server = try isServed ? ServeProcess(source, prefix: slowReads(by: 8)) : nil
         let before = try modified()
         let result = try blkferry(
             slowly: ["--json", server?.url(source) ?? source, target],
@@ -60,7 +53,7 @@ import Testing
     @Test(.enabled(if: isRoot, "loop devices need root"), arguments: [false, true])
     func `a write to the file behind the source gives a warning`(isServed: Bool) throws {
         let loop = try LoopDevice(backingFile: source)
-        let server = try isServed ? ServeProcess(loop.path, prefix: Self.slowReads) : nil
+        let server = try isServed ? ServeProcess(loop.path, prefix: slowReads(by: 8)) : nil
         let result = try blkferry(
             slowly: ["--json", server?.url(loop.path) ?? loop.path, target],
             once: { holdsData(target) }, writeAndSetBack)

@@ -14,8 +14,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
     }
 
     private func shell(_ script: String) throws -> ProgramResult {

@@ -13,8 +13,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: size)
-        try fill(source, seed: 1, size: size)
+        source = try scratch.filledFile("source", size: size, seed: 1)
     }
 
     @Test func `a missing image is created, private, and a second sync has nothing to do`() throws {
@@ -294,8 +293,7 @@ import Testing
     @Test func `a run takes little memory whatever the size`() throws {
         let sparse = try scratch.sparseFile("sparse", size: 1 << 40)
         try fill(sparse, seed: 3, size: 1 << 20, offset: 1 << 39)
-        let dense = try scratch.sparseFile("dense", size: 64 << 20)
-        try fill(dense, seed: 4, size: 64 << 20)
+        let dense = try scratch.filledFile("dense", size: 64 << 20, seed: 4)
         let script = """
             import resource, subprocess, sys
             subprocess.run(sys.argv[1:], check=True)
@@ -309,8 +307,7 @@ import Testing
 
     @Test func `zeros in the source free the target's blocks`() throws {
         let source = try scratch.sparseFile("source", size: 16 << 20)
-        let target = try scratch.sparseFile("target", size: 16 << 20)
-        try fill(target, seed: 1, size: 16 << 20)
+        let target = try scratch.filledFile("target", size: 16 << 20, seed: 1)
         try overwrite(source, [UInt8](repeating: 0, count: 1 << 20), at: 0)
         try fill(source, seed: 2, size: 4096, offset: 8 << 20)
         let (result, json) = try blkferryJSON(source, target)
@@ -323,8 +320,7 @@ import Testing
     @Test func `a whole copy onto old data leaves no stale block`() throws {
         let source = try scratch.sparseFile("source", size: (16 << 20) + 777)
         try fill(source, seed: 2, size: 100_000, offset: 8 << 20)
-        let target = try scratch.sparseFile("target", size: (16 << 20) + 777)
-        try fill(target, seed: 1, size: (16 << 20) + 777)
+        let target = try scratch.filledFile("target", size: (16 << 20) + 777, seed: 1)
         #expect(try blkferry("-W", source, target).status == 0)
         #expect(try areEqual(source, target))
     }

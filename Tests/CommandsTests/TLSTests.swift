@@ -14,8 +14,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        image = try scratch.sparseFile("image", size: size)
-        try fill(image, seed: 5, size: size)
+        image = try scratch.filledFile("image", size: size, seed: 5)
         authority = try TestAuthority("authority", in: scratch)
     }
 
@@ -224,8 +223,7 @@ import Testing
             "umask 077; printf 'alice - ro\\nbob \(token)\\nnone - /nowhere\\n' > \(tokens)")
         let server = try goodServer(
             ["--tls-client-ca", authority.path, "--token-file", tokens], exports: image + ":rw")
-        let copy = try scratch.sparseFile("copy", size: size)
-        try fill(copy, seed: 9, size: size)
+        let copy = try scratch.filledFile("copy", size: size, seed: 9)
         func status(_ name: String, _ arguments: [String], token: String? = nil) throws -> Int {
             let certificate = try authority.certificate(name)
             let result = try RunningProgram(

@@ -13,8 +13,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        image = try scratch.sparseFile("image", size: size)
-        try fill(image, seed: 3, size: size)
+        image = try scratch.filledFile("image", size: size, seed: 3)
     }
 
     private func secret(_ name: String, _ text: String, mode: String = "600") throws -> String {

@@ -14,8 +14,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        image = try scratch.sparseFile("image", size: size)
-        try fill(image, seed: 3, size: size)
+        image = try scratch.filledFile("image", size: size, seed: 3)
         socket = scratch.file("socket")
         // Other users are to reach the socket.
         try must("chmod", "755", scratch.path)

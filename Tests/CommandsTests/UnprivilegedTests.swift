@@ -10,8 +10,7 @@ import Testing
     @Test func `unprivileged users serve, push and pull images, with token and TLS`() throws {
         let scratch = try ScratchDirectory()
         let size = 2 << 20
-        let image = try scratch.sparseFile("image", size: size)
-        try fill(image, seed: 1, size: size)
+        let image = try scratch.filledFile("image", size: size, seed: 1)
         let binary = scratch.file("blkferry")
         try must("cp", program, binary)
         let token = try must(program, "token").trimmingCharacters(in: .newlines)
