@@ -112,6 +112,33 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
         }
     }
 
+    /// Computes the digest of `count` bytes that are 0.
+    package mutating func digest(ofZeros count: Int) throws(IOError) -> [UInt8] {
+        let memory = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: count + method.byteCount, alignment: 8)
+        defer { memory.deallocate() }
+        memory.initializeMemory(as: UInt8.self, repeating: 0)
+        let digest = UnsafeMutableRawBufferPointer(rebasing: memory[count...])
+        try self.digest(of: UnsafeRawBufferPointer(rebasing: memory[..<count]), into: digest)
+        return Array(digest)
+    }
+
+    /// Computes what `regionDigests` computes of a window of zeros.
+    ///
+    /// - Parameters:
+    ///   - count: bytes of the window.
+    ///   - whole: the digest of a whole region of zeros.
+    package mutating func regionDigests(
+        ofZeros count: Int, regionSize: Int, whole: [UInt8],
+        into digests: UnsafeMutableRawBufferPointer
+    ) throws(IOError) {
+        for index in 0..<unitCount(count, every: regionSize) {
+            let rest = count - index * regionSize
+            let digest = try rest < regionSize ? self.digest(ofZeros: rest) : whole
+            slot(index, in: digests).copyBytes(from: digest)
+        }
+    }
+
     /// Computes one digest for each block, without gaps; the last block may be partial.
     ///
     /// The digest of a zero block is all zeros. A computed digest is all zeros only with the

@@ -68,6 +68,25 @@ struct BlockHasherTests {
         }
     }
 
+    @Test func `the digests of regions of zeros are those of slices with zeros`() throws {
+        for method in Self.methods {
+            let key = try DigestKey()
+            var hasher = try BlockHasher(method, key: key)
+            let whole = try hasher.digest(ofZeros: 512)
+            for size in [0, 512, 1300] {
+                var digests = [UInt8](
+                    repeating: 0xA5, count: method.byteCount(ofDigestsOver: size, every: 512))
+                try digests.withUnsafeMutableBytes {
+                    try hasher.regionDigests(ofZeros: size, regionSize: 512, whole: whole, into: $0)
+                }
+                let expected = try slices([UInt8](repeating: 0, count: size), every: 512).flatMap {
+                    try oneShot(method, key, $0)
+                }
+                #expect(digests == expected, "\(method.name), \(size) bytes")
+            }
+        }
+    }
+
     @Test func `the digests of blocks are those of the slices, and zero blocks are marked instead`()
         throws
     {

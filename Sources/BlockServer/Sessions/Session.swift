@@ -244,26 +244,11 @@ final class Session: Sendable {
         }
     }
 
-    func zeroRegionDigest(_ hasher: inout BlockHasher) throws(Problem) -> [UInt8] {
+    func zeroRegionDigest(_ hasher: inout BlockHasher) throws(IOError) -> [UInt8] {
         if let known = state.withLock({ $0.zeroDigest }) { return known }
-        let digest = try digestOfZeros(layout.region, &hasher)
+        let digest = try hasher.digest(ofZeros: layout.region)
         state.withLock { $0.zeroDigest = digest }
         return digest
-    }
-
-    func digestOfZeros(_ count: Int, _ hasher: inout BlockHasher) throws(Problem) -> [UInt8] {
-        let zeros = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 8)
-        defer { zeros.deallocate() }
-        zeros.initializeMemory(as: UInt8.self, repeating: 0)
-        let digest = UnsafeMutableRawBufferPointer.allocate(
-            byteCount: method.byteCount, alignment: 8)
-        defer { digest.deallocate() }
-        do throws(IOError) {
-            try hasher.digest(of: UnsafeRawBufferPointer(zeros), into: digest)
-        } catch {
-            throw Problem(error)
-        }
-        return Array(digest)
     }
 
     /// Keeps a snapshot, and a new volume that was read, since the client may come back.

@@ -139,14 +139,13 @@ extension Session {
     private func hashZeros(
         _ piece: ByteRange, _ hasher: inout BlockHasher, into digests: Scratch
     ) throws(Problem) {
-        let size = layout.digestSize
-        let whole = try zeroRegionDigest(&hasher)
-        for index in 0..<layout.regions(in: piece) {
-            let region = layout.region(index, of: piece)
-            let digest =
-                region.length == layout.region ? whole : try digestOfZeros(region.length, &hasher)
-            UnsafeMutableRawBufferPointer(rebasing: digests.bytes[(index * size)...])
-                .copyBytes(from: digest)
+        do throws(IOError) {
+            let whole = try zeroRegionDigest(&hasher)
+            try hasher.regionDigests(
+                ofZeros: piece.length, regionSize: layout.region, whole: whole,
+                into: digests.bytes)
+        } catch {
+            throw Problem(error)
         }
     }
 

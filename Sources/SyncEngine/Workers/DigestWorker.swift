@@ -246,23 +246,9 @@ struct DigestWorker: ~Copyable {
     private mutating func fillZeroDigests(
         of range: ByteRange, into digests: UnsafeMutableRawBufferPointer
     ) throws(IOError) {
-        let size = layout.digestSize
-        if zeroDigest.isEmpty { zeroDigest = try digestOfZeros(layout.region) }
-        for index in 0..<layout.regions(in: range) {
-            let region = layout.region(index, of: range)
-            let digest =
-                region.length == layout.region ? zeroDigest : try digestOfZeros(region.length)
-            UnsafeMutableRawBufferPointer(rebasing: digests[(index * size)...])
-                .copyBytes(from: digest)
-        }
-    }
-
-    private mutating func digestOfZeros(_ count: Int) throws(IOError) -> [UInt8] {
-        let zeros = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 8)
-        defer { zeros.deallocate() }
-        zeros.initializeMemory(as: UInt8.self, repeating: 0)
-        try hasher.digest(of: UnsafeRawBufferPointer(zeros), into: blockDigests.bytes)
-        return Array(blockDigests.bytes[..<layout.digestSize])
+        if zeroDigest.isEmpty { zeroDigest = try hasher.digest(ofZeros: layout.region) }
+        try hasher.regionDigests(
+            ofZeros: range.length, regionSize: layout.region, whole: zeroDigest, into: digests)
     }
 
     private func endOfBatch(
