@@ -247,9 +247,8 @@ final class CurlTransfer {
         var count = 0
         while count < wanted, part < parts.count {
             let length = min(wanted - count, parts[part].count - position)
-            UnsafeMutableRawBufferPointer(rebasing: room[count..<count + length]).copyMemory(
-                from: UnsafeRawBufferPointer(
-                    rebasing: parts[part][position..<position + length]))
+            slice(room, count, count + length)
+                .copyMemory(from: slice(parts[part], position, position + length))
             count += length
             position += length
             if position == parts[part].count { (part, position) = (part + 1, 0) }

@@ -55,22 +55,20 @@ final class PdiffcopyChannel: RemoteChannel {
         for (index, region) in regions.enumerated() {
             // Only the last region may be shorter.
             let start = index * perRegion
-            let theirs = digests.bytes[
-                start * digestSize..<(start + layout.blocks(in: region)) * digestSize]
+            let theirs = slice(
+                digests.bytes, start * digestSize,
+                (start + layout.blocks(in: region)) * digestSize)
             // The server has no digest for a region of several blocks.
             let mine = ours[index * digestSize..<(index + 1) * digestSize]
             if perRegion == 1 && theirs.elementsEqual(mine) { continue }
             for (number, block) in region.pieces(of: layout.block).enumerated() {
                 try markZeros(start + number, block, at: index * markSize, number)
             }
-            let mark = marks.bytes[index * markSize..<(index + 1) * markSize]
+            let mark = slice(marks.bytes, index * markSize, (index + 1) * markSize)
             differences.append(
                 RegionDifference(
-                    index: index,
-                    zeroMarks: UnsafeRawBufferPointer(
-                        UnsafeMutableRawBufferPointer(rebasing: mark)),
-                    digests: UnsafeRawBufferPointer(
-                        UnsafeMutableRawBufferPointer(rebasing: theirs))))
+                    index: index, zeroMarks: UnsafeRawBufferPointer(mark),
+                    digests: UnsafeRawBufferPointer(theirs)))
         }
         return differences
     }
@@ -86,8 +84,7 @@ final class PdiffcopyChannel: RemoteChannel {
         if known > 0 {
             try device.table.copy(
                 first..<first + known,
-                to: UnsafeMutableRawBufferPointer(
-                    rebasing: digests.bytes[slot * digestSize..<(slot + known) * digestSize]))
+                to: slice(digests.bytes, slot * digestSize, (slot + known) * digestSize))
         }
         for index in known..<blocks.count { try hash(slot + index, blocks[index], fileSize) }
     }
@@ -135,8 +132,7 @@ final class PdiffcopyChannel: RemoteChannel {
     }
 
     private func slot(_ index: Int) -> UnsafeMutableRawBufferPointer {
-        UnsafeMutableRawBufferPointer(
-            rebasing: digests.bytes[index * digestSize..<(index + 1) * digestSize])
+        slice(digests.bytes, index * digestSize, (index + 1) * digestSize)
     }
 
     private func layout() throws(IOError) -> WireLayout {
@@ -220,13 +216,12 @@ final class PdiffcopyChannel: RemoteChannel {
             guard block.offset % device.block == 0,
                 block.end == min(block.offset + device.block, size)
             else { continue }
-            let (theirs, ours) = (pair.bytes[..<end], pair.bytes[end..<2 * end])
-            try table.copy(
-                number..<number + 1, to: UnsafeMutableRawBufferPointer(rebasing: theirs))
-            let bytes = body.bytes[block.offset - range.offset..<block.end - range.offset]
+            let theirs = slice(pair.bytes, 0, end)
+            let ours = slice(pair.bytes, end, 2 * end)
+            try table.copy(number..<number + 1, to: theirs)
             try digest(
-                UnsafeRawBufferPointer(rebasing: bytes),
-                into: UnsafeMutableRawBufferPointer(rebasing: ours))
+                slice(body.bytes, block.offset - range.offset, block.end - range.offset),
+                into: ours)
             guard theirs.elementsEqual(ours) else {
                 throw .network(
                     device.name, "read at \(block.offset), \(block.length) bytes",
@@ -243,13 +238,10 @@ final class PdiffcopyChannel: RemoteChannel {
         while offset < range.end {
             let end = min((offset / device.block + 1) * device.block, range.end)
             let block = ByteRange(offset, to: end)
-            let bytes = UnsafeRawBufferPointer(
-                rebasing: body.bytes[offset - range.offset..<end - range.offset])
+            let bytes = slice(body.bytes, offset - range.offset, end - range.offset)
             let kind = isZero(bytes) ? Extent.Kind.zero : .data
             if kind == .data {
-                UnsafeMutableRawBufferPointer(
-                    rebasing: payload.bytes[count..<count + bytes.count]
-                ).copyMemory(from: bytes)
+                slice(payload.bytes, count, count + bytes.count).copyMemory(from: bytes)
                 count += bytes.count
             }
             if let last = extents.last, last.kind == kind, last.range.end == offset {

@@ -136,8 +136,7 @@ extension PdiffcopyDevice {
             let range = ByteRange(
                 offset: offset + done, length: min(there - done, Limits.payload))
             try server.read(range, into: body, mayWait: mayWait)
-            UnsafeMutableRawBufferPointer(rebasing: buffer[done..<done + range.length])
-                .copyMemory(from: body.bytes)
+            slice(buffer, done, done + range.length).copyMemory(from: body.bytes)
             done += range.length
         }
         UnsafeMutableRawBufferPointer(rebasing: buffer[there...])

@@ -45,8 +45,7 @@ extension RemoteBlockDevice {
                 let parts = request.filter { $0.kind == .data }.map { extent in
                     guard let bytes else { preconditionFailure("data without bytes") }
                     let start = extent.range.offset - offset
-                    return UnsafeRawBufferPointer(
-                        rebasing: bytes[start..<start + extent.range.length])
+                    return slice(bytes, start, start + extent.range.length)
                 }
                 try channel.write(request, parts)
             }

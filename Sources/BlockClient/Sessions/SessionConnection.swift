@@ -42,8 +42,7 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
         let content = header + digests.count
         reserve(content)
         CompareRequest.writeHeader(window, to: frame.bytes)
-        UnsafeMutableRawBufferPointer(rebasing: frame.bytes[header..<content])
-            .copyMemory(from: digests)
+        slice(frame.bytes, header, content).copyMemory(from: digests)
         let layout = try layout()
         let regions = layout.regions(of: window)
         return try exchange(

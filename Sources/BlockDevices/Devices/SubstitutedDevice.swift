@@ -54,8 +54,7 @@ package final class SubstitutedDevice: BlockDevice {
     ) {
         let start = old.offset - offset
         guard start >= 0, start + old.bytes.count <= buffer.count else { return }
-        let place = UnsafeMutableRawBufferPointer(
-            rebasing: buffer[start..<start + old.bytes.count])
+        let place = slice(buffer, start, start + old.bytes.count)
         if place.elementsEqual(old.bytes) { place.copyBytes(from: new.bytes) }
     }
 

@@ -77,8 +77,7 @@ extension BlockDevice {
         let transfers = runs.map { run in
             let place = run.range.offset - start
             return Transfer(
-                into: UnsafeMutableRawBufferPointer(
-                    rebasing: window[place..<place + run.range.length]), at: run.range.offset)
+                into: slice(window, place, place + run.range.length), at: run.range.offset)
         }
         attempt(runs, transfers, &done)
         return done
@@ -130,12 +129,9 @@ extension BlockDevice {
             var position = 0
             for index in run.extents {
                 let count = extents[index].range.length
-                let part = UnsafeMutableRawBufferPointer(
-                    rebasing: memory[position..<position + count])
+                let part = slice(memory, position, position + count)
                 if extents[index].kind == .data {
-                    part.copyMemory(
-                        from: UnsafeRawBufferPointer(
-                            rebasing: data[places[index]..<places[index] + count]))
+                    part.copyMemory(from: slice(data, places[index], places[index] + count))
                 } else {
                     part.initializeMemory(as: UInt8.self, repeating: 0)
                 }

@@ -84,8 +84,7 @@ extension BlockDevice {
         let end = min(range.end.roundedUp(to: unit), geometry.size)
         let bytes = UnsafeMutableRawBufferPointer(rebasing: memory[..<(end - start)])
         try read(into: bytes, at: start)
-        return UnsafeRawBufferPointer(
-            rebasing: bytes[(range.offset - start)..<(range.end - start)])
+        return UnsafeRawBufferPointer(slice(bytes, range.offset - start, range.end - start))
     }
 }
 

@@ -87,10 +87,8 @@ extension Session {
             if part.end < end && (last > start || part.offset == start) {
                 try device.read(into: slice(staging, last - start, end - start), at: last)
             }
-            UnsafeMutableRawBufferPointer(rebasing: staging[(part.offset - start)...])
-                .copyMemory(
-                    from: UnsafeRawBufferPointer(
-                        rebasing: bytes[(offset - range.offset)..<(part.end - range.offset)]))
+            slice(staging, part.offset - start, staging.count)
+                .copyMemory(from: slice(bytes, offset - range.offset, part.end - range.offset))
             try device.write(UnsafeRawBufferPointer(staging), at: start)
             offset = part.end
         }

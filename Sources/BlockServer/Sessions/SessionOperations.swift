@@ -171,8 +171,7 @@ extension Session {
         let transfers = ranges.map { range in
             defer { place += (range.length + unit - 1) / unit * unit }
             return Transfer(
-                into: UnsafeMutableRawBufferPointer(
-                    rebasing: buffer.bytes[place..<place + range.length]), at: range.offset)
+                into: slice(buffer.bytes, place, place + range.length), at: range.offset)
         }
         do throws(IOError) { try device.read(transfers) } catch { throw Problem(error) }
         for (range, transfer) in zip(ranges, transfers) {

@@ -111,8 +111,7 @@ func invert(
         var transfers: [Transfer] = []
         var used = 0
         while let run = waiting, used + run.length <= buffer.count {
-            let memory = UnsafeMutableRawBufferPointer(
-                rebasing: buffer.bytes[used..<(used + run.length)])
+            let memory = slice(buffer.bytes, used, used + run.length)
             transfers.append(Transfer(into: memory, at: run.offset))
             used += run.length
             waiting = runs.next()

@@ -43,9 +43,7 @@ extension DigestWorker {
                 index += 1
             }
             transfers.append(
-                Transfer(
-                    into: UnsafeMutableRawBufferPointer(
-                        rebasing: memory[place..<place + run.length]), at: run.offset))
+                Transfer(into: slice(memory, place, place + run.length), at: run.offset))
             place += run.length
         }
         try local.read(transfers)

@@ -121,10 +121,8 @@ private struct PayloadReader {
             let extent = payload.extents[ahead]
             if extent.kind == .data {
                 let first = start + part.offset - extent.range.offset
-                UnsafeMutableRawBufferPointer(rebasing: whole[(part.offset - range.offset)...])
-                    .copyMemory(
-                        from: UnsafeRawBufferPointer(
-                            rebasing: payload.data[first..<first + part.length]))
+                slice(whole, part.offset - range.offset, whole.count)
+                    .copyMemory(from: slice(payload.data, first, first + part.length))
             }
             start += dataLength(of: ahead)
             ahead += 1

@@ -225,9 +225,7 @@ struct DigestWorker: ~Copyable {
             if localIsHole {
                 try fillZeroDigests(of: piece, into: slots)
             } else {
-                let bytes = UnsafeMutableRawBufferPointer(
-                    rebasing: memory[place..<place + piece.length])
-                try readAndHash(piece, bytes, into: slots)
+                try readAndHash(piece, slice(memory, place, place + piece.length), into: slots)
             }
             slot = digests.upperBound
             if part.isKept { place += piece.length }

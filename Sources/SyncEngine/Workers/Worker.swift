@@ -193,10 +193,7 @@ struct Worker: ~Copyable {
         while let part = open.popLast() {
             let start = part.offset - range.offset
             do throws(IOError) {
-                try device.read(
-                    into: UnsafeMutableRawBufferPointer(
-                        rebasing: bytes[start..<start + part.length]),
-                    at: part.offset)
+                try device.read(into: slice(bytes, start, start + part.length), at: part.offset)
             } catch {
                 guard error.isMediumError else { throw error }
                 // Each attempt can take many seconds on a failing disk.
