@@ -49,9 +49,8 @@ enum BrowserRules {
 
     private static func forbidden(_ detail: String, advice: String? = nil) -> Response {
         Response(
-            Problem(
-                .unauthorized, status: 403, "The request may come from a web page", detail: detail,
-                advice: advice))
+            .unauthorized, status: 403, "The request may come from a web page", detail: detail,
+            advice: advice)
     }
 
     /// Whether a `Host`, with or without a port, cannot be a rebound name.

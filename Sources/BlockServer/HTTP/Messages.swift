@@ -76,6 +76,12 @@ struct Response: Sendable {
         if [429, 503].contains(problem.status) { headers.add(name: "Retry-After", value: "1") }
         body = .bytes(ByteBuffer(bytes: WireJSON.encode(problem)))
     }
+
+    init(
+        _ kind: Problem.Kind, status: Int, _ title: String, detail: String, advice: String? = nil
+    ) {
+        self.init(Problem(kind, status: status, title, detail: detail, advice: advice))
+    }
 }
 
 extension Response {

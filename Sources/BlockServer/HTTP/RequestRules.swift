@@ -44,16 +44,14 @@ enum RequestRules {
 
     static var noMemoryInTime: Response {
         Response(
-            Problem(
-                .busy, status: 503, "The server is out of memory",
-                detail: "other requests, or those of this client, have all of the memory"))
+            .busy, status: 503, "The server is out of memory",
+            detail: "other requests, or those of this client, have all of the memory")
     }
 
     static var tooSlow: Response {
         Response(
-            Problem(
-                .timeout, status: 408, "The request took too long",
-                detail: "the rest of the request did not come, or came too slowly"))
+            .timeout, status: 408, "The request took too long",
+            detail: "the rest of the request did not come, or came too slowly")
     }
 
     /// Splits the target of a request line, which may be a whole URL (RFC 9112, section 3.2.2).
@@ -75,9 +73,8 @@ enum RequestRules {
         let count = head.headers["Host"].count
         guard count > 1 || count == 0 && head.version != .http1_0 else { return nil }
         return Response(
-            Problem(
-                .malformed, status: 400, "The request is malformed",
-                detail: count == 0 ? "Host is missing" : "Host is there \(count) times"))
+            .malformed, status: 400, "The request is malformed",
+            detail: count == 0 ? "Host is missing" : "Host is there \(count) times")
     }
 
     static func contentLength(of head: HTTPRequestHead) -> Int? {
@@ -94,45 +91,39 @@ enum RequestRules {
         }
         if headerBytes > 16 << 10 || head.headers.count > 100 {
             return Response(
-                Problem(
-                    .tooLarge, status: 431, "The header is too large",
-                    detail: "the header has more than 16 KiB or 100 lines"))
+                .tooLarge, status: 431, "The header is too large",
+                detail: "the header has more than 16 KiB or 100 lines")
         }
         guard let route else {
             return Response(
-                Problem(
-                    .notFound, status: 404, "There is nothing here",
-                    detail: "the server has no such path"))
+                .notFound, status: 404, "There is nothing here",
+                detail: "the server has no such path")
         }
         guard route.methods.contains(head.method.rawValue) else {
             var response = Response(
-                Problem(
-                    .method, status: 405, "The method is not allowed",
-                    detail: "allowed are \(route.methods.joined(separator: ", "))"))
+                .method, status: 405, "The method is not allowed",
+                detail: "allowed are \(route.methods.joined(separator: ", "))")
             response.headers.add(name: "Allow", value: route.methods.joined(separator: ", "))
             return response
         }
         guard let length else {
             return Response(
-                Problem(
-                    .lengthRequired, status: 411, "A length is required",
-                    detail: "one Content-Length is required, and no Transfer-Encoding"))
+                .lengthRequired, status: 411, "A length is required",
+                detail: "one Content-Length is required, and no Transfer-Encoding")
         }
         let limit = bodyLimit(route)
         if length > limit {
             return Response(
-                Problem(
-                    .tooLarge, status: 413, "The body is too large",
-                    detail: "a body may have \(limit) bytes here, and not \(length)"))
+                .tooLarge, status: 413, "The body is too large",
+                detail: "a body may have \(limit) bytes here, and not \(length)")
         }
         if let wanted = mediaType(route) {
             let given = head.headers["Content-Type"].first ?? ""
             let bare = given.split(separator: ";").first.map(String.init) ?? ""
             guard bare.lowercased() == wanted else {
                 return Response(
-                    Problem(
-                        .mediaType, status: 415, "The content type is not supported",
-                        detail: "it must be \(wanted)"))
+                    .mediaType, status: 415, "The content type is not supported",
+                    detail: "it must be \(wanted)")
             }
         }
         return nil
@@ -166,32 +157,29 @@ enum RequestRules {
 
     static func tooMany(_ kind: Problem.Kind, _ detail: String, after seconds: Int = 1) -> Response
     {
-        var response = Response(Problem(kind, status: 429, "Too many requests", detail: detail))
+        var response = Response(kind, status: 429, "Too many requests", detail: detail)
         response.headers.replaceOrAdd(name: "Retry-After", value: "\(seconds)")
         return response
     }
 
     static var expiredCertificate: Response {
         Response(
-            Problem(
-                .unauthorized, status: 401, "The certificate has expired",
-                detail: "the client's certificate has expired"))
+            .unauthorized, status: 401, "The certificate has expired",
+            detail: "the client's certificate has expired")
     }
 
     static var unnamed: Response {
         Response(
-            Problem(
-                .unauthorized, status: 401, "The certificate names no client",
-                detail: "the certificate's common name is not of 1 to 64 letters, digits and ._@-",
-                advice: "The client shows it with --cert FILE."))
+            .unauthorized, status: 401, "The certificate names no client",
+            detail: "the certificate's common name is not of 1 to 64 letters, digits and ._@-",
+            advice: "The client shows it with --cert FILE.")
     }
 
     /// 401 as in RFC 6750, section 3.
     private static func unauthorized(_ reason: String) -> Response {
         var response = Response(
-            Problem(
-                .unauthorized, status: 401, "A token is needed", detail: reason,
-                advice: "The client takes one from --token-file FILE or BLKFERRY_TOKEN."))
+            .unauthorized, status: 401, "A token is needed", detail: reason,
+            advice: "The client takes one from --token-file FILE or BLKFERRY_TOKEN.")
         response.headers.add(name: "WWW-Authenticate", value: "Bearer realm=\"blkferry\"")
         return response
     }
