@@ -11,7 +11,7 @@ package struct BusyWait {
     private let seconds: Int
     private let control: RunControl
     private let events: @Sendable (Replication.Event) -> Void
-    private var isTold = false
+    private var isReported = false
 
     /// - Parameters:
     ///   - duration: the total time; `nil` not to wait.
@@ -37,8 +37,8 @@ package struct BusyWait {
         guard let end, Self.isBusy(cause), ContinuousClock.now < end, !control.isCancelled else {
             return false
         }
-        if !isTold {
-            isTold = true
+        if !isReported {
+            isReported = true
             events(.waiting("waiting for up to \(seconds) s: \(message)"))
         }
         let next = min(end, ContinuousClock.now + .seconds(1))

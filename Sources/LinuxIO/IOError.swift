@@ -81,13 +81,6 @@ package struct IOError: Error, Hashable, Sendable {
         case .device, .digest: false
         }
     }
-
-    /// The same error, with what the user knows as the object.
-    package func of(_ object: String) -> IOError {
-        var error = self
-        error.object = object
-        return error
-    }
 }
 
 extension IOError: CustomStringConvertible {

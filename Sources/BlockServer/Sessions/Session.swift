@@ -229,7 +229,7 @@ final class Session: Sendable {
     func checkIdentity(in exports: ExportTable) throws(Problem) {
         do throws(IOError) {
             // The path of an anchor leads to the file even after the file was renamed.
-            if permission.found.anchor != nil {
+            if permission.found.anchor != nil, device.isImage {
                 try device.checkName(Result { () throws(Errno) in try exports.status(at: name) })
             }
             try device.checkIdentity()

@@ -59,7 +59,7 @@ final class TimedProbes<Answer: Sendable>: Sendable {
             if isOverdue || item.isLate { return nil }
             prepareForEnd()
             // The timeout begins only when a thread takes the device.
-            _ = state.wait(until: .now + Self.glance) { $0.items[index].isKnown ? true : nil }
+            _ = state.wait(until: .now + Self.pollInterval) { $0.items[index].isKnown ? true : nil }
         }
     }
 
@@ -79,7 +79,7 @@ final class TimedProbes<Answer: Sendable>: Sendable {
     }
 
     /// Time between two looks at the clock.
-    private static var glance: Duration { .milliseconds(20) }
+    private static var pollInterval: Duration { .milliseconds(20) }
 
     /// After this time a device may never answer.
     private static var briefly: Duration { .milliseconds(150) }
