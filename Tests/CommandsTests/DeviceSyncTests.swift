@@ -108,7 +108,7 @@ import Testing
             try must(
                 "strace", "-f", "-y", "-o", log, "-e", "trace=pwrite64,fdatasync,ioctl", program,
                 "-q", source.path, target)
-            let calls = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")
+            let calls = try systemCalls(inTrace: log)
                 .filter { $0.contains("<\(target)>") }
                 .filter { !$0.contains("ioctl") || $0.contains("BLKFLSBUF") }
                 .compactMap { $0.split(whereSeparator: { " (".contains($0) }).dropFirst().first }
@@ -131,8 +131,7 @@ import Testing
         ]).wait()
         #expect(result.status == 0, "\(result)")
         #expect(try areEqual(source.path, target.path))
-        let refused = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")
-            .filter { $0.contains("INJECTED") }
+        let refused = try systemCalls(inTrace: log).filter { $0.contains("INJECTED") }
         for (call, count) in [("O_EXCL", 2), ("F_OFD_SETLK", 3), ("flock(", 3)] {
             #expect(refused.count { $0.contains(call) } == count, "\(call)")
         }

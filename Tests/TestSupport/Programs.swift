@@ -183,3 +183,22 @@ package func becomesTrue(
     }
     return try condition()
 }
+
+/// The system calls in a log of `strace -f -o`, each on one line with its result.
+///
+/// strace(1) splits a call into two lines if another thread's call comes between start and end.
+package func systemCalls(inTrace path: String) throws -> [String] {
+    var calls: [String] = []
+    var unfinished: [Substring: String] = [:]
+    for line in try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n") {
+        let thread = line.prefix { $0 != " " }
+        if let start = line.range(of: " <unfinished ...>") {
+            unfinished[thread] = String(line[..<start.lowerBound])
+        } else if let end = line.range(of: " resumed>"), line.contains(" <... ") {
+            calls.append((unfinished.removeValue(forKey: thread) ?? "") + line[end.upperBound...])
+        } else {
+            calls.append(String(line))
+        }
+    }
+    return calls + unfinished.values
+}
