@@ -35,6 +35,18 @@ import Testing
         #expect(SSHPart.waitForNone(with: scratch.path).isEmpty)
     }
 
+    @Test(arguments: [16, 20, 24, 28])
+    func `a run continues without the connections that there are no descriptors for`(
+        count: Int
+    ) throws {
+        let server = try SSHServer()
+        let limited = ["timeout", "300", "bash", "-c", "ulimit -n \(count) && exec \"$0\" \"$@\""]
+        let words = [program, "-q", "-c", "8", source, server.url(target)]
+        let result = try RunningProgram(limited + words + server.options).wait()
+        #expect(result.status == 0, "\(result)")
+        #expect(try areEqual(source, target))
+    }
+
     @Test func `a first connection that sshd drops ends with 4, and nothing is created`() throws {
         let server = try SSHServer(settings: "MaxStartups 1:100:1")
         let stranger = try StreamSocket(port: server.port)

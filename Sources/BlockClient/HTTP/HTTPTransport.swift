@@ -68,8 +68,9 @@ package final class HTTPTransport: Sendable {
     /// The result of libcurl's global initialization, which is never undone.
     private static let preparation = curl_global_init(Int(CURL_GLOBAL_DEFAULT))
 
-    /// Descriptors of a handle: the connection, libcurl's wake-up and its name lookup.
-    private static let descriptorsOfHandle = 6
+    /// Descriptors of a handle: the connection, libcurl's wake-up and its name lookup; with a
+    /// connector the pipes of its process as well.
+    private var descriptorsOfHandle: Int { options.connector == nil ? 6 : 12 }
 
     private let options: Options
     private let limiter: RateLimiter?
@@ -167,18 +168,25 @@ package final class HTTPTransport: Sendable {
     private func takeHandle() throws(HTTPError) -> (CurlHandle, isNew: Bool) {
         while true {
             if let handle = pool.withLock({ $0.popLast() }) { return (handle, false) }
-            guard options.connector != nil else {
-                // If the process cannot open more files, a request waits for another request's
-                // connection.
-                if Descriptors.hasRoom(for: Self.descriptorsOfHandle) {
-                    return (try CurlHandle(options, limiter), false)
-                }
-                pause(for: .milliseconds(2))
-                continue
+            // If the process cannot open more files, a request waits for another request's
+            // connection.
+            let isBusy = isGrowing.load(ordering: .relaxed)
+            if !isBusy, Descriptors.hasRoom(for: descriptorsOfHandle) {
+                if options.connector == nil { return (try CurlHandle(options, limiter), false) }
+                let isMine = !isGrowing.exchange(true, ordering: .acquiringAndReleasing)
+                if isMine { return (try firstHandle(), true) }
             }
-            let isMine = !isGrowing.exchange(true, ordering: .acquiringAndReleasing)
-            if isMine { return (try CurlHandle(options, limiter), true) }
             pause(for: .milliseconds(2))
+            if let finalError { throw finalError }
+        }
+    }
+
+    /// Makes a handle for a connection that no other thread makes meanwhile; after a failure another
+    /// thread may try.
+    private func firstHandle() throws(HTTPError) -> CurlHandle {
+        do throws(HTTPError) { return try CurlHandle(options, limiter) } catch {
+            isGrowing.store(false, ordering: .releasing)
+            throw error
         }
     }
 
