@@ -77,7 +77,7 @@ package final class BlockServer: Sendable {
     private let options: Options
     private let group: MultiThreadedEventLoopGroup
     let queue: WorkQueue
-    private let sessions: SessionTable
+    let sessions: SessionTable
     private let budget: MemoryBudget
     private let access: AccessTable
     private let identity: Mutex<ServerIdentity?>

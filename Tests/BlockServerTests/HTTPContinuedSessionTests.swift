@@ -37,7 +37,7 @@ import WireProtocol
         }
 
         func waitForEnd() throws {
-            try #require(becomesTrue { server.server.sessionCount == 0 })
+            try #require(becomesTrue { server.endSilentSessions() })
         }
 
         /// Asks for the session that the run goes on with.
@@ -64,10 +64,7 @@ import WireProtocol
     }
 
     func makeServer(remembering directory: String? = nil) throws -> TestServer {
-        try TestServer("\(scratch.path)/:rw") {
-            $0.sessionTimeout = 3
-            $0.runtimeDirectory = directory
-        }
+        try TestServer("\(scratch.path)/:rw") { $0.runtimeDirectory = directory }
     }
 
     func start(_ name: String = "image") throws -> Run {
@@ -111,7 +108,7 @@ import WireProtocol
         written: String
     ) throws {
         let device = try LoopDevice(size: Self.size)
-        let server = try TestServer("\(device.path):rw") { $0.sessionTimeout = 3 }
+        let server = try TestServer("\(device.path):rw")
         let run = try Run(device.path, on: server) {
             try writeFromOutside(written == "device" ? device.path : device.backingFile)
         }
@@ -210,21 +207,22 @@ import WireProtocol
 
     @Test(arguments: [true, false])
     func `writes of another client's session count as changes`(hasWritten: Bool) throws {
-        let run = try start()
-        let other = try run.server.session(run.path, .write, size: Self.size, run: "other")
-        let isBeside = try run.goOn()
-        #expect(isBeside.status == 423, "\(isBeside.text)")
-        if hasWritten {
-            let zeros = [UInt8](repeating: 0, count: 512)
-            #expect(try run.server.write(other.session, zeros, at: 0).status == 204)
+        // A child of another test may have the image open; then nothing proves that.
+        for attempt in 0..<20 {
+            let run = try start("image \(attempt)")
+            let other = try run.server.session(run.path, .write, size: Self.size, run: "other")
+            let isBeside = try run.goOn()
+            #expect(isBeside.status == 423, "\(isBeside.text)")
+            if hasWritten {
+                let zeros = [UInt8](repeating: 0, count: 512)
+                #expect(try run.server.write(other.session, zeros, at: 0).status == 204)
+            }
+            #expect(try run.server.commit(other.session).status == 204)
+            let answer = try run.goOn()
+            if hasWritten { return try run.expectRefusal(answer) }
+            if try answer.decoded(as: SessionRecord.self).unchanged == true { return }
         }
-        #expect(try run.server.commit(other.session).status == 204)
-        let answer = try run.goOn()
-        if hasWritten {
-            try run.expectRefusal(answer)
-        } else {
-            #expect(try answer.decoded(as: SessionRecord.self).unchanged == true)
-        }
+        Issue.record("no run continues")
     }
 
     @Test func `a session that ended without a commit proves nothing`() throws {
@@ -240,7 +238,7 @@ import WireProtocol
     @Test(.enabled(if: isRoot))
     func `a write to a device that is still in the page cache ends the run`() throws {
         let device = try LoopDevice(size: Self.size)
-        let server = try TestServer("\(device.path):rw") { $0.sessionTimeout = 3 }
+        let server = try TestServer("\(device.path):rw")
         let run = try Run(device.path, on: server)
         let file = try FileHandle(forUpdating: URL(fileURLWithPath: device.path))
         // The last close writes the page back, so this stays open.
@@ -253,20 +251,21 @@ import WireProtocol
 
     @Test(.enabled(if: isRoot), arguments: ["nothing", "device", "file", "discard"])
     func `writes to a loop device and to its file are both noticed`(change: String) throws {
-        let device = try LoopDevice(size: Self.size)
-        let server = try TestServer("\(device.path):rw") { $0.sessionTimeout = 3 }
-        let run = try Run(device.path, on: server)
-        switch change {
-        case "device": try touch(device.path)
-        case "file": try touch(device.backingFile)
-        case "discard": try must("blkdiscard", "-f", "-o", "0", "-l", "4096", device.path)
-        default: break
+        // A child of another test may have the file open; then nothing proves that.
+        for _ in 0..<20 {
+            let device = try LoopDevice(size: Self.size)
+            let server = try TestServer("\(device.path):rw")
+            let run = try Run(device.path, on: server)
+            switch change {
+            case "device": try touch(device.path)
+            case "file": try touch(device.backingFile)
+            case "discard": try must("blkdiscard", "-f", "-o", "0", "-l", "4096", device.path)
+            default: break
+            }
+            let answer = try run.goOn()
+            if change != "nothing" { return try run.expectRefusal(answer) }
+            if try answer.decoded(as: SessionRecord.self).unchanged == true { return }
         }
-        let answer = try run.goOn()
-        if change == "nothing" {
-            #expect(try answer.decoded(as: SessionRecord.self).unchanged == true, "\(answer.text)")
-        } else {
-            try run.expectRefusal(answer)
-        }
+        Issue.record("no run continues")
     }
 }

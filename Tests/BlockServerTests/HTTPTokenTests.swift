@@ -12,7 +12,7 @@ import WireProtocol
     private let scratch: ScratchDirectory
     private let server: TestServer
     /// For pdiffcopy: what its requests begin ends by silence alone.
-    private let impatient: TestServer
+    private let ofPdiffcopy: TestServer
     private let size = 1 << 20
 
     private enum Credential: String, CaseIterable {
@@ -79,16 +79,13 @@ import WireProtocol
             try TokenEntry(
                 line: "\(Credential.atRest) \(try TokenEntry.atRest(Credential.atRest.token))"),
         ]
-        func start(sessionTimeout: Double) throws -> TestServer {
+        func start() throws -> TestServer {
             try TestServer(
                 scratch.file("rw") + ":rw", scratch.file("ro"), scratch.file("images/") + ":rw"
-            ) {
-                $0.tokens = tokens
-                $0.sessionTimeout = sessionTimeout
-            }
+            ) { $0.tokens = tokens }
         }
-        server = try start(sessionTimeout: 60)
-        impatient = try start(sessionTimeout: 0.05)
+        server = try start()
+        ofPdiffcopy = try start()
     }
 
     private func path(_ export: Export) -> String {
@@ -126,15 +123,15 @@ import WireProtocol
         }
     }
 
-    /// The status of a request that begins a session; waits until the session has timed out.
+    /// The status of a request that begins a session, which then ends by silence.
     private func performOfPdiffcopy(
         _ operation: Operation, _ path: String, _ headers: [String]
     ) throws -> Int {
         func ask(_ method: String, _ endpoint: String, body: [UInt8]? = nil) throws -> Int {
             let target = endpoint.replacing("?", with: "?filename=\(percentEncoded(path))&")
-            return try impatient.ask(method, target, headers, body: body).status
+            return try ofPdiffcopy.ask(method, target, headers, body: body).status
         }
-        defer { #expect(becomesTrue { impatient.server.sessionCount == 0 }) }
+        defer { #expect(becomesTrue { ofPdiffcopy.endSilentSessions() }) }
         switch operation {
         case .pdiffcopyInfo: return try ask("GET", "/info?")
         case .pdiffcopyHashes: return try ask("GET", "/hashes?method=sha1")
