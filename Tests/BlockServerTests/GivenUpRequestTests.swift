@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import BlockServer
+import Foundation
 import Glibc
 import LinuxIO
 import TestSupport
@@ -45,9 +46,20 @@ import WireProtocol
     private func connectionThatWaits(_ kind: Kind) throws -> HTTPConnection {
         let connection = try HTTPConnection(port: server.port)
         try connection.send(kind.bytes(image.path))
-        #expect(becomesTrue { server.server.connectionCount == 1 })
-        usleep(500_000)
+        // The test has it open once.
+        #expect(becomesTrue { openCount > 1 })
+        usleep(300_000)
         return connection
+    }
+
+    /// Descriptors of this process, which is the server's, that lead to the image.
+    private var openCount: Int {
+        let directory = "/proc/self/fd"
+        return namesInDirectory(directory).count { name in
+            let target = try? FileManager.default.destinationOfSymbolicLink(
+                atPath: "\(directory)/\(name)")
+            return target == image.path
+        }
     }
 
     private var isUnchanged: Bool {

@@ -104,7 +104,7 @@ import WireProtocol
         var count = 1 << 20
         while case let more = try connection.socket.receive().count, more > 0 { count += more }
         #expect(count < 256 << 20)
-        #expect(server.server.freeMemory == 64 << 20)
+        #expect(becomesTrue { server.server.freeMemory == 64 << 20 })
         #expect(try server.ask("GET", "/v1").status == 200)
     }
 }
@@ -169,8 +169,11 @@ import WireProtocol
     func `nbdkit reads a device`() throws {
         let copy = scratch.file("copy")
         let socket = scratch.file("socket")
-        let nbdkit = try RunningProgram(["nbdkit", "-f", "-r", "-U", socket, "curl", url])
-        #expect(becomesTrue { FileManager.default.fileExists(atPath: socket) })
+        // The socket exists before nbdkit listens; this file exists only afterwards.
+        let ready = scratch.file("pid")
+        let nbdkit = try RunningProgram(
+            ["nbdkit", "-f", "-r", "-P", ready, "-U", socket, "curl", url])
+        #expect(becomesTrue { FileManager.default.fileExists(atPath: ready) })
         try must("nbdcopy", "nbd+unix:///?socket=\(socket)", copy)
         #expect(nbdkit.isRunning)
         #expect(try [UInt8](contentsOf: copy) == image.bytes)

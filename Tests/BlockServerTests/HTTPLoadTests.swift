@@ -124,19 +124,27 @@ import WireProtocol
     }
 
     @Test func `a client that reads slowly, but reads, gets all of its answer`() throws {
-        let server = try TestServer(image.path) { $0.patience = 1 }
-        let connection = try HTTPConnection(port: server.port)
+        let server = try TestServer(image.path) { $0.patience = 2 }
+        // On a busy machine the client may be silent for too long.
+        let isWhole = holdsUndisturbed {
+            let received = try? readSlowly(server.port)
+            return received?.suffix(image.bytes.count).elementsEqual(image.bytes) == true
+        }
+        #expect(isWhole)
+    }
+
+    /// Reads the image for much longer in all than patience lasts, but is never silent for so long.
+    private func readSlowly(_ port: Int) throws -> [UInt8] {
+        let connection = try HTTPConnection(port: port)
         try connection.send(
             HTTPConnection.request(
                 "GET", Route.content(image.path).path, ["Connection: close"]))
-        // Much longer in all than patience lasts, but never silent for so long.
         var received: [UInt8] = []
         while received.count < 8 << 20 {
-            received += try connection.socket.receive(count: 256 << 10)
+            received += try connection.socket.receive(count: 128 << 10)
             usleep(100_000)
         }
-        received += try connection.socket.receive(count: 2 * image.bytes.count)
-        #expect(received.suffix(image.bytes.count).elementsEqual(image.bytes))
+        return try received + connection.socket.receive(count: 2 * image.bytes.count)
     }
 
     @Test func `a client that reads nothing is disconnected when patience ends`() throws {
@@ -144,7 +152,7 @@ import WireProtocol
         let connection = try HTTPConnection(port: server.port)
         try connection.send(HTTPConnection.request("GET", Route.content(image.path).path))
         #expect(becomesTrue { server.server.connectionCount == 0 })
-        #expect(server.server.freeMemory == 64 << 20)
+        #expect(becomesTrue { server.server.freeMemory == 64 << 20 })
     }
 
     @Test func `a client that takes a byte now and then is disconnected when patience ends`() throws
@@ -176,7 +184,7 @@ import WireProtocol
         #expect(written.status == 204)
         let reader = try HTTPConnection(port: server.port)
         try reader.send(HTTPConnection.request("GET", Route.content(image.path).path))
-        usleep(100_000)
+        #expect(try becomesTrue { try server.log().contains("download") })
         server.process.signal(SIGTERM)
         #expect(becomesTrue { (try? StreamSocket(port: server.port)) == nil })
         #expect(try reader.answer().body == image.bytes)

@@ -12,7 +12,7 @@ struct NetworkNamespaceTests {
     /// A connection over the cable, made by Python: the first host serves, the second one asks.
     private static let client = """
         import socket, sys, time
-        for attempt in range(500):
+        for attempt in range(6000):
             try:
                 peer = socket.create_connection((sys.argv[1], 7777))
                 break

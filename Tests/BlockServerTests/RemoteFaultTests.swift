@@ -200,17 +200,20 @@ import Testing
         let control = run.control
         run.client.isCancelled = { control.isCancelled }
         proxy.stallAfter = 200_000
+        let cancelled = Mutex(ContinuousClock.now)
+        let proxy = proxy
         let cancelling = Threads.start(count: 1, orInline: false) { _ in
+            _ = becomesTrue { proxy.isStalled }
             pauseSeconds(1)
+            cancelled.withLock { $0 = .now }
             control.cancel()
         }
-        let clock = ContinuousClock()
-        let start = clock.now
         let report = try run.push(MemoryDevice(content), to: image, of: rig)
         cancelling.wait()
         // Before the server ends, which would wait for what hangs in it.
         proxy.close()
-        #expect(clock.now - start < .seconds(30))
+        let duration = ContinuousClock.now - cancelled.withLock { $0 }
+        #expect(duration < .seconds(30))
         #expect(report.wasInterrupted && report.failure == nil, "\(report)")
         #expect(report.flushError?.isNetwork == true, "what was written may not be on the medium")
     }
