@@ -109,14 +109,24 @@ import Testing
             ByteRange(offset: $0, length: 64 << 10)
         }
         for change in map { target[change.offset + 5000] &+= 1 }
-        try makeImage(image, target)
         var run = RemoteRun()
         run.options.changes = map
-        let report = try run.push(MemoryDevice(source), to: image, of: rig)
+        func push() throws -> (SyncReport, compares: Int, writes: Int) {
+            try makeImage(image, target)
+            let before = (rig.requests(to: "compare"), rig.requests(to: "write"))
+            let report = try run.push(MemoryDevice(source), to: image, of: rig)
+            return (
+                report, rig.requests(to: "compare") - before.0,
+                rig.requests(to: "write") - before.1
+            )
+        }
+        var (report, compares, writes) = try push()
+        // A child of another test may have had the image open: then all is compared at the end.
+        for _ in 0..<20 where report.targetWasOpened { (report, compares, writes) = try push() }
         #expect(report.isGood && report.tally.written == map.count * 4096)
         #expect(try [UInt8](contentsOf: image) == source)
         // 128 regions have 8 MiB: four windows of 2 MiB; and once it is asked where data is.
-        #expect((4...5).contains(rig.requests(to: "compare")))
-        #expect((4...4).contains(rig.requests(to: "write")))
+        #expect((4...5).contains(compares))
+        #expect(writes == 4)
     }
 }
