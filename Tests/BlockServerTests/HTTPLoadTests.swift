@@ -151,6 +151,8 @@ import WireProtocol
         let server = try TestServer(image.path) { $0.patience = 0.5 }
         let connection = try HTTPConnection(port: server.port)
         try connection.send(HTTPConnection.request("GET", Route.content(image.path).path))
+        // No connection is open before this one is accepted either.
+        #expect(try !connection.socket.receive(limit: 1).isEmpty)
         #expect(becomesTrue { server.server.connectionCount == 0 })
         #expect(becomesTrue { server.server.freeMemory == 64 << 20 })
     }
