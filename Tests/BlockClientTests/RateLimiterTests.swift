@@ -127,9 +127,9 @@ import Testing
     @Test func `waiting for the rate limit is no timeout`() throws {
         let server = ScriptedServer { connection, _ in connection.serve { $0.body } }
         defer { server.stop() }
-        let transport = try makeTransport(server.base) { $0.bytesPerSecond = 20_000 }
+        let transport = try makeTransport(server.base) { $0.bytesPerSecond = 5000 }
         let content = [UInt8](repeating: 1, count: 16_000)
-        let answer = try transport.call(.post, body: content, silence: 0.3, isRetried: false)
+        let answer = try transport.call(.post, body: content, silence: 2, isRetried: false)
         #expect(answer.body == content)
     }
 }
