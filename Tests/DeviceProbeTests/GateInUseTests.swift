@@ -211,17 +211,20 @@ struct GateInUseTests {
     }
 
     @Test func `a mounted device below a chain of loop devices is refused`() throws {
-        let lowest = try LoopDevice(size: 16 * MiB)
-        try makeExt4(lowest.path, uuid: freshUUID())
-        let middle = try LoopDevice(backingFile: lowest.path)
-        let highest = try LoopDevice(backingFile: middle.path)
-        for mounted in [lowest, middle] {
+        // Each time another chain: a program of another test in a mount namespace of its own has a
+        // copy of an unmounted mount until it ends.
+        for isLowestMounted in [true, false] {
+            let lowest = try LoopDevice(size: 16 * MiB)
+            try makeExt4(lowest.path, uuid: freshUUID())
+            let middle = try LoopDevice(backingFile: lowest.path)
+            let highest = try LoopDevice(backingFile: middle.path)
+            let mounted = isLowestMounted ? lowest : middle
             let mount = try Mounted(mounted.path, options: "ro")
             let no = try refusal(
                 highest.path, source: facts(size: 16 * MiB), policy: GatePolicy(overwrite: true))
             #expect(no.reason.contains("\(mounted.path), which is mounted on \(mount.point)"))
+            withExtendedLifetime((lowest, middle)) {}
         }
-        withExtendedLifetime((lowest, middle)) {}
     }
 
     @Test func `an image behind a loop device is found under any of its names`() throws {
@@ -307,7 +310,7 @@ struct GateInUseTests {
             import os, sys, time
             os.open(sys.argv[1], os.O_RDWR | os.O_EXCL)
             open(sys.argv[2], 'w').close()
-            time.sleep(60)
+            time.sleep(600)
             """, loop.path, ready,
         ])
         try waitForFile(ready)
@@ -323,9 +326,11 @@ struct GateInUseTests {
         try must("mkdir", scratch.file("inside"))
         let program = try RunningProgram([
             "unshare", "-m", "sh", "-c",
-            "mount -o ro $0 $1/inside && touch $1/ready && exec sleep 60", loop.path, scratch.path,
+            "mount -o ro $0 $1/inside && touch $1/ready && exec sleep 600", loop.path, scratch.path,
         ])
         try waitForFile(scratch.file("ready"))
+        // The shell becomes sleep(1) a moment later.
+        #expect(becomesTrue { readSmallFile("/proc/\(program.processID)/comm") == "sleep" })
         let no = try refusal(
             loop.path, source: facts(size: 16 * MiB), policy: GatePolicy(overwrite: true))
         #expect(

@@ -28,11 +28,10 @@ struct GateTargetTests {
 
     @Test func `an image on a read-only file system is refused and not created`() throws {
         let loop = try LoopDevice(size: 16 * MiB)
-        try makeExt4(loop.path, uuid: freshUUID())
-        do {
-            let mounted = try Mounted(loop.path)
-            try must("truncate", "-s", "1M", "\(mounted.point)/image")
-        }
+        let content = try ScratchDirectory()
+        _ = try content.sparseFile("image", size: MiB)
+        // A mount to make the image may stay a while, and would be writable.
+        try must("mkfs.ext4", "-q", "-F", "-d", content.path, loop.path)
         let mounted = try Mounted(loop.path, options: "ro")
         for name in ["image", "new"] {
             let no = try refusal("\(mounted.point)/\(name)", source: facts(size: MiB))

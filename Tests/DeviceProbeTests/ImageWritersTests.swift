@@ -39,11 +39,9 @@ import Testing
         let writers = ImageWriters(
             of: FileIdentity(try FileStatus(path: image)), path: image, SystemView())
         #expect(!writers.isAny())
-        let reader = try RunningProgram(["sh", "-c", "exec sleep 60 9<\(image)"])
-        let writer = try RunningProgram(["sh", "-c", "exec sleep 60 9<>\(image)"])
-        let deadline = ContinuousClock.now + .seconds(30)
-        while !writers.isAny(), ContinuousClock.now < deadline { usleep(5_000) }
-        #expect(writers.isAny())
+        let reader = try RunningProgram(["sh", "-c", "exec sleep 600 9<\(image)"])
+        let writer = try RunningProgram(["sh", "-c", "exec sleep 600 9<>\(image)"])
+        #expect(becomesTrue { writers.isAny() })
         writer.signal(SIGKILL)
         _ = try writer.wait()
         #expect(!writers.isAny())

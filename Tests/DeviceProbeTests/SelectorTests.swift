@@ -100,7 +100,7 @@ struct SelectorTests {
         }
     }
 
-    @Test func `a selector names a source and a target`() throws {
+    @Test(.noSilentDisk) func `a selector names a source and a target`() throws {
         let loop = try LoopDevice(size: 16 * MiB)
         let uuid = freshUUID()
         try makeExt4(loop.path, uuid: uuid)
