@@ -32,7 +32,7 @@ import Testing
         let server = try ServeProcess(rig.source)
         try must("cp", rig.source, rig.target)
         let run = try RunningProgram(
-            [program, "-B", "1", "--bwlimit", "1M", server.url(rig.source), rig.target],
+            [program, "-B", "1", "--bwlimit", "500K", server.url(rig.source), rig.target],
             environment: rig.environment(onlyOurs: true))
         try waitUntilChanged(rig, run)
         run.signal(SIGTERM)

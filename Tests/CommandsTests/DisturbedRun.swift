@@ -18,7 +18,9 @@ import Testing
 func blkferry(
     slowly arguments: [String], once hasBegun: () throws -> Bool, _ disturb: () throws -> Void
 ) throws -> ProgramResult {
-    let run = try RunningProgram(slowReads(by: 16) + [program, "-c", "1"] + arguments)
+    // A busy machine may take long to stop it after its first writes.
+    let limit = arguments.contains { $0.contains("://") } ? ["--bwlimit", "4M"] : []
+    let run = try RunningProgram(slowReads(by: 40) + [program, "-c", "1"] + limit + arguments)
     while try !hasBegun() {
         guard run.isRunning else {
             Issue.record("it has ended before it was disturbed: \(try run.wait())")
@@ -28,7 +30,8 @@ func blkferry(
     }
     run.signal(SIGSTOP)
     defer { run.signal(SIGCONT) }
-    usleep(50_000)
+    // A read that is being delayed still takes place.
+    usleep(100_000)
     #expect(run.isRunning, "it has ended too early")
     try disturb()
     run.signal(SIGCONT)

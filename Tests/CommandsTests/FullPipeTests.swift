@@ -27,9 +27,9 @@ import Testing
     /// its signals blocked.
     private func startWithoutReader(progress: String) throws -> RunningProgram {
         // The tracer prints elsewhere, since it would wait for the reader as well.
-        var traced = slowly("--progress", progress, source, target)
-        let place = try #require(traced.firstIndex(of: program))
-        traced.insert(contentsOf: ["sh", "-c", "exec \"$0\" \"$@\" 2>&3 3>&-"], at: place)
+        let traced =
+            slowReads(by: 20) + ["sh", "-c", "exec \"$0\" \"$@\" 2>&3 3>&-"]
+            + [program, "-c", "1", "--progress", progress, source, target]
         let sync = try RunningProgram(
             ["sh", "-c", "exec \"$0\" \"$@\" 3>&2 2>/dev/null"] + traced, errors: writer)
         let wanted = try [UInt8](contentsOf: source, count: 4096)

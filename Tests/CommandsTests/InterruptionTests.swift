@@ -19,9 +19,8 @@ import Testing
 
     /// - Parameter options: of strace(1).
     private func start(_ options: String...) throws -> RunningProgram {
-        var command = slowly("--progress", "json", source.path, target.path)
-        command.insert(contentsOf: options, at: 1)
-        let sync = try RunningProgram(command)
+        let command = [program, "-c", "1", "--progress", "json", source.path, target.path]
+        let sync = try RunningProgram(slowReads(by: 20) + options + command)
         // Until it writes; then it also has its signals blocked.
         let block = { try [UInt8](contentsOf: source.path, count: 4096) }
         let wanted = try block()
@@ -49,7 +48,10 @@ import Testing
 
     /// Exit handlers of libraries would free what the other threads still use.
     @Test func `a second signal ends the program at once, without exit handlers`() throws {
-        let sync = try start("-E", "LD_DEBUG=libs")
+        // The flush after the first signal lasts until the second one.
+        let sync = try start(
+            "-E", "LD_DEBUG=libs", "-e", "trace=pread64,fdatasync", "-e",
+            "inject=fdatasync:delay_enter=20000000")
         sync.signal(SIGINT)
         try sync.waitUntil(says: "interrupted, ")
         sync.signal(SIGTERM)
