@@ -89,7 +89,13 @@ struct DeviceEndTests {
         try must("sh", "-c", "printf 'start=2048,size=8192\n' | sfdisk -q \(source.path)")
         try must("sh", "-c", "printf 'start=2048,size=8192\n' | sfdisk -q \(target.path)")
         try must("partx", "-a", target.path)
-        defer { _ = try? run("partx", "-d", target.path) }
+        // The partition would stay for the next user of this loop device.
+        defer {
+            _ = try? becomesTrue(within: 10) {
+                _ = try run("partx", "-d", target.path)
+                return !FileManager.default.fileExists(atPath: "\(target.path)p1")
+            }
+        }
         // The last close of a partition writes its pages back.
         let partition = try FileHandle(
             forUpdating: URL(fileURLWithPath: isCached ? "\(target.path)p1" : "/dev/null"))
