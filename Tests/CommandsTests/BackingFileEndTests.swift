@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 import Foundation
-import Glibc
 import TestSupport
 import Testing
 
@@ -47,10 +46,7 @@ struct BackingFileEndTests {
             holder = try RunningProgram([
                 "python3", "-c", Self.holder, target.backingFile, ready, way,
             ])
-            for _ in 0..<500 where !FileManager.default.fileExists(atPath: ready) {
-                usleep(20_000)
-            }
-            try #require(FileManager.default.fileExists(atPath: ready))
+            try #require(becomesTrue { FileManager.default.fileExists(atPath: ready) })
         }
         #expect(result.status == (way == "nothing" ? 0 : 1), "\(result)")
         #expect(try areEqual(source, target.path) == (way == "nothing"))

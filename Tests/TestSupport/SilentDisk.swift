@@ -26,9 +26,9 @@ private final class ShownFile {
             ["qemu-storage-daemon"] + drivers.flatMap { ["--blockdev", $0] } + [
                 "--export", "type=fuse,id=e,node-name=n,mountpoint=\(file),writable=on",
             ])
-        for _ in 0..<500 {
-            if (try? FileStatus(path: file))?.size == size { break }
-            usleep(20_000)
+        let shown = file
+        guard becomesTrue({ (try? FileStatus(path: shown))?.size == size }) else {
+            throw NotListening(errors: try daemon.errorsSoFar())
         }
         path = String(
             try must(["losetup"] + options + ["--find", "--show", file]).dropLast())
