@@ -40,7 +40,7 @@ import Testing
         throws
     {
         try restrict("\(target):rw")
-        let push = try ferry("--verify", "-c", "4", "--bwlimit", "4M", source, server.url(target))
+        let push = try ferry("--verify", "-c", "4", "--bwlimit", "1M", source, server.url(target))
         #expect(push.status == 0, "\(push)")
         #expect(try areEqual(source, target))
         #expect(try server.sessionCount() > 1)

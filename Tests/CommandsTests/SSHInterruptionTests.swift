@@ -20,14 +20,17 @@ import Testing
         there = scratch.file("there")
     }
 
-    /// Starts a run that takes about six seconds, and waits until its target has some of the data
+    /// Starts a run that takes about twelve seconds, and waits until its target has some of the data
     /// and two ssh processes take part.
     ///
-    /// - Parameter remote: what ssh runs on the host.
+    /// - Parameters:
+    ///   - remote: what ssh runs on the host.
+    ///   - rate: more for a run that is interrupted, whose requests have 5 s to end.
     private func start(
-        _ from: String, _ to: String, target: String, remote: String = program
+        _ from: String, _ to: String, target: String, remote: String = program,
+        rate: String = "2M"
     ) throws -> RunningProgram {
-        var arguments = [program, "-v", "--json", "-c", "2", "--bwlimit", "4M"]
+        var arguments = [program, "-v", "--json", "-c", "2", "--bwlimit", rate]
         arguments += server.options.dropLast()
         arguments += [remote, from, to]
         let sync = try RunningProgram(arguments)
@@ -40,8 +43,8 @@ import Testing
         return sync
     }
 
-    private func startPush() throws -> RunningProgram {
-        try start(source, server.url(there), target: there)
+    private func startPush(rate: String = "2M") throws -> RunningProgram {
+        try start(source, server.url(there), target: there, rate: rate)
     }
 
     private func json(_ result: ProgramResult) throws -> Record {
@@ -97,8 +100,8 @@ import Testing
         let target = isPush ? there : scratch.file("back")
         let sync =
             isPush
-            ? try startPush()
-            : try start(server.url(scratch.file("other")), target, target: target)
+            ? try startPush(rate: "4M")
+            : try start(server.url(scratch.file("other")), target, target: target, rate: "4M")
         let group = getpgid(sync.processID)
         #expect(group == sync.processID, "a group of its own")
         let parts = SSHPart.all(with: scratch.path).filter { getpgid($0.process) == group }
@@ -119,8 +122,8 @@ import Testing
     @Test func `an ssh process that is killed is replaced`() throws {
         let sync = try startPush()
         let ssh = try #require(SSHPart.all(with: there).first { $0.isSSH })
-        kill(ssh.process, SIGKILL)
         let before = try server.sessionCount()
+        kill(ssh.process, SIGKILL)
         let result = try sync.wait()
         #expect(result.status == 0, "\(result)")
         #expect(try areEqual(source, there))

@@ -115,6 +115,13 @@ final class SSHServer {
         try log().components(separatedBy: "Starting session: ").count - 1
     }
 
+    /// Waits until sshd has no connection, not even one that it has not let in yet; `false` after a
+    /// minute.
+    func becomesIdle() throws -> Bool {
+        let sshd = try must("pgrep", "-P", "\(process.processID)").filter(\.isNumber)
+        return try becomesTrue { try run("pgrep", "-P", sshd).status == 1 }
+    }
+
     /// Writes a program for `--remote-command`.
     func script(_ text: String) throws -> String {
         let path = scratch.file("script-\(UUID().uuidString)")
