@@ -115,7 +115,7 @@ import Testing
         try fill(sister, seed: 6, size: 24 << 20, offset: 8 << 20)
         let server = try ServeProcess("\(target):rw")
         let run = try RunningProgram([
-            program, "--max-change", "20", "-c", "1", "--bwlimit", "512K", source,
+            program, "--max-change", "20", "-c", "1", "--bwlimit", "384K", source,
             server.url(target),
         ])
         let old = try Superblocks.bytes(of: target, at: 8 << 20, count: 4096)

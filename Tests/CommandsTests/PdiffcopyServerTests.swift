@@ -232,7 +232,7 @@ import Testing
         let target = try scratch.sparseFile(isPush ? "there/image" : "image", size: 24 << 20)
         let (from, to) = isPush ? (large, url("image")) : (url("large"), target)
         let sync = try RunningProgram(
-            [program, "--json", "-c", "2", "--bwlimit", "4M", from, to])
+            [program, "--json", "-c", "2", "--bwlimit", "1M", from, to])
         let wanted = try [UInt8](contentsOf: large, count: 4096)
         while sync.isRunning, (try? [UInt8](contentsOf: target, count: 4096)) != wanted {
             usleep(2_000)

@@ -119,12 +119,12 @@ struct PrivilegeTests {
             file = open(sys.argv[2], 'r+')
             fcntl.lockf(file, fcntl.LOCK_EX)
             open(sys.argv[3], 'w').close()
-            time.sleep(60)
+            time.sleep(600)
             """, claimed.path, locked, scratch.file("ready"),
         ])
         let container = try RunningProgram([
             "unshare", "-m", "sh", "-c",
-            "mount -o ro $0 $1/inside && touch $1/mounted && exec sleep 60", hidden.path,
+            "mount -o ro $0 $1/inside && touch $1/mounted && exec sleep 600", hidden.path,
             scratch.path,
         ])
         for name in ["ready", "mounted"] {
@@ -146,7 +146,10 @@ struct PrivilegeTests {
     @Test func `another program's write to the target is noticed without any capability`() throws {
         let target = try LoopDevice(size: size)
         let server = try ServeProcess("\(target.path):rw")
-        let push = try RunningProgram(slowly("-W", image, server.url(target.path)))
+        // Its data is more than a megabyte.
+        let push = try RunningProgram([
+            program, "-c", "1", "--bwlimit", "200K", "-W", image, server.url(target.path),
+        ])
         defer { push.signal(SIGKILL) }
         while push.isRunning, try !server.log().contains("session begins") { usleep(5_000) }
         try overwrite(target.path, [9], at: size - 4096)

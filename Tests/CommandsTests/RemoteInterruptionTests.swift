@@ -17,18 +17,20 @@ import Testing
         scratch = try ScratchDirectory()
         there = scratch.file("there")
         try FileManager.default.createDirectory(atPath: there, withIntermediateDirectories: false)
-        server = try ServeProcess("\(there)/:rw", options: ["--session-timeout", "3"])
+        server = try ServeProcess("\(there)/:rw", options: ["--session-timeout", "30"])
         source = try scratch.filledFile("source", size: size, seed: 1)
     }
 
     private func url(_ name: String) -> String { server.url("\(there)/\(name)") }
 
     /// Starts a run that takes about six seconds, and waits until its target has some of the data.
+    ///
+    /// - Parameter rate: less for a run that does not come to its end.
     private func start(
-        _ from: String, _ to: String, target: String, _ flags: [String] = []
+        _ from: String, _ to: String, target: String, _ flags: [String] = [], rate: String = "4M"
     ) throws -> RunningProgram {
         let sync = try RunningProgram(
-            [program, "--json", "-c", "2", "--bwlimit", "4M"] + flags + [from, to])
+            [program, "--json", "-c", "2", "--bwlimit", rate] + flags + [from, to])
         let wanted = try [UInt8](contentsOf: source, count: 4096)
         while sync.isRunning, (try? [UInt8](contentsOf: target, count: 4096)) != wanted {
             usleep(2_000)
@@ -115,13 +117,13 @@ import Testing
         let target = try scratch.sparseFile(isPush ? "there/image" : "image", size: size)
         let (from, to) = isPush ? (source, url("image")) : (url("other"), target)
         let sync = try start(from, to, target: target)
-        try server.kill()
         let clock = ContinuousClock()
         let death = clock.now
+        try server.kill()
         let result = try sync.wait()
         #expect(result.status == 4, "\(result)")
         let seconds = (clock.now - death) / .seconds(1)
-        #expect(seconds > 25 && seconds < 45, "\(seconds)")
+        #expect(seconds > 25 && seconds < 60, "\(seconds)")
         #expect(result.errors.split(separator: "\n").count == 1, "\(result.errors)")
         #expect(result.errors.contains("connection refused"))
         let record = try json(result)
@@ -131,7 +133,7 @@ import Testing
 
     @Test func `a killed client leaves the target locked for other machines alone`() throws {
         let image = try scratch.sparseFile("there/image", size: size)
-        let sync = try start(source, url("image"), target: image)
+        let sync = try start(source, url("image"), target: image, rate: "1M")
         let beside = try blkferry(source, url("image"))
         #expect(beside.status == 2)
         #expect(beside.errors.contains("a client at 127.0.0.1:"), "\(beside)")
@@ -153,14 +155,11 @@ import Testing
 
     @Test func `a client that is stopped keeps its target until its session is silent`() throws {
         let image = try scratch.sparseFile("there/image", size: size)
-        let sync = try start(source, url("image"), target: image)
+        let server = try ServeProcess("\(there)/:rw", options: ["--session-timeout", "10"])
+        let sync = try start(source, server.url(image), target: image)
         sync.signal(SIGSTOP)
-        #expect(try blkferry(source, url("image")).status == 2)
-        let deadline = ContinuousClock.now + .seconds(20)
-        while try !server.log().contains("end=silent") {
-            try #require(ContinuousClock.now < deadline)
-            usleep(20_000)
-        }
+        #expect(try blkferry(source, server.url(image)).status == 2)
+        #expect(try becomesTrue { try server.log().contains("end=silent") })
         sync.signal(SIGCONT)
         #expect(try sync.wait().status == 0)
         #expect(try areEqual(source, image))

@@ -38,22 +38,30 @@ import Testing
         isOver: Bool = true, _ change: () throws -> Void, during: () throws -> Void = {}
     ) throws -> ProgramResult {
         let push = try RunningProgram(
-            [program, "-c", "2", "--bwlimit", "6M"] + flags + [source, server.url(target)])
+            [program, "-c", "2", "--bwlimit", "2M"] + flags + [source, server.url(target)])
         let wanted = try [UInt8](contentsOf: source, count: 4096)
-        let deadline = ContinuousClock.now + .seconds(20)
+        let deadline = ContinuousClock.now + .seconds(60)
         while push.isRunning, (try? [UInt8](contentsOf: target, count: 4096)) != wanted {
             try #require(ContinuousClock.now < deadline)
             usleep(5_000)
         }
         push.signal(SIGSTOP)
         try during()
-        while try isOver && !server.log().contains("end=silent") {
+        while try isOver && !hasLostSession(server) {
             try #require(ContinuousClock.now < deadline)
             usleep(20_000)
         }
         try change()
         push.signal(SIGCONT)
         return try push.wait()
+    }
+
+    /// Whether the session of a stopped client has ended; an earlier one may have ended before the
+    /// client was stopped.
+    private func hasLostSession(_ server: ServeProcess) throws -> Bool {
+        let log = try server.log()
+        func count(_ text: String) -> Int { log.components(separatedBy: text).count }
+        return log.contains("end=silent") && count("session begins") == count("session ends")
     }
 
     private func sync(_ data: UInt64, to url: String) throws -> String {
@@ -115,7 +123,7 @@ import Testing
     func `a write before the session ended is not forgotten`(isDevice: Bool) throws {
         let device = try isDevice ? LoopDevice(size: size) : nil
         let target = try device?.path ?? scratch.sparseFile("image", size: size)
-        let server = try ServeProcess("\(target):rw", options: ["--session-timeout", "1"])
+        let server = try ServeProcess("\(target):rw", options: ["--session-timeout", "10"])
         let result = try pushStopped(target, on: server) {
         } during: {
             try overwrite(target, [1, 2, 3], at: 0)
@@ -131,7 +139,7 @@ import Testing
     @Test(.enabled(if: isRoot))
     func `a write through the partition's disk before the session ended is not forgotten`() throws {
         let disk = try DiskWithPartitions(size: size)
-        let server = try ServeProcess("\(disk.first):rw", options: ["--session-timeout", "1"])
+        let server = try ServeProcess("\(disk.first):rw", options: ["--session-timeout", "10"])
         let result = try pushStopped(disk.first, on: server) {
         } during: {
             try disk.overwriteFirst(through: disk.disk.path)

@@ -250,7 +250,7 @@ import Testing
         let server = try goodServer()
         let copy = scratch.file("copy")
         let client = try RunningProgram([
-            program, "-v", server.url(image), copy, "--cacert", authority.path, "--bwlimit", "1M",
+            program, "-v", server.url(image), copy, "--cacert", authority.path, "--bwlimit", "400K",
         ])
         while client.isRunning, try !server.log().contains("session begins") { usleep(5_000) }
         let other = try TestAuthority("other", in: scratch)

@@ -81,9 +81,9 @@ import Testing
         let tokens = try secret("tokens", "me \(token)\n")
         let server = try ServeProcess(image + ":rw", options: ["--token-file", tokens])
         let client = try RunningProgram(
-            [program, "-v", server.url(image), scratch.file("copy"), "--bwlimit", "200K"],
+            [program, "-v", server.url(image), scratch.file("copy"), "--bwlimit", "100K"],
             environment: ["BLKFERRY_TOKEN": token])
-        // While it runs: one second for 200 KB of the megabyte.
+        // While it runs: one second for 100 KB of the megabyte.
         try client.waitUntil(says: "units of")
         for process in [client.processID, server.process.processID] {
             for file in ["cmdline", "environ", "comm", "status", "stat", "maps"] {
