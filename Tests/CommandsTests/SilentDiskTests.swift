@@ -28,6 +28,23 @@ struct SilentDiskTests {
         try must("cp", disk.backingFile, image)
     }
 
+    /// Whether a program has the silent disk open.
+    private func hasOpen(_ program: RunningProgram) -> Bool {
+        let files = "/proc/\(program.processID)/fd"
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: files)) ?? []
+        return names.contains {
+            let path = try? FileManager.default.destinationOfSymbolicLink(atPath: "\(files)/\($0)")
+            return path == silent.path
+        }
+    }
+
+    /// Whether a program waits for the silent disk, and not for the file of its own code.
+    private func isReading(_ program: RunningProgram) -> Bool {
+        let status = "/proc/\(program.processID)/stat"
+        return hasOpen(program)
+            && (try? String(contentsOfFile: status, encoding: .utf8))?.contains(") D ") == true
+    }
+
     @Test func `list shows a silent disk, and all others`() throws {
         let result = try blkferry("list")
         #expect(result.status == 0, "\(result)")
@@ -119,15 +136,9 @@ struct SilentDiskTests {
 
     @Test func `a signal ends a search for a tag while a silent disk may have it`() throws {
         let verify = try RunningProgram([program, "verify", "UUID=\(uuid)", image])
-        let files = "/proc/\(verify.processID)/fd"
         var isOpen = false
         while verify.isRunning, !isOpen {
-            let names = (try? FileManager.default.contentsOfDirectory(atPath: files)) ?? []
-            isOpen = names.contains {
-                let path = try? FileManager.default.destinationOfSymbolicLink(
-                    atPath: "\(files)/\($0)")
-                return path == silent.path
-            }
+            isOpen = hasOpen(verify)
             usleep(5_000)
         }
         #expect(isOpen)
@@ -139,10 +150,7 @@ struct SilentDiskTests {
     @Test func `the program ends though nothing can open the silent disk`() throws {
         // The last close waits for the page, and keeps everything waiting that opens the disk.
         let reader = try RunningProgram(["dd", "if=\(silent.path)", "of=/dev/null", "count=1"])
-        let status = "/proc/\(reader.processID)/stat"
-        while (try? String(contentsOfFile: status, encoding: .utf8))?.contains(") D ") != true {
-            usleep(10_000)
-        }
+        while reader.isRunning, !isReading(reader) { usleep(10_000) }
         reader.signal(SIGKILL)
         // Opened before that close begins, the disk would not wait.
         let files = "/proc/\(reader.processID)/fd"
@@ -163,10 +171,8 @@ struct SilentDiskTests {
     {
         let reader = try RunningProgram(
             ["dd", "if=\(silent.path)", "of=/dev/null", "count=1", "iflag=direct"])
-        let status = "/proc/\(reader.processID)/stat"
-        while (try? String(contentsOfFile: status, encoding: .utf8))?.contains(") D ") != true {
-            usleep(10_000)
-        }
+        while reader.isRunning, !isReading(reader) { usleep(10_000) }
+        #expect(reader.isRunning)
         // FUSE caches attributes for a second.
         usleep(1_500_000)
         let copy = scratch.file("copy")

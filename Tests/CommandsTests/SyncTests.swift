@@ -236,13 +236,10 @@ import Testing
     @Test func `a source that changes while it is read gives a warning`() throws {
         let large = try scratch.sparseFile("large", size: 64 << 20)
         try must("dd", "if=/dev/urandom", "of=\(large)", "bs=1M", "count=64", "conv=notrunc")
-        let sync = try RunningProgram(
-            slowly("--json", large, scratch.file("target")))
-        while sync.isRunning {
-            try overwrite(large, [UInt8.random(in: 0...255)], at: 0)
-            usleep(20_000)
-        }
-        let result = try sync.wait()
+        let target = scratch.file("target")
+        let result = try blkferry(
+            slowly: ["--json", large, target], once: { holdsData(target) }
+        ) { try overwrite(large, [1], at: 0) }
         #expect(result.output.contains("\"sourceChanged\":true"))
         #expect(result.errors.contains("changed while it was read"))
     }
@@ -278,15 +275,10 @@ import Testing
         for index in 0..<200 {
             try overwrite(source, [UInt8](repeating: 7, count: 1 << 20), at: index << 21)
         }
-        let sync = try RunningProgram(
-            slowly(source, scratch.file("target")))
-        while sync.isRunning,
-            ((try? allocated(scratch.file("target"))) ?? 0) < 8 << 20
-        {
-            usleep(500)
+        let target = scratch.file("target")
+        let result = try blkferry(slowly: [source, target], once: { holdsData(target) }) {
+            try must("truncate", "-s", "20M", source)
         }
-        try must("truncate", "-s", "20M", source)
-        let result = try sync.wait()
         #expect(result.status == 3, "\(result)")
     }
 
