@@ -20,7 +20,7 @@ func blkferry(
 ) throws -> ProgramResult {
     // A busy machine may take long to stop it after its first writes.
     let limit = arguments.contains { $0.contains("://") } ? ["--bwlimit", "4M"] : []
-    let run = try RunningProgram(slowReads(by: 40) + [program, "-c", "1"] + limit + arguments)
+    let run = try RunningProgram(slowReads(by: 16) + [program, "-c", "1"] + limit + arguments)
     while try !hasBegun() {
         guard run.isRunning else {
             Issue.record("it has ended before it was disturbed: \(try run.wait())")
