@@ -129,7 +129,7 @@ import Testing
             #expect(error(from: from, to: to, change)?.kind == .invalid, "\(from) \(to)")
         }
         #expect(error(from: scratch.file("missing"), to: target)?.kind == .device)
-        // The kernel chooses this port for nobody, so nobody listens there.
+        // The kernel assigns this port to no program that asks for any port.
         let lost = try #require(error(from: source, to: "http://127.0.0.1:1/x"))
         #expect(lost.kind == .network)
         #expect(!FileManager.default.fileExists(atPath: target))

@@ -198,7 +198,7 @@ struct Serve: ParsableCommand {
         let urls = address.urls(port: server.port, isTLS: tls.isOn)
         guard printCommand(oneTime, urls, offer.identity, console) else {
             server.stop()
-            throw CommandFailure(.deviceError, "serve: nobody can use a token that is not printed")
+            throw CommandFailure(.deviceError, "serve: the one-time token could not be printed")
         }
         let place = address.description(port: server.port)
         logger.info(
