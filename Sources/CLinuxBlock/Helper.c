@@ -88,11 +88,16 @@ static ssize_t send_some(int fd, char *bytes, size_t count) {
 
 // MARK: The helper
 
-static void print_link(FILE *stream, const char *path) {
-    char target[PATH_MAX];
-    ssize_t count = readlink(path, target, sizeof target);
-    if (count <= 0) count = 1, target[0] = '?';
-    fwrite(target, 1, (size_t)count, stream);
+// The target of a link; "?" if it cannot be read.
+static size_t read_link(const char *path, char target[PATH_MAX]) {
+    ssize_t count = readlink(path, target, PATH_MAX);
+    if (count > 0) return (size_t)count;
+    target[0] = '?';
+    return 1;
+}
+
+static void print_word(FILE *stream, const char *word, size_t count) {
+    fwrite(word, 1, count, stream);
     fputc(0, stream);
 }
 
@@ -100,22 +105,27 @@ static void print_processes(int socket) {
     FILE *stream = fdopen(socket, "w");
     DIR *processes = opendir("/proc");
     if (!stream || !processes) return;
+    static char memory[64 << 10];
+    setvbuf(stream, memory, _IOFBF, sizeof memory);
+    char target[PATH_MAX];
     for (struct dirent *process; (process = readdir(processes));) {
         if (process->d_name[0] < '1' || process->d_name[0] > '9') continue;
         char path[64];
-        fprintf(stream, "%s%c", process->d_name, 0);
+        print_word(stream, process->d_name, strlen(process->d_name));
         snprintf(path, sizeof path, "/proc/%.20s/ns/mnt", process->d_name);
-        print_link(stream, path);
+        print_word(stream, target, read_link(path, target));
         snprintf(path, sizeof path, "/proc/%.20s/fd", process->d_name);
         DIR *files = opendir(path);
         for (struct dirent *file; files && (file = readdir(files));) {
             if (file->d_name[0] == '.') continue;
             snprintf(path, sizeof path, "/proc/%.20s/fd/%.20s", process->d_name, file->d_name);
+            size_t count = read_link(path, target);
+            if (target[0] != '/') continue; // such as socket:[7]
             // The mode of the link is that of the open file (proc_pid_fd(5)).
             struct stat status;
             bool is_writable = lstat(path, &status) == 0 && status.st_mode & S_IWUSR;
-            fprintf(stream, "%c%c", is_writable ? 'w' : 'r', 0);
-            print_link(stream, path);
+            print_word(stream, is_writable ? "w" : "r", 1);
+            print_word(stream, target, count);
         }
         if (files) closedir(files);
         fputc(0, stream);

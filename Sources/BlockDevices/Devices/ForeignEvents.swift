@@ -22,7 +22,7 @@ final class ForeignEvents: Sendable {
     static let modify: UInt64 = 0x2
     static let closeWrite: UInt64 = 0x8
 
-    private let events: OwnedDescriptor
+    let descriptor: Int32
     private let kinds: @Sendable (_ mask: UInt64, _ process: Int32) -> Kinds
     private let seen = Mutex(Kinds())
 
@@ -31,13 +31,18 @@ final class ForeignEvents: Sendable {
     /// - Parameter kinds: of an event that another process caused. Without privileges that process
     ///   is 0 (Linux 5.13 and later).
     init?(_ kinds: @escaping @Sendable (_ mask: UInt64, _ process: Int32) -> Kinds) {
-        let watch = clb_create_watch()
-        guard watch >= 0 else { return nil }
-        events = OwnedDescriptor(owning: watch)
+        descriptor = clb_create_watch()
+        guard descriptor >= 0 else { return nil }
         self.kinds = kinds
     }
 
-    var descriptor: Int32 { events.rawValue }
+    /// Closes the descriptor in another thread, because the kernel first waits some milliseconds
+    /// until no processor uses the watch any more (`fsnotify_wait_marks_destroyed` in the kernel's
+    /// fs/notify/mark.c).
+    deinit {
+        let close = { @Sendable [descriptor] in _ = OwnedDescriptor(owning: descriptor) }
+        if !Threads.startDetached(close) { close() }
+    }
 
     /// Whether there was an event of one of these kinds since the last call for that kind.
     func take(_ wanted: Kinds) -> Bool {

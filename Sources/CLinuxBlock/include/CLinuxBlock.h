@@ -207,7 +207,7 @@ int clb_help(int helper, enum clb_helper_operation operation, int fd);
 int clb_help_with_table(
     int helper, int control, uint64_t device, void *memory, uint32_t size, uint32_t *targets);
 /// Returns the end of a socket that delivers for each process: its id, the link of its mount namespace and
-/// for each descriptor "w" if it is open for writing, else "r", and its link ("?" for an unreadable one),
+/// for each descriptor with a path "w" if it is open for writing, else "r", and its link,
 /// each with a zero byte at its end; then a zero byte.
 int clb_help_with_processes(int helper);
 
