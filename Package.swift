@@ -50,16 +50,9 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
-            name: "DeviceProbe",
-            dependencies: [
-                "CBlkid", "CLinuxBlock", "LinuxIO", "BlockDevices", "Digests",
-                .product(name: "SystemPackage", package: "swift-system"),
-            ],
-            swiftSettings: settings),
-        .target(
             name: "LogicalVolumes",
             dependencies: [
-                "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe",
+                "CLinuxBlock", "LinuxIO", "BlockDevices",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
@@ -67,9 +60,16 @@ let package = Package(
             name: "Digests", dependencies: ["CGhash", "COpenSSL", "LinuxIO", "BlockDevices"],
             swiftSettings: settings),
         .target(
+            name: "DeviceProbe",
+            dependencies: [
+                "CBlkid", "CLinuxBlock", "LinuxIO", "BlockDevices", "LogicalVolumes", "Digests",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .target(
             name: "WireProtocol",
             dependencies: [
-                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests",
+                "LinuxIO", "BlockDevices", "LogicalVolumes", "DeviceProbe", "Digests",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
@@ -148,14 +148,15 @@ let package = Package(
         .testTarget(
             name: "DeviceProbeTests",
             dependencies: [
-                "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe", "TestSupport",
+                "CLinuxBlock", "LinuxIO", "BlockDevices", "LogicalVolumes", "DeviceProbe",
+                "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
         .testTarget(
             name: "LogicalVolumesTests",
             dependencies: [
-                "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes", "TestSupport",
+                "CLinuxBlock", "LinuxIO", "BlockDevices", "LogicalVolumes", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),

@@ -6,6 +6,7 @@ internal import BlockDevices
 internal import DeviceProbe
 internal import Digests
 internal import LinuxIO
+internal import LogicalVolumes
 internal import SyncEngine
 internal import SystemPackage
 internal import WireProtocol

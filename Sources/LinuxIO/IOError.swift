@@ -29,6 +29,8 @@ package struct IOError: Error, Hashable, Sendable {
         case corrupted
         /// libcrypto failed, or does not have the digest.
         case digest
+        /// LVM did not answer in time, or not before the run was cancelled.
+        case noAnswer
     }
 
     package init(_ object: String, _ operation: String, _ errno: Errno, advice: String? = nil) {
@@ -78,7 +80,7 @@ package struct IOError: Error, Hashable, Sendable {
     package var isNetwork: Bool {
         switch kind {
         case .network, .unauthorized, .noSession, .corrupted: true
-        case .device, .digest: false
+        case .device, .digest, .noAnswer: false
         }
     }
 }

@@ -60,22 +60,6 @@ package enum Threads {
         return value
     }
 
-    /// Calls a function that may never return in another thread; `nil` after `patience`.
-    ///
-    /// The thread is then left behind. If the system refuses one, the function runs in this thread,
-    /// without a timeout.
-    package static func attempt<Result: Sendable>(
-        for patience: Duration, _ body: @escaping @Sendable () -> Result
-    ) -> Result? {
-        let box = Guarded<Result?>(nil)
-        let end = ContinuousClock.now + patience
-        let isStarted = startDetached {
-            let result = body()
-            box.withLock { $0 = result }
-        }
-        return isStarted ? box.wait(until: end) { $0 } : body()
-    }
-
     /// Blocks all signals in the thread, so that only the thread that waits for them gets them.
     private static func create(
         _ attributes: UnsafePointer<pthread_attr_t>?, _ body: @escaping @Sendable () -> Void

@@ -5,6 +5,7 @@ import BlockDevices
 import DeviceProbe
 import Foundation
 import LinuxIO
+import LogicalVolumes
 import Synchronization
 import TestSupport
 import Testing

@@ -1,51 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-import DeviceProbe
+import Foundation
 import LinuxIO
+import LogicalVolumes
 import TestSupport
 import Testing
 
-struct OwnSnapshotNameTests {
-    @Test(arguments: [
-        "root.blkferry.20261123T031500.1234", "a.b-c.blkferry.20261123T031500.1",
-        "s.blkferry.1.blkferry.20261123T031500.77",
-    ])
-    func `a snapshot name with the time and a process is blkferry's`(name: String) {
-        #expect(isNameOfOwnSnapshot(name))
+@testable import DeviceProbe
+
+@Suite struct AmbiguousPathTests {
+    @Test(
+        arguments: [
+            ("vg0/root", "vg0", "root"), ("vg0/root@pool", "vg0", "root"), ("vg0/-n", "vg0", "-n"),
+            ("dev/sda", "dev", "sda"), ("a@b/c@d@e", "a@b", "c"),
+        ])
+    func `a relative path of two words may name a volume, maybe with a pool`(
+        text: String, group: String, volume: String
+    ) {
+        #expect(AmbiguousPath(text)?.volume == VolumeName(group: group, volume: volume))
     }
 
-    @Test(arguments: [
-        "root", "", ".blkferry.20261123T031500.1234", "root.blkferry.20261123T031500",
-        "root.blkferry.20261123T031500.", "root.blkferry.20261123T031500.12a",
-        "root.blkferry.20261123T03150.1234", "root.blkferry.2026112T0315001.1234",
-        "root.blkferry.20261123-031500.1234", "root.blkferry.20261123T031500.1234.old",
-        "rootblkferry.20261123T031500.1234", "root.blkferry.notes",
-        "root.blkferry.٢٠٢٦١١٢٣T031500.1",
-    ])
-    func `any other snapshot name is the user's`(name: String) {
-        #expect(!isNameOfOwnSnapshot(name))
+    @Test(arguments: [".a/b", "./vg0/root", "/dev/vg0/root", "root", "vg0/", "a/b/c", "UUID=1/2"])
+    func `any other path, and a tag, names no volume`(text: String) {
+        #expect(AmbiguousPath(text)?.text == nil)
     }
 }
 
 /// Makes a script in place of lvm(8), which reports these groups and volumes.
 private func scriptedLVM(
-    in tree: MadeUpTree, groups: [String] = [], volumes: [String] = []
+    in tree: MadeUpTree, groups: [String] = [], volumes: [[String: String]] = []
 ) throws -> String {
     let path = tree.scratch.file("lvm")
-    func lines(_ rows: [String]) -> String { rows.map { "echo '  \($0)'; " }.joined() }
+    func report(_ kind: String, _ rows: [[String: String]]) throws -> String {
+        let report = try JSONSerialization.data(withJSONObject: ["report": [[kind: rows]]])
+        return "echo '\(String(decoding: report, as: UTF8.self))'"
+    }
     try must(
         "sh", "-c", "cat >\"$0\" && chmod +x \"$0\"", path,
         input: """
             #!/bin/sh
             case "$1" in
-                vgs) \(lines(groups));;
-                lvs) \(lines(volumes));;
+                vgs) \(try report("vg", groups.map { ["vg_name": $0] })) ;;
+                lvs) \(try report("lv", volumes)) ;;
                 *) exit 5 ;;
             esac
 
             """)
     return path
+}
+
+/// A row of lvs's report, as far as names are asked for.
+private func row(
+    _ groupUUID: String, _ uuid: String, _ group: String, _ name: String, origin: String = ""
+) -> [String: String] {
+    ["vg_uuid": groupUUID, "lv_uuid": uuid, "vg_name": group, "lv_name": name, "origin": origin]
 }
 
 /// Relative paths that LVM's programs would take for volumes.
@@ -61,7 +70,7 @@ private func scriptedLVM(
             try asking
             ? scriptedLVM(
                 in: tree, groups: ["no-such-group", "no-other"],
-                volumes: ["G/U/no-such-group/idle/"])
+                volumes: [row("G", "U", "no-such-group", "idle")])
             : "/none"
         var policy = GatePolicy()
         policy.creates = creates
@@ -255,8 +264,8 @@ struct SharedTagTests {
         let lvm = try scriptedLVM(
             in: tree,
             volumes: [
-                "\(dashed("V"))/\(dashed("1"))/vg0/o/",
-                "\(dashed("V"))/\(dashed("2"))/vg0/o-snap/o",
+                row(dashed("V"), dashed("1"), "vg0", "o"),
+                row(dashed("V"), dashed("2"), "vg0", "o-snap", origin: "[o]"),
             ])
         #expect(
             try reason(lvm)

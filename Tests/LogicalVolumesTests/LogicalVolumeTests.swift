@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-import DeviceProbe
 import Foundation
 import LinuxIO
 import LogicalVolumes
@@ -209,9 +208,24 @@ import Testing
         }
     }
 
-    @Test func `a machine without groups has no volumes`() throws {
+    @Test func `no volumes are a report without rows, not another report`() throws {
         lvm.put([])
         #expect(try lvm.lvm().volumes() == [])
+        lvm.put("report", "{\"report\": [{\"vg\": []}]}")
+        #expect(throws: IOError.self) { try lvm.lvm().volumes() }
+    }
+
+    @Test func `origins and names are found without the other fields`() throws {
+        let lvm = try lvm.lvm()
+        let origins = try lvm.volumes().compactMap { volume in
+            volume.origin.map {
+                (volume.identity, VolumeName(group: volume.group, volume: $0))
+            }
+        }
+        #expect(try lvm.origins() == Dictionary(uniqueKeysWithValues: origins))
+        #expect(origins.contains { $0.1.text == "vg1/cached_corig" })
+        #expect(try lvm.hasVolume(VolumeName(group: "vg0", volume: "thin")))
+        #expect(try !lvm.hasVolume(VolumeName(group: "vg1", volume: "thin")))
     }
 
     @Test func `the options for lvs do not depend on its settings`() throws {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-import DeviceProbe
 import Foundation
 import LinuxIO
 import LogicalVolumes

@@ -4,14 +4,15 @@
 internal import LinuxIO
 
 /// The UUIDs of a logical volume and its volume group, without hyphens.
-struct VolumeUUID: Hashable {
-    var group: String
-    var volume: String
+package struct VolumeUUID: Hashable {
+    package var group: String
+    package var volume: String
 
     /// Parses LVM's device-mapper UUID, which is `LVM-` and twice 32 characters; `nil` for others.
     ///
-    /// Parts of a logical volume have a suffix: `-real`, `-cow`, `-tpool`.
-    init?(mapper uuid: String) {
+    /// Parts of a logical volume have a suffix: `-real`, `-cow`, `-tpool`. Source: LVM's
+    /// `build_dm_uuid`.
+    package init?(mapper uuid: String) {
         guard uuid.hasPrefix("LVM-"), uuid.utf8.count == 4 + 2 * Self.length else { return nil }
         let both = uuid.dropFirst(4)
         group = String(both.prefix(Self.length))

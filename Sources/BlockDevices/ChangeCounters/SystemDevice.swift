@@ -6,13 +6,13 @@ internal import Glibc
 internal import LinuxIO
 
 /// A block device in sysfs.
-struct SystemDevice {
+package struct SystemDevice {
     /// The directory without symbolic links; that of a partition is within that of its disk.
     let directory: String
     let sys: String
 
     /// Looks a device up by its number (`st_rdev`).
-    init?(number: UInt64, sys: String = "/sys") {
+    package init?(number: UInt64, sys: String = "/sys") {
         self.init("dev/block/\(clb_major(number)):\(clb_minor(number))", in: sys)
     }
 
@@ -34,14 +34,14 @@ struct SystemDevice {
 
     private var lastSlash: String.Index { directory.lastIndex(of: "/") ?? directory.startIndex }
 
-    var number: UInt64? {
+    package var number: UInt64? {
         let parts = attribute("dev")?.split(separator: ":").compactMap { UInt32($0) } ?? []
         return parts.count == 2 ? clb_makedev(parts[0], parts[1]) : nil
     }
 
-    func attribute(_ name: String) -> String? { readSmallFile("\(directory)/\(name)") }
+    package func attribute(_ name: String) -> String? { readSmallFile("\(directory)/\(name)") }
 
-    func integer(_ name: String) -> Int? { readInteger("\(directory)/\(name)") }
+    package func integer(_ name: String) -> Int? { readInteger("\(directory)/\(name)") }
 
     func names(in name: String) -> [String] { namesInDirectory("\(directory)/\(name)") }
 
@@ -57,8 +57,8 @@ struct SystemDevice {
             .filter { $0.attribute("partition") != nil }
     }
 
-    struct Slave {
-        let device: SystemDevice
+    package struct Slave {
+        package let device: SystemDevice
         /// The inode number of the sysfs link, which differs each time the upper device starts to
         /// use this one.
         ///
@@ -69,7 +69,7 @@ struct SystemDevice {
     }
 
     /// The devices below this one, ordered by name; `nil` if one of them has disappeared.
-    var slaves: [Slave]? {
+    package var slaves: [Slave]? {
         var found: [Slave] = []
         for name in names(in: "slaves") {
             var status = stat()

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import DeviceProbe
+internal import LogicalVolumes
 internal import WireProtocol
 
 /// Names that several devices share, such as the file system's UUID on a volume and its snapshots.
@@ -26,7 +27,7 @@ extension ExportTable {
         guard showsNames else { return problem }
         let entries = matches.compactMap(\.entry)
         let origins = Dictionary(
-            zip(entries.map(\.number), LVMNames(view).origins(of: entries)),
+            zip(entries.map(\.number), view.origins(of: entries)),
             uniquingKeysWith: { first, _ in first })
         // The client may not see an origin that is not among the matches.
         let names = matches.map { match in

@@ -4,6 +4,7 @@
 internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
+internal import LogicalVolumes
 internal import SystemPackage
 internal import WireProtocol
 

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import DeviceProbe
+internal import LogicalVolumes
 internal import WireProtocol
 
 /// Logical volumes: exported by their group, and created on request.
@@ -43,14 +44,13 @@ extension ExportTable {
 
     /// Whether LVM reports a device as a snapshot of another volume; 503 if LVM does not answer.
     func isSnapshot(_ found: Found) throws(Problem) -> Bool {
-        guard let entry = found.description?.entry, entry.volumeName != nil else { return false }
-        let known = LVMNames(view)
-        guard known.groups() != nil else {
+        guard let identity = found.description?.entry.volumeIdentity else { return false }
+        guard let origins = try? LVM(in: view)?.origins() else {
             throw Problem(
                 .busy, status: 503, "LVM cannot be asked",
                 detail: "LVM does not say whether the target is a snapshot")
         }
-        return known.origins(of: [entry]).contains { $0 != nil }
+        return origins[identity] != nil
     }
 
     /// The most stable name of a session's device; a created volume has its own.

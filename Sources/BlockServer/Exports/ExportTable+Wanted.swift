@@ -3,6 +3,7 @@
 
 internal import DeviceProbe
 internal import LinuxIO
+internal import LogicalVolumes
 internal import SystemPackage
 internal import WireProtocol
 

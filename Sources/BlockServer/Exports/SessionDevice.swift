@@ -4,7 +4,6 @@
 internal import BlockDevices
 internal import DeviceProbe
 internal import LinuxIO
-internal import LogicalVolumes
 internal import SystemPackage
 internal import WireProtocol
 

@@ -4,10 +4,8 @@
 internal import ArgumentParser
 internal import BlockClient
 internal import DeviceProbe
-internal import Glibc
 internal import LinuxIO
 internal import LogicalVolumes
-internal import SystemPackage
 internal import WireProtocol
 
 /// `blkferry list`: prints the devices of this machine, or the exports of a server.
@@ -98,28 +96,17 @@ struct List: ParsableCommand {
         return true
     }
 
-    /// Timeout of LVM, which waits while another program holds its lock.
-    private static let patience = Duration.seconds(10)
-
     /// Lists the logical volumes; none if LVM is not installed or the user is not root.
     private func volumes(
         of entries: [InventoryEntry], _ console: Console
     ) -> [VolumeIdentity: LogicalVolume] {
-        let end = ContinuousClock.now + Self.patience
-        guard geteuid() == 0, entries.contains(where: { $0.lvUUID != nil }),
-            let lvm = try? LVM(isCancelled: { ContinuousClock.now > end })
-        else { return [:] }
-        // A process that waits for a device that does not answer cannot be killed either.
-        let answer = Threads.attempt(for: Self.patience + .seconds(1)) {
-            () -> Result<[LogicalVolume], IOError> in
-            do throws(IOError) { return .success(try lvm.volumes()) } catch {
-                return .failure(error)
-            }
+        guard entries.contains(where: { $0.lvUUID != nil }), let lvm = LVM(in: SystemView()) else {
+            return [:]
         }
         do throws(IOError) {
-            guard let answer else { throw IOError("lvm", "list volumes", .timedOut) }
             return Dictionary(
-                try answer.get().map { ($0.identity, $0) }, uniquingKeysWith: { first, _ in first })
+                try lvm.volumes().map { ($0.identity, $0) }, uniquingKeysWith: { first, _ in first }
+            )
         } catch {
             console.warning(error.description)
             return [:]

@@ -5,6 +5,7 @@ internal import BlockServer
 internal import DeviceProbe
 internal import LinuxIO
 internal import Logging
+internal import LogicalVolumes
 internal import WireProtocol
 
 /// Warnings about exports that may not be what the user meant.
@@ -25,7 +26,7 @@ extension Serve {
     /// path, or a volume that does not exist yet.
     private func warn(ofMissing exports: [ExportSelector], _ logger: Logger) {
         guard exports.contains(where: { $0.group != nil || $0.isVolumeName }) else { return }
-        let groups = LVMNames().groups()
+        let groups = try? LVM(in: SystemView())?.groupNames()
         for export in exports {
             let file = try? FileStatus(path: export.text)
             if let group = export.group {

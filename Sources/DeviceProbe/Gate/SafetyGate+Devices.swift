@@ -4,6 +4,7 @@
 internal import BlockDevices
 internal import Glibc
 internal import LinuxIO
+internal import LogicalVolumes
 internal import SystemPackage
 
 extension TargetAdmission {
@@ -137,7 +138,8 @@ extension TargetAdmission {
     private func openClaimed() throws(IOError) -> BlockSpecialFile {
         let number = (try? FileStatus(path: path))?.device
         let thin = try number.flatMap { number throws(IOError) in
-            try ThinVolume(number, name: name, view: view)?.chunks
+            try ThinChunks(
+                of: number, name: name, sys: view.sys, control: view.mapperControl)
         }
         let device = try BlockSpecialFile(path: path, name: name, access: .readWrite, thin: thin)
         // The path leads to another device by now.

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import LinuxIO
+internal import LogicalVolumes
 
 /// A relative path that LVM's programs would take for a volume.
 ///
@@ -22,7 +23,7 @@ struct AmbiguousPath: Sendable {
 
     /// Refuses an existing file if an inactive volume has the name as well.
     func refusalOfFile(as name: String, view: SystemView) -> ProbeError? {
-        do throws(LVMNames.NoAnswer) {
+        do throws(IOError) {
             guard try isInactive(view) else { return nil }
         } catch {
             return .refused(refusalWithoutAnswer(as: name))
@@ -37,7 +38,7 @@ struct AmbiguousPath: Sendable {
     /// Refuses to create a file in a directory that has the name of a volume group.
     func refusalOfNewFile(as name: String, view: SystemView) -> ProbeError? {
         let start: String
-        do throws(LVMNames.NoAnswer) {
+        do throws(IOError) {
             guard try isInKnownGroup(view) else { return nil }
             start = try isInactive(view) ? "To activate the volume: \(activation); for" : "For"
         } catch {
@@ -57,18 +58,26 @@ struct AmbiguousPath: Sendable {
             advice: "For the file write ./\(text).")
     }
 
-    func isInKnownGroup(_ view: SystemView) throws(LVMNames.NoAnswer) -> Bool {
-        try known(view).groupsInTime()?.contains(volume.group) == true
+    func isInKnownGroup(_ view: SystemView) throws(IOError) -> Bool {
+        try asking(view) { lvm throws(IOError) in try lvm.groupNames().contains(volume.group) }
     }
 
     /// Whether LVM knows the volume, which is not active.
-    private func isInactive(_ view: SystemView) throws(LVMNames.NoAnswer) -> Bool {
-        try known(view).volumesInTime()?.contains { $0.name == volume } == true
+    private func isInactive(_ view: SystemView) throws(IOError) -> Bool {
+        try asking(view) { lvm throws(IOError) in try lvm.hasVolume(volume) }
     }
 
-    /// LVM gets as much time as a device that is probed.
-    private func known(_ view: SystemView) -> LVMNames {
-        LVMNames(view, patience: Inventory.patience)
+    /// Asks LVM, which gets as much time as a device that is probed; `false` if it cannot be asked.
+    ///
+    /// - Throws: only if LVM does not answer in time.
+    private func asking(
+        _ view: SystemView, _ question: (LVM) throws(IOError) -> Bool
+    ) throws(IOError) -> Bool {
+        guard let lvm = LVM(in: view, patience: Inventory.patience) else { return false }
+        do throws(IOError) { return try question(lvm) } catch {
+            if error.kind == .noAnswer { throw error }
+            return false
+        }
     }
 }
 
@@ -88,7 +97,7 @@ extension TargetAdmission {
         _ ambiguous: AmbiguousPath, exists: Bool
     ) throws(ProbeError) {
         let isGroup: Bool
-        do throws(LVMNames.NoAnswer) { isGroup = try ambiguous.isInKnownGroup(view) } catch {
+        do throws(IOError) { isGroup = try ambiguous.isInKnownGroup(view) } catch {
             throw .refused(ambiguous.refusalWithoutAnswer(as: name))
         }
         if exists, isGroup {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import LogicalVolumes
+
 /// Classic snapshots of a target.
 ///
 /// Their stores keep what a write to the target overwrites. A snapshot whose store is full is lost,

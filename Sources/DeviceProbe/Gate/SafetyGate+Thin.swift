@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
+internal import LogicalVolumes
 
 /// Refuses thin pools and their parts, and devices on pools that do not zero new chunks.
 extension TargetAdmission {
@@ -10,18 +11,27 @@ extension TargetAdmission {
     /// Other uses of a part are visible, but a pool without active volumes has none.
     func refusalForPartOfVolume(_ number: UInt64, _ host: HostState) -> ProbeError? {
         guard let known = host[number], known.mapperName != nil,
-            known.isPartOfLogicalVolume || MapperTable.Target(of: number, view)?.isThinPool == true
+            known.isPartOfLogicalVolume || firstTarget(of: number)?.isThinPool == true
         else { return nil }
         return refusal(
             .wrongKind, "it is a thin pool or another part of logical volumes, not a volume",
             advice: "lvs --all shows what there is.")
     }
 
+    /// The first line of a device-mapper table; `nil` for other devices, and without permission.
+    private func firstTarget(of number: UInt64) -> MapperTable.Target? {
+        MapperTable(of: number, control: view.mapperControl)?.targets.first
+    }
+
+    /// Bytes: chunks that are not zeroed are the unit of transfer, which must fit in one network
+    /// request.
+    private static let largestUnit = 1 << 20
+
     /// Refuses chunks that are too large: chunks that the pool does not zero are the unit of
     /// transfer.
     func refusalForLargeChunks(_ device: BlockSpecialFile) -> ProbeError? {
         let chunk = device.geometry.alignment
-        guard chunk > ThinVolume.largestUnit else { return nil }
+        guard chunk > Self.largestUnit else { return nil }
         return refusal(
             .wrongKind, "its thin pool does not zero new chunks, which have \(chunk) bytes",
             advice: Self.zeroingAdvice)
@@ -35,7 +45,7 @@ extension TargetAdmission {
         for below in host.foundations(of: device.number) where below.mapperName != nil {
             // The pool of a thin volume, whose chunks are written whole.
             if device.isThin, host[device.number]?.slaves == [below.name] { continue }
-            let target = MapperTable.Target(of: below.number, view)
+            let target = firstTarget(of: below.number)
             guard target?.isThinPool ?? below.isThinPoolOfLVM else { continue }
             if target?.chunks?.areZeroed == true { continue }
             return refusal(

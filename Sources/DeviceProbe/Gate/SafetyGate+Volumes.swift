@@ -3,6 +3,7 @@
 
 internal import BlockDevices
 internal import LinuxIO
+internal import LogicalVolumes
 
 extension TargetAdmission {
     /// The target's volume, if it must be resized or snapshotted; refuses a snapshot of another

@@ -3,6 +3,7 @@
 
 package import BlockDevices
 internal import LinuxIO
+internal import LogicalVolumes
 internal import SystemPackage
 
 /// A target that may be written to, open and claimed as long as `device` lives.

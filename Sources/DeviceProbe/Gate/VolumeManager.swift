@@ -3,6 +3,7 @@
 
 internal import BlockDevices
 package import LinuxIO
+package import LogicalVolumes
 
 /// The volume manager's operations that the safety gate needs.
 package protocol VolumeManager: Sendable {

@@ -3,6 +3,7 @@
 
 internal import Glibc
 internal import LinuxIO
+internal import LogicalVolumes
 internal import SystemPackage
 
 /// A device or image as a server offers it.

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import LinuxIO
+package import LogicalVolumes
 internal import Synchronization
 internal import SystemPackage
 

@@ -4,6 +4,7 @@
 internal import BlockDevices
 internal import CLinuxBlock
 package import LinuxIO
+package import LogicalVolumes
 internal import SystemPackage
 
 /// A block device of this machine.
@@ -205,49 +206,4 @@ extension InventoryEntry {
         case .empty, .signatures, .ambiguous: content = found
         }
     }
-}
-
-/// Identifies a logical volume, in the form that lvs(8) prints.
-///
-/// A group that was imported as a clone gets a new UUID, but its volumes keep theirs; see
-/// vgimportclone(8).
-package struct VolumeIdentity: Hashable, Sendable {
-    package var groupUUID: String
-    package var uuid: String
-
-    package init(groupUUID: String, uuid: String) {
-        self.groupUUID = groupUUID
-        self.uuid = uuid
-    }
-}
-
-extension KernelDevice {
-    /// The identity of a logical volume; `nil` for other devices and for parts of volumes.
-    ///
-    /// Source: LVM's `build_dm_uuid`: `LVM-`, the volume group's 32 characters, the volume's 32;
-    /// hidden parts of a volume have a suffix.
-    var volumeIdentity: VolumeIdentity? {
-        guard let mapperUUID, mapperUUID.hasPrefix("LVM-"), mapperUUID.utf8.count == 4 + 64 else {
-            return nil
-        }
-        func dashed(_ plain: Substring) -> String {
-            var rest = plain
-            let groups = [6, 4, 4, 4, 4, 4, 6].map { length in
-                defer { rest = rest.dropFirst(length) }
-                return rest.prefix(length)
-            }
-            return groups.joined(separator: "-")
-        }
-        return VolumeIdentity(
-            groupUUID: dashed(mapperUUID.dropFirst(4).prefix(32)),
-            uuid: dashed(mapperUUID.suffix(32)))
-    }
-
-    var logicalVolumeUUID: String? { volumeIdentity?.uuid }
-}
-
-/// The identity of the logical volume at a path; `nil` unless it is an active one.
-package func volumeIdentity(at path: String, view: SystemView = SystemView()) -> VolumeIdentity? {
-    guard let status = try? FileStatus(path: path), status.kind == .blockDevice else { return nil }
-    return HostState(view)[status.device]?.volumeIdentity
 }

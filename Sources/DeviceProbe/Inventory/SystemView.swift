@@ -22,6 +22,9 @@ package struct SystemView: Sendable {
         self.lvm = lvm
     }
 
+    /// The device mapper's control file.
+    var mapperControl: String { "\(dev)/mapper/control" }
+
     /// Maps a path that starts with `/dev/` into this view's tree of device files.
     func devicePath(_ path: String) -> String {
         path.hasPrefix("/dev/") ? dev + path.dropFirst("/dev".count) : path

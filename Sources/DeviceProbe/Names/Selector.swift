@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import LinuxIO
+internal import LogicalVolumes
 
 /// The user's name for a device of this machine.
 package enum Selector: Hashable, Sendable {
@@ -118,7 +119,7 @@ private func find(
     }
     let matches = all.filter { $0.matches(tag, value) }
     if matches.count > 1 {
-        let names = LVMNames(view).names(of: matches)
+        let names = view.names(of: matches)
         let list = zip(names, matches).map { "\($0) (\($1.summary))" }.joined(separator: "; ")
         throw .refused(
             Refusal(

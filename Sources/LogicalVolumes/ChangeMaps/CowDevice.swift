@@ -3,7 +3,6 @@
 
 internal import BlockDevices
 internal import CLinuxBlock
-internal import DeviceProbe
 internal import LinuxIO
 
 /// The COW device (`-cow`) on which a classic LVM snapshot keeps its exceptions, as the source of a

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import DeviceProbe
 internal import LinuxIO
 
 /// A thin pool of LVM, as the source of change maps of its volumes.

@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-internal import DeviceProbe
 internal import Glibc
 package import LinuxIO
 
@@ -46,7 +45,7 @@ package final class VolumeSnapshot: Sendable {
     /// merged into it.
     private static let sourceTag = "blkferry.source="
     /// The prefix of the tag of a target's snapshots, which belong to the user.
-    static let targetTag = "blkferry.of="
+    package static let targetTag = "blkferry.of="
 
     /// Takes a thin snapshot of a thin volume, or a classic snapshot of any other volume.
     ///

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-package import DeviceProbe
 internal import FoundationEssentials
 package import LinuxIO
 internal import SystemPackage
@@ -16,7 +15,8 @@ package struct LVM: Sendable {
     ///
     /// - Parameters:
     ///   - isCancelled: polled during commands that change nothing.
-    ///   - patience: timeout of each report; `nil` for none.
+    ///   - patience: timeout of each report; `nil` for none. A program that then does not even end
+    ///     when it is killed is left behind, and later reports fail at once until it has ended.
     package init(
         program: String = "lvm", isCancelled: @escaping @Sendable () -> Bool = { false },
         patience: Duration? = nil
@@ -42,28 +42,33 @@ package struct LVM: Sendable {
     ///
     /// - Parameter name: a group, a volume or a path, to list only those; see lvm(8).
     package func volumes(_ name: String? = nil) throws(IOError) -> [LogicalVolume] {
-        let fields = LogicalVolume.fields.joined(separator: ",")
-        let run = try report(
-            ["lvs", "--all"] + Self.reporting + [fields] + (name.map { [$0] } ?? []))
-        guard let report = try? JSONDecoder().decode(Report.self, from: Data(run.bytes)) else {
-            throw IOError("lvs", "report", reason: "what it prints cannot be understood")
-        }
+        let all: [LogicalVolume] = try report(["lvs", "--all"], LogicalVolume.fields, of: name)
         // lvs prints a line for each segment of a volume, in their order.
         var seen: Set<VolumeIdentity> = []
-        return report.report.flatMap(\.lv).filter { seen.insert($0.identity).inserted }
+        return all.filter { seen.insert($0.identity).inserted }
     }
 
-    /// The options that fix the form of lvs(8) and vgs(8) whatever lvm.conf(5) says; field names
-    /// follow.
-    static let reporting = [
-        "--config",
-        "report { prefixes=0 list_item_separator=\",\" mark_hidden_devices=1 compact_output=0 }",
-        "--reportformat", "json", "--units", "b", "--nosuffix", "--options",
-    ]
+    /// Whether a volume exists, active or not.
+    package func hasVolume(_ name: VolumeName) throws(IOError) -> Bool {
+        try names().contains { $0["vg_name"] == name.group && $0["lv_name"] == name.volume }
+    }
 
-    private struct Report: Decodable {
-        struct Part: Decodable { var lv: [LogicalVolume] }
-        var report: [Part]
+    /// Finds the origin of each snapshot.
+    package func origins() throws(IOError) -> [VolumeIdentity: VolumeName] {
+        var origins: [VolumeIdentity: VolumeName] = [:]
+        for row in try names() {
+            guard let groupUUID = row["vg_uuid"], let uuid = row["lv_uuid"],
+                let group = row["vg_name"], let origin = row["origin"], !origin.isEmpty
+            else { continue }
+            origins[VolumeIdentity(groupUUID: groupUUID, uuid: uuid)] = VolumeName(
+                group: group, volume: LogicalVolume.withoutBrackets(origin))
+        }
+        return origins
+    }
+
+    /// Reports what LVM knows without asking the kernel about each volume.
+    private func names() throws(IOError) -> [[String: String]] {
+        try report(["lvs"], ["vg_uuid", "lv_uuid", "vg_name", "lv_name", "origin"])
     }
 
     /// Finds a volume by `group/volume` or by the path of its device file.
@@ -111,32 +116,61 @@ package struct LVM: Sendable {
         _ = try run([command, "--quiet", "--quiet", "--yes"] + arguments, isCancelled: { false })
     }
 
-    /// Runs a command that changes nothing, until it is cancelled or times out.
-    func report(_ arguments: [String]) throws(IOError) -> ProgramRun {
+    /// Runs lvs(8) or vgs(8), until it is cancelled or times out, and decodes the rows it prints.
+    ///
+    /// The options fix the form whatever lvm.conf(5) says.
+    ///
+    /// - Parameter name: what to list; everything if `nil`.
+    func report<Row: Decodable>(
+        _ command: [String], _ fields: [String], of name: String? = nil
+    ) throws(IOError) -> [Row] {
         // The timeout starts with each report, because a long run asks again at its end.
         let end = patience.map { ContinuousClock.now + $0 }
-        return try run(arguments) {
+        if end != nil && ProgramRun.hasLeftBehind(program) { throw Self.noAnswer(command[0]) }
+        let options = [
+            "--config",
+            "report { prefixes=0 list_item_separator=\",\" mark_hidden_devices=1 compact_output=0 }",
+            "--reportformat", "json", "--units", "b", "--nosuffix", "--options",
+            fields.joined(separator: ","),
+        ]
+        let run = try run(
+            command + options + (name.map { [$0] } ?? []), mayBeLeftBehind: end != nil
+        ) {
             isCancelled() || end.map { ContinuousClock.now > $0 } ?? false
         }
+        let kind = String(command[0].dropLast())
+        guard let report = try? JSONDecoder().decode(Report<Row>.self, from: Data(run.bytes)),
+            report.report.allSatisfy({ $0[kind] != nil })
+        else { throw Self.unreadable(command[0]) }
+        return report.report.flatMap { $0[kind] ?? [] }
+    }
+
+    static func unreadable(_ command: String) -> IOError {
+        IOError(command, "report", reason: "what it prints cannot be understood")
+    }
+
+    private static func noAnswer(_ command: String) -> IOError {
+        var error = IOError(
+            command, "run", reason: "timed out waiting for LVM",
+            advice: "Another program may hold LVM's lock: ps -C lvm shows such programs.")
+        error.kind = .noAnswer
+        return error
     }
 
     private func run(
-        _ arguments: [String], isCancelled: () -> Bool
+        _ arguments: [String], mayBeLeftBehind: Bool = false, isCancelled: () -> Bool
     ) throws(IOError) -> ProgramRun {
         let command = arguments[0]
         let run: ProgramRun
         do throws(Errno) {
             run = try ProgramRun(
-                program, arguments, reading: .wholeOutput(limit: Self.limit), unless: isCancelled)
+                program, arguments, reading: .wholeOutput(limit: Self.limit),
+                mayBeLeftBehind: mayBeLeftBehind, unless: isCancelled)
         } catch {
             throw IOError(command, "start", error)
         }
         guard let failure = run.failure else { return run }
-        if isCancelled() {
-            throw IOError(
-                command, "run", reason: "timed out waiting for LVM",
-                advice: "Another program may hold LVM's lock: ps -C lvm shows such programs.")
-        }
+        if isCancelled() { throw Self.noAnswer(command) }
         // Warnings come first. The last lines show the usage, or that the command failed.
         let words = run.errorLines.map { $0.drop { $0 == " " } }
             .last { !$0.hasPrefix("Run `") && !$0.hasPrefix("Cannot process ") }
@@ -145,4 +179,9 @@ package struct LVM: Sendable {
 
     /// Limit of a report in bytes; a volume takes about 1000.
     private static let limit = 64 << 20
+}
+
+/// The report of lvs(8) or vgs(8), which has its rows under `lv` or `vg`.
+private struct Report<Row: Decodable>: Decodable {
+    var report: [[String: [Row]]]
 }

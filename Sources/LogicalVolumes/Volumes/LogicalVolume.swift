@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-package import DeviceProbe
-
 /// A logical volume as lvs(8) reports it; sizes in bytes.
 package struct LogicalVolume: Hashable, Sendable {
     package var group: String
@@ -114,6 +112,9 @@ extension LogicalVolume: Decodable {
         .groupFree, .extentSize, .attributes, .path,
     ].map(\.rawValue)
 
+    /// Removes the brackets that mark the name of a volume internal to LVM.
+    static func withoutBrackets(_ name: String) -> String { name.filter { $0 != "[" && $0 != "]" } }
+
     /// Reads one volume of a report, in which every value is text.
     package init(from decoder: any Decoder) throws {
         let values = try decoder.container(keyedBy: CodingKeys.self)
@@ -140,9 +141,8 @@ extension LogicalVolume: Decodable {
             }
             return value
         }
-        /// Reads a name without the brackets that mark a volume internal to LVM.
         func name(_ key: CodingKeys) throws -> String? {
-            try text(key)?.filter { $0 != "[" && $0 != "]" }
+            try text(key).map(Self.withoutBrackets)
         }
         group = try known(text(.group), .group)
         groupUUID = try known(text(.groupUUID), .groupUUID)

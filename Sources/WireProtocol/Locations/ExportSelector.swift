@@ -3,6 +3,7 @@
 
 package import DeviceProbe
 internal import LinuxIO
+internal import LogicalVolumes
 
 /// A line of an exports file, or `--export`: `SELECTOR[:ro|:rw[,create]]`.
 package struct ExportSelector: Hashable, Sendable {

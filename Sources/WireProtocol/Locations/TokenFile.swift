@@ -4,6 +4,7 @@
 internal import DeviceProbe
 internal import Digests
 package import LinuxIO
+internal import LogicalVolumes
 
 /// One line of a server's token file.
 package struct TokenEntry: Hashable, Sendable {

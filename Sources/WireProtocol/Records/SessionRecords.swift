@@ -3,6 +3,7 @@
 
 internal import BlockDevices
 package import DeviceProbe
+internal import LogicalVolumes
 
 /// `POST /v1/devices/{id}/sessions`.
 package struct SessionRequest: Codable, Sendable {

@@ -17,7 +17,7 @@ package struct VolumeName: Hashable, Sendable {
     /// Splits `group/volume`; `nil` if the text has another form.
     ///
     /// The names are not checked, unlike those of a `VolumePlace`, and a pool stays in `volume`.
-    init?(_ text: Substring) {
+    package init?(_ text: Substring) {
         let parts = text.split(separator: "/", omittingEmptySubsequences: false)
         guard parts.count == 2, !parts.contains("") else { return nil }
         group = String(parts[0])
@@ -34,7 +34,7 @@ package struct VolumeName: Hashable, Sendable {
     }
 
     /// Parses a `mapperName`; `nil` if it is not a volume's, or has the suffix of a part.
-    init?(mapperName: String) {
+    package init?(mapperName: String) {
         var parts = [""]
         var rest = mapperName[...]
         while let character = rest.popFirst() {
@@ -50,25 +50,5 @@ package struct VolumeName: Hashable, Sendable {
         guard parts.count == 2 else { return nil }
         group = parts[0]
         volume = parts[1]
-    }
-}
-
-extension KernelDevice {
-    var volumeName: VolumeName? {
-        guard volumeIdentity != nil, let mapperName else { return nil }
-        return VolumeName(mapperName: mapperName)
-    }
-}
-
-extension HostState {
-    /// Whether LVM uses a device below a volume, so that no user means it.
-    ///
-    /// The UUIDs of most such devices have a suffix; those of raid images have none.
-    func isPartOfVolume(_ device: KernelDevice) -> Bool {
-        if device.isPartOfLogicalVolume { return true }
-        guard let name = device.volumeName, let group = device.volumeIdentity?.groupUUID,
-            VolumePlace.isReserved(name.volume)
-        else { return false }
-        return device.holders.contains { self[$0]?.volumeIdentity?.groupUUID == group }
     }
 }

@@ -2,9 +2,9 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
+internal import LogicalVolumes
 
 /// A logical volume of this machine as a target.
 struct LVMVolume: ManagedVolume {
@@ -168,7 +168,7 @@ extension LVMVolume {
     }
 
     private func others() throws(ProbeError) -> [LogicalVolume] {
-        do throws(IOError) { return try lvm.volumes(volume.group) } catch { throw .failed(error) }
+        try asProbeError { () throws(IOError) in try lvm.volumes(volume.group) }
     }
 
     /// Lists the dated snapshots of one name that were taken of this volume, the oldest first.

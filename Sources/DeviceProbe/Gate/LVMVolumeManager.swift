@@ -2,8 +2,8 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-package import DeviceProbe
 package import LinuxIO
+package import LogicalVolumes
 
 /// The logical volumes of this machine, for the safety gate.
 ///

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import LogicalVolumes
 import Testing
-
-@testable import DeviceProbe
 
 @Suite struct VolumeNameTests {
     @Test(
@@ -70,20 +69,24 @@ import Testing
     }
 }
 
-@Suite struct AmbiguousPathTests {
-    @Test(
-        arguments: [
-            ("vg0/root", "vg0", "root"), ("vg0/root@pool", "vg0", "root"), ("vg0/-n", "vg0", "-n"),
-            ("dev/sda", "dev", "sda"), ("a@b/c@d@e", "a@b", "c"),
-        ])
-    func `a relative path of two words may name a volume, maybe with a pool`(
-        text: String, group: String, volume: String
-    ) {
-        #expect(AmbiguousPath(text)?.volume == VolumeName(group: group, volume: volume))
+@Suite struct OwnSnapshotNameTests {
+    @Test(arguments: [
+        "root.blkferry.20261123T031500.1234", "a.b-c.blkferry.20261123T031500.1",
+        "s.blkferry.1.blkferry.20261123T031500.77",
+    ])
+    func `a snapshot name with the time and a process is blkferry's`(name: String) {
+        #expect(isNameOfOwnSnapshot(name))
     }
 
-    @Test(arguments: [".a/b", "./vg0/root", "/dev/vg0/root", "root", "vg0/", "a/b/c", "UUID=1/2"])
-    func `any other path, and a tag, names no volume`(text: String) {
-        #expect(AmbiguousPath(text)?.text == nil)
+    @Test(arguments: [
+        "root", "", ".blkferry.20261123T031500.1234", "root.blkferry.20261123T031500",
+        "root.blkferry.20261123T031500.", "root.blkferry.20261123T031500.12a",
+        "root.blkferry.20261123T03150.1234", "root.blkferry.2026112T0315001.1234",
+        "root.blkferry.20261123-031500.1234", "root.blkferry.20261123T031500.1234.old",
+        "rootblkferry.20261123T031500.1234", "root.blkferry.notes",
+        "root.blkferry.٢٠٢٦١١٢٣T031500.1",
+    ])
+    func `any other snapshot name is the user's`(name: String) {
+        #expect(!isNameOfOwnSnapshot(name))
     }
 }

@@ -5,10 +5,9 @@ import BlockDevices
 import CLinuxBlock
 import Foundation
 import LinuxIO
+import LogicalVolumes
 import TestSupport
 import Testing
-
-@testable import DeviceProbe
 
 @Suite struct ThinVolumeTests {
     @Test(
@@ -48,8 +47,9 @@ import Testing
         if let granularity {
             try write("sys/dev/block/253:7/queue/discard_granularity", granularity + "\n")
         }
-        let view = SystemView(sys: scratch.file("sys"), proc: "/proc", dev: scratch.file("dev"))
-        return try ThinVolume(clb_makedev(253, 7), name: "thin", view: view)?.chunks
+        return try ThinChunks(
+            of: clb_makedev(253, 7), name: "thin", sys: scratch.file("sys"),
+            control: scratch.file("control"))
     }
 
     @Test
