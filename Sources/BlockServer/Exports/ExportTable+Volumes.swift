@@ -22,7 +22,7 @@ extension ExportTable {
         let isExported = export.group.map { $0 == place.group } ?? (only?.name == place.name)
         guard isExported else { return nil }
         let number = try Self.asProblem { () throws(ProbeError) in
-            try survey.number(ofVolume: place.volume, in: place.group)
+            try survey.number(of: VolumeName(group: place.group, volume: place.volume))
         }
         guard grant.maySee(place.selector, number: number) else { return nil }
         if let number {
@@ -64,9 +64,8 @@ extension ExportTable {
 
 extension ExportTable.Found {
     init?(_ description: DeviceDescription, in export: ExportSelector) {
-        guard let volume = description.volume, volume.group == export.group,
-            !VolumePlace.isReserved(volume.name),
-            let place = VolumePlace("/dev/\(volume.group)/\(volume.name)")
+        guard let name = description.entry.volumeName, name.group == export.group,
+            !VolumePlace.isReserved(name.volume), let place = VolumePlace("/dev/\(name.text)")
         else { return nil }
         self.init(description, as: place, in: export)
     }
@@ -90,7 +89,9 @@ extension ExportTable.Found {
                 throw forbidden(
                     "there is no such volume, and the export does not allow creating it")
             }
-        } else if request.snapshot != nil, description?.volume != nil, !canCreateVolume {
+        } else if request.snapshot != nil, description?.entry.volumeName != nil,
+            !canCreateVolume
+        {
             throw forbidden("the export does not allow taking a snapshot")
         }
     }

@@ -3,7 +3,6 @@
 
 internal import Glibc
 internal import LinuxIO
-internal import LogicalVolumes
 internal import SystemPackage
 
 /// A device or image as a server offers it.
@@ -43,10 +42,6 @@ package struct DeviceDescription: Sendable {
     package func mayHaveTag(_ text: String) -> Bool {
         guard case .tag(let tag, _) = Selector(text) else { return false }
         return entry.mayMatch(tag)
-    }
-
-    package var volume: (group: String, name: String)? {
-        entry.volumeName.map { ($0.group, $0.volume) }
     }
 
     /// A tag that does not depend on content, such as `LVUUID=…`; `nil` if there is none.

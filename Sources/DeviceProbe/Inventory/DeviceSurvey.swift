@@ -89,12 +89,8 @@ package final class DeviceSurvey: Sendable {
     }
 
     /// The `st_rdev` of an active logical volume, found without reading the volume.
-    package func number(
-        ofVolume volume: String, in group: String
-    ) throws(ProbeError) -> UInt64? {
-        try visibleHost().devices.first {
-            $0.size > 0 && $0.volumeName == VolumeName(group: group, volume: volume)
-        }?.number
+    package func number(of volume: VolumeName) throws(ProbeError) -> UInt64? {
+        try visibleHost().devices.first { $0.size > 0 && $0.volumeName == volume }?.number
     }
 }
 
