@@ -76,7 +76,7 @@ let package = Package(
         .target(
             name: "SyncEngine",
             dependencies: [
-                "LinuxIO", "BlockDevices", "Digests", "WireProtocol",
+                "LinuxIO", "BlockDevices", "Digests",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
@@ -166,7 +166,8 @@ let package = Package(
             dependencies: ["LinuxIO", "BlockDevices", "LogicalVolumes"],
             path: "Tests/ChangeMapProbe", swiftSettings: settings),
         .testTarget(
-            name: "DigestsTests", dependencies: ["COpenSSL", "LinuxIO", "Digests", "TestSupport"],
+            name: "DigestsTests",
+            dependencies: ["COpenSSL", "LinuxIO", "BlockDevices", "Digests", "TestSupport"],
             swiftSettings: settings),
         .testTarget(
             name: "SyncEngineTests",
@@ -224,7 +225,8 @@ let package = Package(
         .testTarget(
             name: "CommandsTests",
             dependencies: [
-                "BlockReplication", "Commands", "SyncEngine", "blkferry", "TestSupport",
+                "BlockDevices", "BlockReplication", "Commands", "SyncEngine", "blkferry",
+                "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),

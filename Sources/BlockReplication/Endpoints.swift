@@ -192,7 +192,7 @@ struct Endpoints {
         source.device = source.device.fitting(target.geometry.alignment)
         guard let remote = source.remote else { return }
         let block = leastCommonMultiple(remote.record.block, target.geometry.alignment)
-        guard block != remote.record.block, BlockLayout.blockSizes.contains(block) else { return }
+        guard block != remote.record.block, BlockLayout.isBlock(block) else { return }
         remote.release(isComplete: false)
         let device = try RemoteBlockDevice(
             remote.server, for: .init(mode: .read, block: block), digest: method)

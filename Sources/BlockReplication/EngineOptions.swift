@@ -2,10 +2,10 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockClient
-internal import BlockDevices
+package import BlockDevices
 internal import DeviceProbe
 internal import Glibc
-package import SyncEngine
+internal import SyncEngine
 
 extension Replication.Options {
     /// Throws `invalid` if the options do not fit the source, before the gate creates a target.
@@ -78,7 +78,7 @@ extension Replication.Options {
         let preferred = devices.lazy.compactMap { $0.preferredBlock }.first
         let wanted = blockSize ?? preferred ?? BlockLayout.defaultBlock
         let block = devices.reduce(wanted) { leastCommonMultiple($0, $1.geometry.alignment) }
-        guard BlockLayout.blockSizes.contains(block) else {
+        guard BlockLayout.isBlock(block) else {
             throw ReplicationError(
                 .invalid,
                 "block size \(wanted): does not fit the devices: transfers are multiples of "

@@ -105,7 +105,7 @@ extension Replication.Options {
     /// Throws `invalid` with the first fault in the options and locations.
     package func check(source: String, target: String) throws(ReplicationError) {
         if let size = blockSize {
-            guard BlockLayout.blockSizes.contains(size), size % 512 == 0 else {
+            guard BlockLayout.isBlock(size) else {
                 throw invalid("block size \(size): must be a multiple of 512 from 512 to 16 MiB")
             }
         }

@@ -11,7 +11,7 @@ package struct SamplePlan: Hashable, Sendable {
     package let ranges: [Range<Int>]
 
     /// Bytes of a place.
-    package static let region = 64 << 10
+    package static let region = BlockLayout.smallestRegion
 
     /// Chooses places; the same seed and size yield the same ones.
     ///

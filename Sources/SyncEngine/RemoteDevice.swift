@@ -4,7 +4,6 @@
 package import BlockDevices
 package import Digests
 package import LinuxIO
-package import WireProtocol
 
 /// A device on another machine, which is compared by digests.
 ///
@@ -15,6 +14,8 @@ package protocol RemoteDevice: BlockDevice {
     var digestKey: DigestKey? { get }
     /// Bytes of data in one request.
     var requestLimit: Int { get }
+    /// Extents in one request.
+    var extentLimit: Int { get }
 
     /// A connection for one thread, with its own memory.
     func openChannel() -> any RemoteChannel
@@ -30,7 +31,39 @@ package protocol RemoteDevice: BlockDevice {
 
 extension RemoteDevice {
     package var isRemote: Bool { true }
-    package var requestLimit: Int { Limits.payload }
+
+    /// Splits ascending extents into requests.
+    ///
+    /// - Parameters:
+    ///   - unit: the unit of the pieces' lengths in bytes; one that exceeds `requestLimit` is
+    ///     split.
+    ///   - alignments: of the devices in bytes; pieces of a split unit are multiples of them.
+    package func requests(
+        for extents: [Extent], unit: Int, alignments: [Int]
+    ) -> [ArraySlice<Extent>] {
+        let limit = requestLimit
+        var pieces: [Extent] = []
+        for extent in extents {
+            guard extent.kind == .data, extent.range.length > limit else {
+                pieces.append(extent)
+                continue
+            }
+            pieces += extent.range.pieces(of: pieceLength(unit, limit, alignments))
+                .map { Extent($0, .data) }
+        }
+        var requests: [ArraySlice<Extent>] = []
+        var (start, bytes) = (0, 0)
+        for (index, piece) in pieces.enumerated() {
+            let length = piece.kind == .data ? piece.range.length : 0
+            if index > start && (bytes + length > limit || index - start == extentLimit) {
+                requests.append(pieces[start..<index])
+                (start, bytes) = (index, 0)
+            }
+            bytes += length
+        }
+        if start < pieces.count { requests.append(pieces[start...]) }
+        return requests
+    }
 }
 
 extension BlockDevice {
@@ -47,62 +80,27 @@ package protocol RemoteChannel: AnyObject {
     /// call.
     ///
     /// - Parameters:
-    ///   - window: ascending, whole regions except for the end; at most `Limits.window` bytes.
+    ///   - window: ascending, whole regions except for the end; at most
+    ///     `BlockLayout.longestWindow` bytes.
     ///   - digests: one for each region.
     func compare(
         _ window: [ByteRange], digests: UnsafeRawBufferPointer
     ) throws(IOError) -> [RegionDifference]
 
-    /// Writes at most `Limits.extents` ascending extents with at most `Limits.payload` bytes of
-    /// data.
+    /// Writes ascending extents, within the device's `extentLimit` and `requestLimit`.
     ///
     /// - Parameter parts: the bytes of the data extents, in pieces of any size without gaps.
     func write(
         _ extents: ArraySlice<Extent>, _ parts: [UnsafeRawBufferPointer]) throws(IOError)
 
-    /// Reads ascending ranges of at most `Limits.payload` bytes and `Limits.extents`, and checks
-    /// the digest.
+    /// Reads ascending ranges within the same limits, and checks the digest.
     ///
     /// - Returns: these bytes, perhaps with extents of zeros; valid until the next read or write.
-    func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentFrame.Payload
+    func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentData
 }
 
 extension RemoteChannel {
     package var comparesAgain: Bool { true }
-}
-
-extension [Extent] {
-    /// Splits ascending extents into requests.
-    ///
-    /// - Parameters:
-    ///   - unit: the unit of the pieces' lengths in bytes; one that exceeds `limit` is split.
-    ///   - limit: bytes of data in one request.
-    ///   - alignments: of the devices in bytes; pieces of a split unit are multiples of them.
-    package func inRequests(
-        unit: Int, limit: Int = Limits.payload, alignments: [Int]
-    ) -> [ArraySlice<Extent>] {
-        var pieces: [Extent] = []
-        for extent in self {
-            guard extent.kind == .data, extent.range.length > limit else {
-                pieces.append(extent)
-                continue
-            }
-            pieces += extent.range.pieces(of: pieceLength(unit, limit, alignments))
-                .map { Extent($0, .data) }
-        }
-        var requests: [ArraySlice<Extent>] = []
-        var (start, bytes) = (0, 0)
-        for (index, piece) in pieces.enumerated() {
-            let length = piece.kind == .data ? piece.range.length : 0
-            if index > start && (bytes + length > limit || index - start == Limits.extents) {
-                requests.append(pieces[start..<index])
-                (start, bytes) = (index, 0)
-            }
-            bytes += length
-        }
-        if start < pieces.count { requests.append(pieces[start...]) }
-        return requests
-    }
 }
 
 private func pieceLength(_ unit: Int, _ limit: Int, _ alignments: [Int]) -> Int {

@@ -110,6 +110,8 @@ private final class FaultySource: RemoteDevice, SteadyDevice {
     var geometry: Geometry { base.geometry }
     var digestMethod: DigestMethod { base.digestMethod }
     var digestKey: DigestKey? { base.digestKey }
+    var requestLimit: Int { base.requestLimit }
+    var extentLimit: Int { base.extentLimit }
     func openChannel() -> any RemoteChannel { FaultyChannel(base.openChannel(), self) }
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
         try base.read(into: buffer, at: offset)
@@ -157,7 +159,7 @@ private final class FaultyChannel: RemoteChannel {
         _ extents: ArraySlice<Extent>, _ parts: [UnsafeRawBufferPointer]
     ) throws(IOError) {}
 
-    func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentFrame.Payload {
+    func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentData {
         let payload = try base.read(ranges)
         if !payload.data.isEmpty, device.takesFault() {
             UnsafeMutableRawBufferPointer(mutating: payload.data)[0] ^= 0x10

@@ -155,6 +155,8 @@ private final class LosingDevice: RemoteDevice, SteadyDevice {
     var geometry: Geometry { base.geometry }
     var digestMethod: DigestMethod { base.digestMethod }
     var digestKey: DigestKey? { base.digestKey }
+    var requestLimit: Int { base.requestLimit }
+    var extentLimit: Int { base.extentLimit }
     func takeRestart() -> Bool { true }
     func openChannel() -> any RemoteChannel { base.openChannel() }
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import ArgumentParser
+import BlockDevices
 import BlockReplication
 import SyncEngine
 import TestSupport

@@ -121,26 +121,6 @@ struct BlockHasherTests {
         }
     }
 
-    @Test func `lists of digests differ exactly where the blocks do`() throws {
-        var random = random
-        let key = try DigestKey()
-        for _ in 0..<50 {
-            let ours = sparse(Int.random(in: 0...30 * 512, using: &random), &random)
-            var theirs = ours
-            for _ in 0..<Int.random(in: 0...3, using: &random) where !ours.isEmpty {
-                theirs[Int.random(in: 0..<ours.count, using: &random)] ^= 0x10
-            }
-            let (left, _) = try blockDigests(.poly1305, key, ours, 512)
-            let (right, _) = try blockDigests(.poly1305, key, theirs, 512)
-            let pairs = zip(slices(ours, every: 512), slices(theirs, every: 512)).enumerated()
-            let expected = pairs.filter { $1.0 != $1.1 }.map(\.offset)
-            let found = left.withUnsafeBytes { left in
-                right.withUnsafeBytes { DigestMethod.poly1305.differences(between: left, and: $0) }
-            }
-            #expect(found == expected, seeded)
-        }
-    }
-
     @Test func `many threads, each with its hasher, compute the same digests with one key`() throws
     {
         var random = random

@@ -8,20 +8,19 @@ internal import WireProtocol
 private let deviceSizes = [1 << 20, 1_000_001, 1 << 60, Int.max]
 
 /// Bits 0 and 1 choose the block, 2 and 3 the region, 4 and 5 the digest.
-private func layout(_ choice: UInt8) -> WireLayout {
+private func layout(_ choice: UInt8) -> (layout: BlockLayout, digestSize: Int) {
     let block = chosen(choice, 0, of: [512, 1536, 4096, 65536])
     let factor = chosen(choice, 2, of: [1, 2, 16, 128])
-    let digest = chosen(choice, 4, of: [16, 32, 64, 1])
-    guard let layout = try? WireLayout(block: block, region: block * factor, digestSize: digest)
-    else { fatalError("no layout") }
-    return layout
+    let layout = BlockLayout(block: block, region: block * factor)
+    return (layout, chosen(choice, 4, of: [16, 32, 64, 1]))
 }
 
 /// Bits 6 and 7 choose the device's size.
 func fuzzCompareRequest(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
-    let layout = layout(choice)
+    let (layout, digestSize) = layout(choice)
     let size = chosen(choice, 6, of: deviceSizes)
-    guard let request = try? CompareRequest(bytes, layout: layout, size: size) else { return }
+    let parsed = try? CompareRequest(bytes, layout: layout, digestSize: digestSize, size: size)
+    guard let request = parsed else { return }
     let again: [UInt8]
     switch request {
     case .map(let range):
@@ -42,7 +41,7 @@ func fuzzCompareRequest(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
         }
         let length = regions.reduce(0) { $0 + $1.length }
         require(length <= Limits.window, "a window within the limit")
-        require(digests.count == regions.count * layout.digestSize, "one a region")
+        require(digests.count == regions.count * digestSize, "one a region")
         again = written(bytes.count) { memory in
             CompareRequest.writeHeader(window, to: memory)
             let start = CompareRequest.headerSize(ranges: window.count)
@@ -55,28 +54,28 @@ func fuzzCompareRequest(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
 /// Three more bytes are the window's length.
 func fuzzCompareAnswer(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
     guard bytes.count >= 3 else { return }
-    let layout = layout(choice)
+    let (layout, digestSize) = layout(choice)
     let length = 1 + Int(bytes[0]) + Int(bytes[1]) << 8 + Int(bytes[2]) << 16
     let range = ByteRange(offset: layout.region, length: length)
     guard (try? layout.check([range], size: .max)) != nil else { return }
     let body = UnsafeRawBufferPointer(rebasing: bytes[3...])
     let regions = layout.regions(of: [range])
-    guard let found = try? CompareAnswer.read(body, regions: regions, layout: layout) else {
-        return
-    }
+    let parsed = try? CompareAnswer.read(
+        body, regions: regions, layout: layout, digestSize: digestSize)
+    guard let found = parsed else { return }
     var again = written(CompareAnswer.headerSize) {
         CompareAnswer.writeHeader(count: found.count, to: $0)
     }
     for difference in found {
-        let region = layout.region(difference.index, of: range)
-        require(!region.isEmpty && region.end <= range.end, "a region of the window")
-        let marks = (0..<layout.blocks(in: region)).map { difference.isZero(block: $0) }
+        require(regions.indices.contains(difference.index), "a region of the window")
+        let blocks = layout.blocks(in: regions[difference.index])
+        let marks = (0..<blocks).map { difference.isZero(block: $0) }
         for block in marks.indices where marks[block] {
-            let digest = difference.digests[
-                block * layout.digestSize..<(block + 1) * layout.digestSize]
+            let digest = difference.digests[block * digestSize..<(block + 1) * digestSize]
             require(digest.allSatisfy { $0 == 0 }, "a digest of zeros for a zero block")
         }
-        again += written(CompareAnswer.entrySize(region, layout)) { memory in
+        let size = CompareAnswer.entrySize(blocks: blocks, digestSize: digestSize)
+        again += written(size) { memory in
             marks.withUnsafeBufferPointer { marks in
                 CompareAnswer.writeEntry(
                     index: difference.index, zeroBlocks: marks, digests: difference.digests,

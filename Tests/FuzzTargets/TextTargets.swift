@@ -26,9 +26,8 @@ func fuzzJSON(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
                 boot: nil)
             guard (try? record.check(against: request)) != nil else { continue }
             require(record.size <= 1 << 60 && record.resizeTo ?? 0 <= 1 << 60, "no larger size")
-            let layout = try? WireLayout(
-                block: record.block, region: record.region, digestSize: 16)
-            require(layout != nil, "blocks and regions that can be")
+            require(BlockLayout.isBlock(record.block), "blocks that can be")
+            require(record.region == BlockLayout(block: record.block).region, "their regions")
         }
     case 5: decode(CommitRequest.self, bytes)
     case 6:

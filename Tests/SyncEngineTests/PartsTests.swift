@@ -8,23 +8,6 @@ import Testing
 
 @testable import SyncEngine
 
-@Suite struct BlockLayoutTests {
-    @Test(arguments: [512, 4096, 5120, 65536, 65536 + 512, 1 << 20, 16 << 20])
-    func `a region is a power-of-two number of blocks, a window whole regions`(block: Int) {
-        let layout = BlockLayout(block: block)
-        #expect(layout.region % block == 0)
-        #expect((layout.region / block).nonzeroBitCount == 1)
-        #expect(layout.region >= min(64 << 10, layout.window))
-        #expect(layout.window % layout.region == 0)
-    }
-
-    @Test func `the default block layout is that of design.md`() {
-        let layout = BlockLayout()
-        #expect(layout.block == 4096)
-        #expect(layout.region == 65536)
-    }
-}
-
 @Suite struct WindowCursorTests {
     private func windows(
         source: MemoryDevice, target: MemoryDevice, length: Int, holeSize: Int = 8192

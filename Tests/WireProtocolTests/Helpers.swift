@@ -34,9 +34,7 @@ func encodedTable(_ extents: [Extent]) -> [UInt8] {
     written(ExtentFrame.tableSize(count: extents.count)) { ExtentFrame.writeTable(extents, to: $0) }
 }
 
-func encodedEntry(
-    _ index: Int, _ zeros: [Bool], _ digests: [UInt8], _ layout: WireLayout
-) -> [UInt8] {
+func encodedEntry(_ index: Int, _ zeros: [Bool], _ digests: [UInt8]) -> [UInt8] {
     written(4 + (zeros.count + 7) / 8 + digests.count) { memory in
         zeros.withUnsafeBufferPointer { zeros in
             digests.withUnsafeBytes { digests in

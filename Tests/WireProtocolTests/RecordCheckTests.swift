@@ -28,7 +28,7 @@ import WireProtocol
     ) throws -> SessionRecord {
         var record = SessionRecord(
             session: "0123456789abcdef", device: "NAME=x", size: size, logicalSector: nil,
-            alignment: 512, layout: try WireLayout(block: 4096, region: 65536, digestSize: 32),
+            alignment: 512, layout: BlockLayout(),
             content: ContentRecord(.empty), kind: kind, rotational: false, warnings: [])
         change(&record)
         return record

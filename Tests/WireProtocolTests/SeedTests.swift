@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
+import Digests
 import FuzzTargets
 import Glibc
 import TestSupport
@@ -121,26 +122,26 @@ import WireProtocol
         for _ in 0..<300 {
             let block = 512 * Int.random(in: 1...4, using: &random)
             let factor = 1 << Int.random(in: 0...5, using: &random)
-            let layout = try WireLayout(block: block, region: block * factor, digestSize: 16)
+            let layout = BlockLayout(block: block, region: block * factor)
             let length = Int.random(in: 1...10 * layout.region, using: &random)
             let range = ByteRange(offset: 3 * layout.region, length: length)
-            let regions = (0..<layout.regions(in: range)).filter { _ in Bool.random(using: &random)
-            }
+            let all = layout.regions(of: [range])
+            let regions = all.indices.filter { _ in Bool.random(using: &random) }
             var bytes = written(4) { CompareAnswer.writeHeader(count: regions.count, to: $0) }
             var expected: [([Bool], [UInt8])] = []
             for index in regions {
-                let blocks = layout.blocks(in: layout.region(index, of: range))
+                let blocks = layout.blocks(in: all[index])
                 let marks = (0..<blocks).map { _ in Bool.random(using: &random) }
                 // A marked block has a digest of zeros.
                 let digests = marks.flatMap { isMarked in
                     isMarked ? [UInt8](repeating: 0, count: 16) : random.bytes(16)
                 }
                 expected.append((marks, digests))
-                bytes += encodedEntry(index, marks, expected[expected.count - 1].1, layout)
+                bytes += encodedEntry(index, marks, expected[expected.count - 1].1)
             }
             try bytes.withUnsafeBytes { bytes in
                 let found = try CompareAnswer.read(
-                    bytes, regions: layout.regions(of: [range]), layout: layout)
+                    bytes, regions: all, layout: layout, digestSize: 16)
                 #expect(found.map(\.index) == regions)
                 for (difference, (marks, digests)) in zip(found, expected) {
                     #expect(marks.indices.map { difference.isZero(block: $0) } == marks)

@@ -44,10 +44,8 @@ struct Vector: Sendable, CustomTestStringConvertible {
         return try BlockHasher(try method(), key: key)
     }
 
-    func layout() throws -> WireLayout {
-        try WireLayout(
-            block: try number("block"), region: try number("region"),
-            digestSize: try method().byteCount)
+    func layout() throws -> BlockLayout {
+        BlockLayout(block: try number("block"), region: try number("region"))
     }
 
     /// What is before the sealing digest, once that was found to be right.

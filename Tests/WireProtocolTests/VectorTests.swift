@@ -33,8 +33,8 @@ import WireProtocol
         let (layout, ranges, content) = try (vector.layout(), vector.ranges(), vector.content())
         let window = try compactBytes(vector.text("data"))
         var hasher = try vector.hasher()
-        let count = layout.regions(of: ranges).count * layout.digestSize
-        let digests = try written(count) { memory in
+        let size = hasher.method.byteCount
+        let digests = try written(layout.regions(of: ranges).count * size) { memory in
             try window.withUnsafeBytes {
                 try hasher.regionDigests(of: $0, regionSize: layout.region, into: memory)
             }
@@ -44,7 +44,8 @@ import WireProtocol
         }
         #expect(header + digests == content)
         try content.withUnsafeBytes { bytes in
-            let request = try CompareRequest(bytes, layout: layout, size: vector.number("size"))
+            let request = try CompareRequest(
+                bytes, layout: layout, digestSize: size, size: vector.number("size"))
             guard case .compare(let found, let theirs) = request else {
                 Issue.record("not a compare request")
                 return
@@ -68,7 +69,8 @@ import WireProtocol
         for index in different { expected += try entry(index, bytes(of: index), layout, &hasher) }
         #expect(expected == content)
         try content.withUnsafeBytes { content in
-            let found = try CompareAnswer.read(content, regions: all, layout: layout)
+            let found = try CompareAnswer.read(
+                content, regions: all, layout: layout, digestSize: hasher.method.byteCount)
             #expect(found.map(\.index) == different)
             for difference in found {
                 let region = bytes(of: difference.index)
@@ -83,11 +85,11 @@ import WireProtocol
     }
 
     private func entry(
-        _ index: Int, _ region: [UInt8], _ layout: WireLayout, _ hasher: inout BlockHasher
+        _ index: Int, _ region: [UInt8], _ layout: BlockLayout, _ hasher: inout BlockHasher
     ) throws -> [UInt8] {
         let blocks = (region.count + layout.block - 1) / layout.block
         var zeros = [Bool](repeating: false, count: blocks)
-        let digests = try written(blocks * layout.digestSize) { memory in
+        let digests = try written(blocks * hasher.method.byteCount) { memory in
             try zeros.withUnsafeMutableBufferPointer { zeros in
                 try region.withUnsafeBytes {
                     try hasher.blockDigests(
@@ -95,16 +97,16 @@ import WireProtocol
                 }
             }
         }
-        return encodedEntry(index, zeros, digests, layout)
+        return encodedEntry(index, zeros, digests)
     }
 
     @Test(arguments: vectors("map-request"))
     func `a map request is a range`(vector: Vector) throws {
         let (range, content) = try (vector.range(), vector.content())
-        let layout = try WireLayout(block: 4096, region: 65536, digestSize: 16)
         #expect(written(24) { CompareRequest.writeMap(of: range, to: $0) } == content)
         try content.withUnsafeBytes { bytes in
-            let request = try CompareRequest(bytes, layout: layout, size: vector.number("size"))
+            let request = try CompareRequest(
+                bytes, layout: BlockLayout(), digestSize: 16, size: vector.number("size"))
             guard case .map(let found) = request else {
                 Issue.record("not a map request")
                 return

@@ -38,7 +38,7 @@ final class PdiffcopyChannel: RemoteChannel {
     func compare(
         _ window: [ByteRange], digests ours: UnsafeRawBufferPointer
     ) throws(IOError) -> [RegionDifference] {
-        let layout = try layout()
+        let layout = BlockLayout(block: device.block)
         let regions = layout.regions(of: window)
         precondition(ours.count == regions.count * digestSize, "another block size")
         let perRegion = layout.region / layout.block
@@ -117,11 +117,10 @@ final class PdiffcopyChannel: RemoteChannel {
     /// Returns the digest of some zeros, which is cached for a whole block.
     private func digest(zeros count: Int) throws(IOError) -> [UInt8] {
         if count == device.block, !zeroDigest.isEmpty { return zeroDigest }
-        let memory = AlignedBuffer(count: count + digestSize)
-        let slot = UnsafeMutableRawBufferPointer(rebasing: memory.bytes[count..<count + digestSize])
-        try digest(UnsafeRawBufferPointer(rebasing: memory.bytes[..<count]), into: slot)
-        if count == device.block { zeroDigest = Array(slot) }
-        return Array(slot)
+        var hasher = try BlockHasher(device.digestMethod, key: nil)
+        let digest = try hasher.digest(ofZeros: count)
+        if count == device.block { zeroDigest = digest }
+        return digest
     }
 
     private func digest(
@@ -133,16 +132,6 @@ final class PdiffcopyChannel: RemoteChannel {
 
     private func slot(_ index: Int) -> UnsafeMutableRawBufferPointer {
         slice(digests.bytes, index * digestSize, (index + 1) * digestSize)
-    }
-
-    private func layout() throws(IOError) -> WireLayout {
-        do throws(WireError) {
-            return try WireLayout(
-                block: device.block, region: BlockLayout(block: device.block).region,
-                digestSize: digestSize)
-        } catch {
-            throw .network(device.name, "compare", reason: error.reason)
-        }
     }
 
     private func reserve(_ buffer: inout AlignedBuffer, _ count: Int) {
@@ -186,7 +175,7 @@ final class PdiffcopyChannel: RemoteChannel {
         return (pieces, count)
     }
 
-    func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentFrame.Payload {
+    func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentData {
         reserve(&payload, ranges.reduce(0) { $0 + $1.length })
         var extents: [Extent] = []
         var count = 0
@@ -200,7 +189,7 @@ final class PdiffcopyChannel: RemoteChannel {
                 offset = piece.end
             }
         }
-        return ExtentFrame.Payload(
+        return ExtentData(
             extents: extents, data: UnsafeRawBufferPointer(rebasing: payload.bytes[..<count]))
     }
 

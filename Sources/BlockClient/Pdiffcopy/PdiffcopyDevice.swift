@@ -84,6 +84,8 @@ package final class PdiffcopyDevice: RemoteDevice {
     /// Only whole blocks can be checked against the server's digests.
     package var requestLimit: Int { max(Limits.payload, block) }
 
+    package var extentLimit: Int { Limits.extents }
+
     package var traffic: (sent: Int, received: Int)? { server.transport.traffic }
 
     /// pdiffcopy has no request to flush.

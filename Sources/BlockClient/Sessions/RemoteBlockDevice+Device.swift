@@ -9,6 +9,10 @@ internal import Synchronization
 internal import WireProtocol
 
 extension RemoteBlockDevice {
+    package var requestLimit: Int { Limits.payload }
+
+    package var extentLimit: Int { Limits.extents }
+
     package var traffic: (sent: Int, received: Int)? { server.traffic }
 
     package var isImage: Bool { record.kind == "image" }
@@ -39,8 +43,8 @@ extension RemoteBlockDevice {
         _ extents: [Extent], of bytes: UnsafeRawBufferPointer?, at offset: Int
     ) throws(IOError) {
         try withChannel { channel throws(IOError) in
-            let requests = extents.inRequests(
-                unit: record.block, alignments: [geometry.alignment])
+            let requests = requests(
+                for: extents, unit: record.block, alignments: [geometry.alignment])
             for request in requests {
                 let parts = request.filter { $0.kind == .data }.map { extent in
                     guard let bytes else { preconditionFailure("data without bytes") }

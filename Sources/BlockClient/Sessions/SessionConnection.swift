@@ -43,13 +43,14 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
         reserve(content)
         CompareRequest.writeHeader(window, to: frame.bytes)
         slice(frame.bytes, header, content).copyMemory(from: digests)
-        let layout = try layout()
-        let regions = layout.regions(of: window)
+        let layout = BlockLayout(block: device.record.block)
+        let (regions, digestSize) = (layout.regions(of: window), method.byteCount)
         return try exchange(
             content, "compare at \(ByteRange(first.offset, to: last.end))", into: comparison,
             { .compare(session: $0) }
         ) { answer throws(WireError) in
-            try CompareAnswer.read(answer, regions: regions, layout: layout)
+            try CompareAnswer.read(
+                answer, regions: regions, layout: layout, digestSize: digestSize)
         }
     }
 
@@ -82,7 +83,7 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
         }
     }
 
-    func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentFrame.Payload {
+    func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentData {
         guard let first = ranges.first, let last = ranges.last else {
             preconditionFailure("nothing to read")
         }
@@ -103,7 +104,7 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
     }
 
     /// Returns whether an answer splits ranges only at block boundaries.
-    private func isCutByBlocks(_ payload: ExtentFrame.Payload, _ ranges: [ByteRange]) -> Bool {
+    private func isCutByBlocks(_ payload: ExtentData, _ ranges: [ByteRange]) -> Bool {
         let block = device.record.block
         let ends = Set(ranges.map(\.end))
         return payload.extents.allSatisfy {
@@ -115,25 +116,13 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
     ///
     /// The protocol lets a server split ranges anywhere. Direct I/O on the local target needs whole
     /// blocks.
-    private func assemble(
-        _ payload: ExtentFrame.Payload, _ ranges: [ByteRange]
-    ) -> ExtentFrame.Payload {
+    private func assemble(_ payload: ExtentData, _ ranges: [ByteRange]) -> ExtentData {
         let count = ranges.reduce(0) { $0 + $1.length }
         if assembled.count < count { assembled = AlignedBuffer(count: count) }
         payload.copy(to: assembled.bytes)
-        return ExtentFrame.Payload(
+        return ExtentData(
             extents: ranges.map { Extent($0, .data) },
             data: UnsafeRawBufferPointer(rebasing: assembled.bytes[..<count]))
-    }
-
-    private func layout() throws(IOError) -> WireLayout {
-        do throws(WireError) {
-            return try WireLayout(
-                block: device.record.block, region: device.record.region,
-                digestSize: method.byteCount)
-        } catch {
-            throw .network(device.name, "compare", reason: error.reason)
-        }
     }
 
     private func reserve(_ content: Int) {

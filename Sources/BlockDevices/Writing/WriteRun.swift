@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import LinuxIO
+package import LinuxIO
 
 /// Adjacent extents that one write covers.
 ///
@@ -141,5 +141,19 @@ extension BlockDevice {
         }
         send()
         return done
+    }
+
+    /// Writes bytes, which go through `staging` if they are not aligned for the device.
+    package func write(
+        _ bytes: UnsafeRawBufferPointer, at offset: Int, staging: UnsafeMutableRawBufferPointer
+    ) throws(IOError) {
+        if UInt(bitPattern: bytes.baseAddress) % UInt(geometry.alignment) == 0 {
+            return try write(bytes, at: offset)
+        }
+        for piece in ByteRange(offset: 0, length: bytes.count).pieces(of: staging.count) {
+            let part = slice(staging, 0, piece.length)
+            part.copyMemory(from: slice(bytes, piece.offset, piece.end))
+            try write(UnsafeRawBufferPointer(part), at: offset + piece.offset)
+        }
     }
 }

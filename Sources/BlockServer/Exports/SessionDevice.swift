@@ -152,7 +152,7 @@ struct SessionDevice {
     }
 
     /// The layout for the wanted block size, raised to a multiple of the device's alignment.
-    func layout(for block: Int, digestSize: Int) throws(Problem) -> WireLayout {
+    func layout(for block: Int) throws(Problem) -> BlockLayout {
         do throws(WireError) {
             guard block > 0, block <= Limits.window else { throw WireError("block size \(block)") }
             var unit = block
@@ -162,8 +162,10 @@ struct SessionDevice {
                     throw WireError("blocks of \(block) bytes do not fit the device")
                 }
             }
-            return try WireLayout(
-                block: unit, region: WireLayout.region(ofBlocks: unit), digestSize: digestSize)
+            guard BlockLayout.isBlock(unit) else {
+                throw WireError("block size \(unit): not a multiple of 512 up to \(Limits.window)")
+            }
+            return BlockLayout(block: unit)
         } catch {
             throw Problem(error)
         }

@@ -90,81 +90,57 @@ final class HashSource: BodySource {
     func next(_ memory: UnsafeMutableRawBufferPointer) throws(Problem) -> ByteBuffer {
         let (start, open) = state.withLock { ($0.offset, $0.use) }
         guard let use = open else { preconditionFailure("nothing is left to hash") }
-        let lines = max(1, ContentSource.step / Self.longestLine(digest: method.byteCount))
-        let blocks = min(lines, max(1, Self.work / block))
+        let most = max(1, ContentSource.step / Self.longestLine(digest: method.byteCount))
+        let blocks = min(most, max(1, Self.work / block))
         let end = start + min(size - start, blocks * block)
-        var lister = try Lister(method)
-        try list(ByteRange(start, to: end), of: use.session.device, memory, &lister)
+        let lines: ByteBuffer
+        do throws(IOError) {
+            lines = try list(ByteRange(start, to: end), of: use.session.device, memory)
+        } catch {
+            throw Problem(error)
+        }
         state.withLock { state in
             state.use?.session.count { $0.compared += end - start }
             state.offset = end
             // Before the client receives the end: its next request may write.
             if end == size { state.use = nil }
         }
-        return lister.lines
+        return lines
     }
 
     private func list(
-        _ range: ByteRange, of device: any BlockDevice, _ memory: UnsafeMutableRawBufferPointer,
-        _ lister: inout Lister
-    ) throws(Problem) {
+        _ range: ByteRange, of device: any BlockDevice, _ memory: UnsafeMutableRawBufferPointer
+    ) throws(IOError) -> ByteBuffer {
+        var lines = ByteBuffer()
+        let digits = Array("0123456789abcdef".utf8)
+        let digest = AlignedBuffer(count: method.byteCount)
+        var hasher = try BlockHasher(method, key: nil)
         var offset = range.offset
         var left = min(block, size - offset)
-        try lister.begin(at: offset)
+        lines.writeString("\(offset)\t")
+        try hasher.begin()
         while offset < range.end {
             let piece = ByteRange(offset, to: min(offset + ContentSource.step, range.end))
-            var bytes: Slice<UnsafeRawBufferPointer>
-            do throws(IOError) { bytes = try device.read(piece, staging: memory)[...] } catch {
-                throw Problem(error)
-            }
+            var bytes = try device.read(piece, staging: memory)[...]
             while !bytes.isEmpty {
                 let part = bytes.prefix(left)
-                try lister.add(UnsafeRawBufferPointer(rebasing: part))
+                try hasher.add(UnsafeRawBufferPointer(rebasing: part))
                 bytes = bytes.dropFirst(part.count)
                 offset += part.count
                 left -= part.count
                 guard left == 0 else { continue }
-                try lister.end()
+                try hasher.finish(into: digest.bytes)
+                for byte in digest.bytes[..<method.byteCount] {
+                    lines.writeInteger(digits[Int(byte >> 4)])
+                    lines.writeInteger(digits[Int(byte & 15)])
+                }
+                lines.writeInteger(UInt8(ascii: "\n"))
                 left = min(block, size - offset)
-                if offset < range.end { try lister.begin(at: offset) }
+                guard offset < range.end else { break }
+                lines.writeString("\(offset)\t")
+                try hasher.begin()
             }
         }
-    }
-}
-
-private struct Lister: ~Copyable {
-    private(set) var lines: ByteBuffer
-    private var hasher: BlockHasher
-    private let digest: Scratch
-
-    init(_ method: DigestMethod) throws(Problem) {
-        do throws(IOError) { hasher = try BlockHasher(method, key: nil) } catch {
-            throw Problem(error)
-        }
-        digest = Scratch(method.byteCount)
-        lines = ByteBuffer()
-    }
-
-    mutating func begin(at offset: Int) throws(Problem) {
-        lines.writeString("\(offset)\t")
-        do throws(IOError) { try hasher.begin() } catch { throw Problem(error) }
-    }
-
-    mutating func add(_ bytes: UnsafeRawBufferPointer) throws(Problem) {
-        do throws(IOError) { try hasher.add(bytes) } catch { throw Problem(error) }
-    }
-
-    mutating func end() throws(Problem) {
-        do throws(IOError) { try hasher.finish(into: digest.bytes) } catch {
-            throw Problem(error)
-        }
-        let digits = StaticString("0123456789abcdef")
-        digits.withUTF8Buffer { digits in
-            for byte in digest.bytes {
-                lines.writeInteger(digits[Int(byte >> 4)])
-                lines.writeInteger(digits[Int(byte & 15)])
-            }
-        }
-        lines.writeInteger(UInt8(ascii: "\n"))
+        return lines
     }
 }

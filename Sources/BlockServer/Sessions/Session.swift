@@ -16,7 +16,7 @@ final class Session: Sendable {
     /// What the client may do; only the client that opened the session can use it.
     let permission: Permission
     let device: any BlockDevice
-    let layout: WireLayout
+    let layout: BlockLayout
     let method: DigestMethod
     let key: DigestKey?
     let record: SessionRecord
@@ -56,7 +56,7 @@ final class Session: Sendable {
         var writing = 0
         var mayWrite = true
         var isEnded = false
-        var zeroDigest: [UInt8]?
+        var zeroDigest: [UInt8] = []
         var hasUpdatedPartitions = false
         var isRevoked = false
         /// The client must show a certificate of the new authority.
@@ -68,7 +68,7 @@ final class Session: Sendable {
 
     init(
         id: String, mode: SessionRequest.Mode, _ permission: Permission,
-        device: any BlockDevice, layout: WireLayout, method: DigestMethod, key: DigestKey?,
+        device: any BlockDevice, layout: BlockLayout, method: DigestMethod, key: DigestKey?,
         record: SessionRecord, relatives: [String], leftovers: [ByteRange] = [],
         briefSilence: Duration? = nil
     ) {
@@ -244,11 +244,10 @@ final class Session: Sendable {
         }
     }
 
-    func zeroRegionDigest(_ hasher: inout BlockHasher) throws(IOError) -> [UInt8] {
-        if let known = state.withLock({ $0.zeroDigest }) { return known }
-        let digest = try hasher.digest(ofZeros: layout.region)
-        state.withLock { $0.zeroDigest = digest }
-        return digest
+    /// The digest of a whole region of zeros; empty until a request has needed it.
+    var zeroDigest: [UInt8] {
+        get { state.withLock { $0.zeroDigest } }
+        set { state.withLock { $0.zeroDigest = newValue } }
     }
 
     /// Keeps a snapshot, and a new volume that was read, since the client may come back.

@@ -9,9 +9,6 @@ internal import WireProtocol
 
 /// The operations of a session's requests; each blocks, on a thread with its own memory.
 extension Session {
-    /// Bytes that are read and hashed in one go: they stay in the processor's cache.
-    private static let step = 1 << 20
-
     /// Answers a `CompareRequest` with a `CompareAnswer` or a `DataMap`.
     ///
     /// - Throws: 400 or 422 for a malformed or corrupted request, and the device's error.
@@ -21,7 +18,8 @@ extension Session {
         let content = try open(body)
         let request: CompareRequest
         do throws(WireError) {
-            request = try CompareRequest(content, layout: layout, size: device.geometry.size)
+            request = try CompareRequest(
+                content, layout: layout, digestSize: method.byteCount, size: device.geometry.size)
         } catch {
             throw Problem(error)
         }
@@ -46,7 +44,7 @@ extension Session {
     private func seal(_ answer: inout ByteBuffer) throws(Problem) {
         var hasher = try makeHasher()
         let count = answer.readableBytes
-        answer.reserveCapacity(minimumWritableBytes: layout.digestSize)
+        answer.reserveCapacity(minimumWritableBytes: method.byteCount)
         var failure: IOError?
         answer.withVeryUnsafeMutableBytes { memory in
             // The reader index is still 0, so the content starts where the memory starts.
@@ -57,7 +55,7 @@ extension Session {
             }
         }
         if let failure { throw Problem(failure) }
-        answer.moveWriterIndex(forwardBy: layout.digestSize)
+        answer.moveWriterIndex(forwardBy: method.byteCount)
     }
 
     private func map(_ range: ByteRange) throws(Problem) -> DataMap {
@@ -84,68 +82,60 @@ extension Session {
         of window: [ByteRange], from theirs: UnsafeRawBufferPointer,
         _ memory: UnsafeMutableRawBufferPointer
     ) throws(Problem) -> ByteBuffer {
-        var hasher = try makeHasher()
-        let size = layout.digestSize
-        let blocks = RegionScratch(layout)
+        let longest = window.map(\.length).max() ?? 0
+        let buffer = try RegionMemory(memory, atLeast: min(layout.window, longest))
+        do throws(IOError) {
+            return try differences(of: window, from: theirs, in: buffer.bytes)
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    private func differences(
+        of window: [ByteRange], from theirs: UnsafeRawBufferPointer,
+        in memory: UnsafeMutableRawBufferPointer
+    ) throws(IOError) -> ByteBuffer {
+        var hasher = try WindowHasher(
+            layout, window: layout.window, method, key: key, zeroDigest: zeroDigest)
+        let size = hasher.digestSize
         var answer = ByteBuffer()
         answer.writeInteger(UInt32(0))
         var found: UInt32 = 0
-        let step = max(layout.region, Self.step / layout.region * layout.region)
-        let longest = window.map(\.length).max() ?? 0
-        let buffer = try RegionMemory(memory, atLeast: min(step, longest))
-        let ours = Scratch((step / layout.region) * size)
         var run = DataRun()
         var first = 0
-        for piece in window.flatMap({ $0.pieces(of: step) }) {
-            let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<piece.length])
+        for piece in window.flatMap({ $0.pieces(of: layout.window) }) {
             let isHole = try !run.overlaps(piece, of: device)
-            if isHole {
-                try hashZeros(piece, &hasher, into: ours)
-            } else {
-                try readAndHash(piece, bytes, &hasher, into: ours)
-            }
-            for (index, region) in layout.regions(of: [piece]).enumerated() {
+            try hasher.hashRegions(of: piece, on: device, isHole: isHole, memory: memory)
+            let regions = layout.regions(of: [piece])
+            for (index, region) in regions.enumerated() {
+                let ours = hasher.regionDigests[index * size..<(index + 1) * size]
                 let place = (first + index) * size..<(first + index + 1) * size
-                if ours.bytes[index * size..<(index + 1) * size].elementsEqual(theirs[place]) {
-                    continue
-                }
+                if ours.elementsEqual(theirs[place]) { continue }
                 let start = region.offset - piece.offset
-                try blocks.hash(
-                    isHole ? nil : UnsafeRawBufferPointer(bytes)[start..<start + region.length],
-                    length: region.length, &hasher)
-                blocks.append(index: first + index, region, to: &answer)
+                let bytes = slice(memory, start, start + region.length)
+                try hasher.hashBlocks(of: isHole ? nil : UnsafeRawBufferPointer(bytes))
+                append(first + index, blocks: layout.blocks(in: region), of: hasher, to: &answer)
                 found += 1
             }
-            first += layout.regions(in: piece)
+            first += regions.count
         }
         answer.setInteger(found, at: answer.readerIndex, endianness: .little)
+        if !hasher.zeroDigest.isEmpty { zeroDigest = hasher.zeroDigest }
         return answer
     }
 
-    private func readAndHash(
-        _ piece: ByteRange, _ bytes: UnsafeMutableRawBufferPointer, _ hasher: inout BlockHasher,
-        into digests: Scratch
-    ) throws(Problem) {
-        do throws(IOError) {
-            try device.read(into: bytes, at: piece.offset)
-            try hasher.regionDigests(
-                of: UnsafeRawBufferPointer(bytes), regionSize: layout.region, into: digests.bytes)
-        } catch {
-            throw Problem(error)
-        }
-    }
-
-    /// Digests of the regions of a piece without data.
-    private func hashZeros(
-        _ piece: ByteRange, _ hasher: inout BlockHasher, into digests: Scratch
-    ) throws(Problem) {
-        do throws(IOError) {
-            let whole = try zeroRegionDigest(&hasher)
-            try hasher.regionDigests(
-                ofZeros: piece.length, regionSize: layout.region, whole: whole,
-                into: digests.bytes)
-        } catch {
-            throw Problem(error)
+    /// Appends the blocks that were hashed last.
+    private func append(
+        _ index: Int, blocks: Int, of hasher: borrowing WindowHasher, to answer: inout ByteBuffer
+    ) {
+        let size = CompareAnswer.entrySize(blocks: blocks, digestSize: hasher.digestSize)
+        let zeroBlocks = UnsafeBufferPointer(rebasing: hasher.zeroBlocks[..<blocks])
+        let digests = UnsafeRawBufferPointer(
+            rebasing: hasher.blockDigests[..<(blocks * hasher.digestSize)])
+        answer.writeWithUnsafeMutableBytes(minimumWritableBytes: size) { memory in
+            CompareAnswer.writeEntry(
+                index: index, zeroBlocks: zeroBlocks, digests: digests, to: memory)
+            return size
         }
     }
 
@@ -214,7 +204,7 @@ extension Session {
     ) throws(Problem) -> ByteBuffer {
         let data = pieces.reduce(0) { $0 + $1.count }
         let table = ExtentFrame.tableSize(count: extents.count)
-        var answer = ByteBufferAllocator().buffer(capacity: data + table + layout.digestSize)
+        var answer = ByteBufferAllocator().buffer(capacity: data + table + method.byteCount)
         for piece in pieces { answer.writeBytes(piece) }
         answer.writeWithUnsafeMutableBytes(minimumWritableBytes: table) { memory in
             ExtentFrame.writeTable(extents, to: memory)
@@ -234,7 +224,7 @@ extension Session {
         }
         defer { finishWriting() }
         let content = try open(body)
-        let payload: ExtentFrame.Payload
+        let payload: ExtentData
         do throws(WireError) {
             payload = try ExtentFrame.readPayload(
                 content, size: device.geometry.size, unit: device.geometry.alignment)
@@ -252,32 +242,17 @@ extension Session {
                     count { $0.zeroed += extent.range.length }
                 case .data:
                     let transfer = transfers.removeFirst()
-                    if !isDone { try writeAligned(transfer, memory) }
+                    if !isDone {
+                        try device.write(
+                            UnsafeRawBufferPointer(transfer.memory), at: transfer.offset,
+                            staging: memory)
+                    }
                     forgetLeftovers(in: extent.range)
                     count { $0.written += extent.range.length }
                 }
             }
         } catch {
             throw Problem(error)
-        }
-    }
-
-    /// Copies data that is not aligned for direct I/O into `memory` first.
-    private func writeAligned(
-        _ transfer: Transfer, _ memory: UnsafeMutableRawBufferPointer
-    ) throws(IOError) {
-        let (bytes, offset) = (UnsafeRawBufferPointer(transfer.memory), transfer.offset)
-        let address = UInt(bitPattern: bytes.baseAddress)
-        if address % UInt(device.geometry.alignment) == 0 {
-            return try device.write(bytes, at: offset)
-        }
-        var done = 0
-        while done < bytes.count {
-            let length = min(bytes.count - done, memory.count)
-            let staging = UnsafeMutableRawBufferPointer(rebasing: memory[..<length])
-            staging.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[done..<done + length]))
-            try device.write(UnsafeRawBufferPointer(staging), at: offset + done)
-            done += length
         }
     }
 

@@ -269,7 +269,7 @@ final class SessionTable: Sendable {
             try claim.grant.checkSize(
                 opened.resizeTo, now: opened.sizeBefore ?? opened.device.geometry.size, found.name)
         }
-        let layout = try opened.layout(for: request.block, digestSize: method.byteCount)
+        let layout = try opened.layout(for: request.block)
         var record = SessionRecord(
             session: id, device: exports.id(of: found, opened, claim.grant),
             size: opened.device.geometry.size, logicalSector: opened.facts.logicalSector,

@@ -4,7 +4,6 @@
 internal import BlockDevices
 internal import Digests
 internal import LinuxIO
-internal import WireProtocol
 
 /// Finds the blocks that differ within differing regions.
 extension DigestWorker {
@@ -24,7 +23,9 @@ extension DigestWorker {
             // All earlier regions have full length.
             let start = part.isKept ? difference.index * layout.region : place
             place += region.length
-            try hashBlocks(of: region, at: start, localIsHole: localIsHole)
+            try hasher.hashBlocks(
+                of: localIsHole
+                    ? nil : UnsafeRawBufferPointer(slice(memory, start, start + region.length)))
             appendDifferent(difference, region, to: &batch.extents)
         }
         return batch
@@ -49,32 +50,19 @@ extension DigestWorker {
         try local.read(transfers)
     }
 
-    private mutating func hashBlocks(
-        of region: ByteRange, at start: Int, localIsHole: Bool
-    ) throws(IOError) {
-        guard !localIsHole else {
-            zeroBlocks.elements.update(repeating: true)
-            blockDigests.elements.update(repeating: 0)
-            return
-        }
-        try hasher.blockDigests(
-            of: UnsafeRawBufferPointer(rebasing: memory[start..<start + region.length]),
-            blockSize: layout.block, into: blockDigests.bytes, zeroBlocks: zeroBlocks.elements)
-    }
-
     private func appendDifferent(
         _ difference: RegionDifference, _ region: ByteRange, to extents: inout [Extent]
     ) {
-        let size = layout.digestSize
+        let size = hasher.digestSize
         for block in 0..<layout.blocks(in: region) {
             let place = block * size..<(block + 1) * size
             let isTheirsZero = difference.isZero(block: block)
-            if isTheirsZero == zeroBlocks.elements[block]
-                && difference.digests[place].elementsEqual(blockDigests.bytes[place])
+            if isTheirsZero == hasher.zeroBlocks[block]
+                && difference.digests[place].elementsEqual(hasher.blockDigests[place])
             {
                 continue
             }
-            let isZero = isPush ? zeroBlocks.elements[block] : isTheirsZero
+            let isZero = isPush ? hasher.zeroBlocks[block] : isTheirsZero
             let start = region.offset + block * layout.block
             extents.append(
                 joining: ByteRange(start, to: min(start + layout.block, region.end)),

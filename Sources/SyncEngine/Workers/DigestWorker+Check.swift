@@ -4,7 +4,6 @@
 internal import BlockDevices
 internal import Digests
 internal import LinuxIO
-internal import WireProtocol
 
 /// The block digests from a server's comparison.
 struct ComparedBlocks {
@@ -23,7 +22,7 @@ extension DigestWorker {
     ///
     /// - Parameter request: ascending.
     mutating func isAsCompared(
-        _ payload: ExtentFrame.Payload, _ request: ArraySlice<Extent>, _ compared: ComparedBlocks
+        _ payload: ExtentData, _ request: ArraySlice<Extent>, _ compared: ComparedBlocks
     ) throws(IOError) -> Bool {
         var reader = PayloadReader(payload)
         var next = 0
@@ -38,23 +37,15 @@ extension DigestWorker {
                 let block = ByteRange(start, to: min(start + layout.block, region.end))
                 offset = min(block.end, extent.range.end)
                 guard extent.range.offset <= start, block.end <= extent.range.end else { continue }
-                let place = number * layout.digestSize..<(number + 1) * layout.digestSize
+                try hasher.hashBlocks(of: reader.bytes(of: block, staging: memory))
+                let place = number * hasher.digestSize..<(number + 1) * hasher.digestSize
                 guard
-                    try digest(of: reader.bytes(of: block, staging: memory))
+                    hasher.blockDigests[..<hasher.digestSize]
                         .elementsEqual(difference.digests[place])
                 else { return false }
             }
         }
         return true
-    }
-
-    private mutating func digest(
-        of block: UnsafeRawBufferPointer
-    ) throws(IOError) -> Slice<UnsafeMutableRawBufferPointer> {
-        try hasher.blockDigests(
-            of: block, blockSize: layout.block, into: blockDigests.bytes,
-            zeroBlocks: zeroBlocks.elements)
-        return blockDigests.bytes[..<layout.digestSize]
     }
 
     /// The waits before further attempts.
@@ -91,13 +82,13 @@ extension DigestWorker {
 
 /// Finds ranges in a payload, which must ascend.
 private struct PayloadReader {
-    private let payload: ExtentFrame.Payload
+    private let payload: ExtentData
     /// The extent in which the last range began.
     private var index = 0
     /// The start of that extent's data.
     private var position = 0
 
-    init(_ payload: ExtentFrame.Payload) { self.payload = payload }
+    init(_ payload: ExtentData) { self.payload = payload }
 
     /// The bytes of a range, in the payload, or in `memory` if a part is zeros.
     mutating func bytes(

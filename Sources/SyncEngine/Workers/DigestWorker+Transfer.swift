@@ -3,7 +3,6 @@
 
 internal import BlockDevices
 internal import LinuxIO
-internal import WireProtocol
 
 extension DigestWorker {
     /// Sends differing extents; `false` if the pass is stopping.
@@ -26,8 +25,8 @@ extension DigestWorker {
     }
 
     private func inRequests(_ extents: [Extent]) -> [ArraySlice<Extent>] {
-        extents.inRequests(
-            unit: layout.block, limit: requestLimit,
+        remote.requests(
+            for: extents, unit: layout.block,
             alignments: [pass.source.geometry.alignment, pass.target.geometry.alignment])
     }
 
@@ -112,23 +111,10 @@ extension DigestWorker {
         }
     }
 
-    /// Uses aligned memory if `bytes` is not aligned.
     private mutating func write(_ extent: Extent, _ bytes: UnsafeRawBufferPointer?) {
         do throws(IOError) {
-            let unit = UInt(local.geometry.alignment)
-            if let bytes, UInt(bitPattern: bytes.baseAddress) % unit == 0 {
-                try local.write(bytes, at: extent.range.offset)
-            } else if let bytes {
-                var offset = 0
-                while offset < bytes.count {
-                    let length = min(bytes.count - offset, memory.count)
-                    let staging = UnsafeMutableRawBufferPointer(rebasing: memory[..<length])
-                    staging.copyMemory(
-                        from: UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + length]))
-                    try local.write(
-                        UnsafeRawBufferPointer(staging), at: extent.range.offset + offset)
-                    offset += length
-                }
+            if let bytes {
+                try local.write(bytes, at: extent.range.offset, staging: memory)
             } else {
                 try local.zero(extent.range)
             }

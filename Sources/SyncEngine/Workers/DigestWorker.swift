@@ -4,7 +4,6 @@
 internal import BlockDevices
 internal import Digests
 internal import LinuxIO
-internal import WireProtocol
 
 /// One thread's share of a pass in which one side is on another machine.
 ///
@@ -15,25 +14,15 @@ internal import WireProtocol
 struct DigestWorker: ~Copyable {
     var ownTally = Tally()
     let pass: Pass
-    let layout: WireLayout
     let local: any BlockDevice
+    let remote: any RemoteDevice
     let channel: any RemoteChannel
-    /// Bytes of data.
-    let requestLimit: Int
     /// Whether the remote side is the target.
     let isPush: Bool
-    var hasher: BlockHasher
+    var hasher: WindowHasher
     let memory: UnsafeMutableRawBufferPointer
     /// Processes remote holes and the surroundings of bad sectors, without digests.
     private var byBytes: Worker
-
-    /// One digest for each region of a window.
-    private let regionDigests: Scratch<UInt8>
-    /// One digest and one flag for each block of a region.
-    let blockDigests: Scratch<UInt8>
-    let zeroBlocks: Scratch<Bool>
-    /// The digest of a whole region of zeros.
-    private var zeroDigest: [UInt8]
 
     /// - Parameters:
     ///   - pass: one of its devices is remote.
@@ -42,36 +31,19 @@ struct DigestWorker: ~Copyable {
         guard let remote = pass.target.remote ?? pass.source.remote else {
             preconditionFailure("both devices are local")
         }
-        let layout = try Self.layout(of: pass, digests: remote)
-        let hasher = try BlockHasher(remote.digestMethod, key: remote.digestKey)
-        self.layout = layout
-        self.hasher = hasher
+        hasher = try WindowHasher(
+            pass.layout, window: pass.layout.remoteWindow, remote.digestMethod,
+            key: remote.digestKey)
         isPush = pass.target.isRemote
         local = isPush ? pass.source : pass.target
         self.pass = pass
         self.memory = memory
+        self.remote = remote
         channel = remote.openChannel()
-        requestLimit = remote.requestLimit
         byBytes = Worker(pass, memory: memory)
-        let blocks = layout.region / layout.block
-        let size = layout.digestSize
-        regionDigests = Scratch(count: pass.layout.remoteWindow / layout.region * size, of: 0)
-        blockDigests = Scratch(count: blocks * size, of: 0)
-        zeroBlocks = Scratch(count: blocks, of: false)
-        zeroDigest = []
     }
 
-    private static func layout(
-        of pass: Pass, digests remote: any RemoteDevice
-    ) throws(IOError) -> WireLayout {
-        do throws(WireError) {
-            return try WireLayout(
-                block: pass.layout.block, region: pass.layout.region,
-                digestSize: remote.digestMethod.byteCount)
-        } catch {
-            throw IOError(remote.name, "compare", reason: error.reason)
-        }
-    }
+    var layout: BlockLayout { pass.layout }
 
     var tally: Tally {
         var sum = ownTally
@@ -143,7 +115,7 @@ struct DigestWorker: ~Copyable {
     private mutating func processByBytes(_ window: Window) throws(IOError) {
         var offset = window.range.offset
         while offset < window.range.end && !pass.isStopping {
-            let end = min(offset + pass.layout.window, window.range.end)
+            let end = min(offset + layout.window, window.range.end)
             var piece = window
             piece.range = ByteRange(offset, to: end)
             try byBytes.process(piece)
@@ -173,9 +145,9 @@ struct DigestWorker: ~Copyable {
         _ part: LocalPart, localIsHole: Bool, checks: Bool = true
     ) throws(IOError) -> (end: End, result: WindowResult, regions: Int) {
         try hashRegions(of: part, localIsHole: localIsHole)
-        let size = part.regions.count * layout.digestSize
+        let size = part.regions.count * hasher.digestSize
         let differences = try channel.compare(
-            part.ranges, digests: UnsafeRawBufferPointer(rebasing: regionDigests.bytes[..<size]))
+            part.ranges, digests: UnsafeRawBufferPointer(slice(hasher.regionDigests, 0, size)))
         var result = WindowResult(length: part.length)
         var found: [Batch] = []
         var batch = Batch()
@@ -208,45 +180,22 @@ struct DigestWorker: ~Copyable {
         ownTally.compared += result.length
         ownTally.different += result.different
         for extent in result.extents {
-            ownTally.differentBlocks += pass.layout.blocks(in: extent.range)
+            ownTally.differentBlocks += layout.blocks(in: extent.range)
         }
     }
 
+    /// Bytes that are not kept go through as little memory as possible.
     private mutating func hashRegions(
         of part: LocalPart, localIsHole: Bool
     ) throws(IOError) {
-        // Each step stays in the processor's cache between reading and hashing. Bytes that are not
-        // kept go through as little memory as possible.
-        let step = max(1, pass.layout.window / layout.region) * layout.region
         var (place, slot) = (0, 0)
-        for piece in part.ranges.flatMap({ $0.pieces(of: step) }) {
-            let digests = slot..<slot + layout.regions(in: piece) * layout.digestSize
-            let slots = UnsafeMutableRawBufferPointer(rebasing: regionDigests.bytes[digests])
-            if localIsHole {
-                try fillZeroDigests(of: piece, into: slots)
-            } else {
-                try readAndHash(piece, slice(memory, place, place + piece.length), into: slots)
-            }
-            slot = digests.upperBound
+        for piece in part.ranges.flatMap({ $0.pieces(of: layout.window) }) {
+            try hasher.hashRegions(
+                of: piece, on: local, isHole: localIsHole,
+                memory: slice(memory, place, memory.count), slot: slot)
+            slot += layout.regions(of: [piece]).count
             if part.isKept { place += piece.length }
         }
-    }
-
-    private mutating func readAndHash(
-        _ piece: ByteRange, _ bytes: UnsafeMutableRawBufferPointer,
-        into digests: UnsafeMutableRawBufferPointer
-    ) throws(IOError) {
-        try local.read(into: bytes, at: piece.offset)
-        try hasher.regionDigests(
-            of: UnsafeRawBufferPointer(bytes), regionSize: layout.region, into: digests)
-    }
-
-    private mutating func fillZeroDigests(
-        of range: ByteRange, into digests: UnsafeMutableRawBufferPointer
-    ) throws(IOError) {
-        if zeroDigest.isEmpty { zeroDigest = try hasher.digest(ofZeros: layout.region) }
-        try hasher.regionDigests(
-            ofZeros: range.length, regionSize: layout.region, whole: zeroDigest, into: digests)
     }
 
     private func endOfBatch(

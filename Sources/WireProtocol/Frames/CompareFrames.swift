@@ -2,45 +2,9 @@
 // Copyright 2026 the blkferry authors
 
 package import BlockDevices
+package import Digests
 
-/// The sizes that both sides of a session use, in bytes.
-package struct WireLayout: Hashable, Sendable {
-    package let block: Int
-    /// A power of two times the block.
-    package let region: Int
-    package let digestSize: Int
-
-    /// Throws if the sizes do not fit together, or if a window could have too many blocks.
-    package init(block: Int, region: Int, digestSize: Int) throws(WireError) {
-        guard block >= 512, block % 512 == 0, block <= Limits.window else {
-            throw WireError("block size \(block): not a multiple of 512 up to \(Limits.window)")
-        }
-        guard region >= block, region <= Limits.window, region % block == 0,
-            (region / block).nonzeroBitCount == 1
-        else { throw WireError("region size \(region): not a power of two of blocks of \(block)") }
-        guard (1...64).contains(digestSize) else {
-            throw WireError("digest size \(digestSize): not from 1 to 64")
-        }
-        self.block = block
-        self.region = region
-        self.digestSize = digestSize
-    }
-
-    /// The number of regions in a range that starts at a region.
-    package func regions(in range: ByteRange) -> Int { (range.length + region - 1) / region }
-
-    package func region(_ index: Int, of range: ByteRange) -> ByteRange {
-        let start = range.offset + index * region
-        return ByteRange(offset: start, length: min(region, range.end - start))
-    }
-
-    package func regions(of ranges: [ByteRange]) -> [ByteRange] {
-        ranges.flatMap { range in (0..<regions(in: range)).map { region($0, of: range) } }
-    }
-
-    /// The number of blocks in a range that starts at a block.
-    package func blocks(in range: ByteRange) -> Int { (range.length + block - 1) / block }
-
+extension BlockLayout {
     /// Throws unless the ranges ascend, consist of whole regions except for the end, and fit in a
     /// window.
     package func check(_ ranges: [ByteRange], size: Int) throws(WireError) {
@@ -105,9 +69,11 @@ package enum CompareRequest {
 
     /// Parses a whole body, and throws if it is malformed or exceeds the device.
     ///
-    /// - Parameter size: compared bytes of the device.
+    /// - Parameters:
+    ///   - digestSize: bytes of a digest.
+    ///   - size: compared bytes of the device.
     package init(
-        _ bytes: UnsafeRawBufferPointer, layout: WireLayout, size: Int
+        _ bytes: UnsafeRawBufferPointer, layout: BlockLayout, digestSize: Int, size: Int
     ) throws(WireError) {
         var reader = FrameReader(bytes)
         let kind = try reader.u32()
@@ -119,8 +85,7 @@ package enum CompareRequest {
             var window: [ByteRange] = []
             for _ in 0..<count { window.append(try reader.range()) }
             try layout.check(window, size: size)
-            let regions = window.reduce(0) { $0 + layout.regions(in: $1) }
-            let digests = try reader.take(regions * layout.digestSize)
+            let digests = try reader.take(layout.regions(of: window).count * digestSize)
             try reader.end()
             self = .compare(window, digests: digests)
         case 2:
@@ -147,25 +112,6 @@ extension FrameReader {
     }
 }
 
-package struct RegionDifference {
-    /// The index of the region, across all ranges of the window.
-    package var index: Int
-    /// One bit for each block, the lowest of the first byte first; 1 for a zero block.
-    package var zeroMarks: UnsafeRawBufferPointer
-    /// One digest for each block; all zeros for a zero block.
-    package var digests: UnsafeRawBufferPointer
-
-    package init(
-        index: Int, zeroMarks: UnsafeRawBufferPointer, digests: UnsafeRawBufferPointer
-    ) {
-        self.index = index
-        self.zeroMarks = zeroMarks
-        self.digests = digests
-    }
-
-    package func isZero(block: Int) -> Bool { zeroMarks[block / 8] >> (block % 8) & 1 == 1 }
-}
-
 /// The answer to a compare request: the regions that differ, ascending.
 ///
 ///     0   u32  count
@@ -176,9 +122,8 @@ package struct RegionDifference {
 package enum CompareAnswer {
     package static let headerSize = 4
 
-    package static func entrySize(_ region: ByteRange, _ layout: WireLayout) -> Int {
-        let blocks = layout.blocks(in: region)
-        return 4 + (blocks + 7) / 8 + blocks * layout.digestSize
+    package static func entrySize(blocks: Int, digestSize: Int) -> Int {
+        4 + (blocks + 7) / 8 + blocks * digestSize
     }
 
     package static func writeHeader(count: Int, to memory: UnsafeMutableRawBufferPointer) {
@@ -210,9 +155,11 @@ package enum CompareAnswer {
     ///
     /// The result ascends, and points into `bytes`.
     ///
-    /// - Parameter regions: of the requested window.
+    /// - Parameters:
+    ///   - regions: of the requested window.
+    ///   - digestSize: bytes of a digest.
     package static func read(
-        _ bytes: UnsafeRawBufferPointer, regions: [ByteRange], layout: WireLayout
+        _ bytes: UnsafeRawBufferPointer, regions: [ByteRange], layout: BlockLayout, digestSize: Int
     ) throws(WireError) -> [RegionDifference] {
         var reader = FrameReader(bytes)
         let count = try reader.u32()
@@ -231,9 +178,9 @@ package enum CompareAnswer {
             if blocks % 8 != 0, let last = marks.last, last >> (blocks % 8) != 0 {
                 throw WireError("region \(index): a mark beyond its \(blocks) blocks")
             }
-            let digests = try reader.take(blocks * layout.digestSize)
+            let digests = try reader.take(blocks * digestSize)
             let difference = RegionDifference(index: index, zeroMarks: marks, digests: digests)
-            guard marksFit(difference, blocks: blocks, digestSize: layout.digestSize) else {
+            guard marksFit(difference, blocks: blocks, digestSize: digestSize) else {
                 throw WireError("region \(index): a zero block has a digest other than zeros")
             }
             differences.append(difference)

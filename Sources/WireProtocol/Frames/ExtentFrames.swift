@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 package import BlockDevices
-package import LinuxIO
 
 /// The data and the table of one read or write; data comes first, aligned for direct I/O.
 ///
@@ -114,44 +113,6 @@ package enum ExtentFrame {
         return extents.map(\.range)
     }
 
-    package struct Payload {
-        /// Ascending, without overlap.
-        package var extents: [Extent]
-        /// The bytes of the data extents, without gaps.
-        package var data: UnsafeRawBufferPointer
-
-        package init(extents: [Extent], data: UnsafeRawBufferPointer) {
-            self.extents = extents
-            self.data = data
-        }
-
-        package var transfers: [Transfer] {
-            var position = 0
-            return extents.filter { $0.kind == .data }.map { extent in
-                let end = position + extent.range.length
-                defer { position = end }
-                return Transfer(
-                    of: UnsafeRawBufferPointer(rebasing: data[position..<end]),
-                    at: extent.range.offset)
-            }
-        }
-
-        /// Copies the bytes of all extents, without gaps, and zeros for the extents of zeros.
-        package func copy(to memory: UnsafeMutableRawBufferPointer) {
-            var (place, position) = (0, 0)
-            for extent in extents {
-                let part = slice(memory, place, place + extent.range.length)
-                if extent.kind == .zero {
-                    part.initializeMemory(as: UInt8.self, repeating: 0)
-                } else {
-                    part.copyMemory(from: slice(data, position, position + part.count))
-                    position += part.count
-                }
-                place += part.count
-            }
-        }
-    }
-
     /// Parses a payload; the result points into `bytes`.
     ///
     /// - Parameters:
@@ -159,11 +120,11 @@ package enum ExtentFrame {
     ///   - unit: the unit of offsets in bytes.
     package static func readPayload(
         _ bytes: UnsafeRawBufferPointer, size: Int, unit: Int
-    ) throws(WireError) -> Payload {
+    ) throws(WireError) -> ExtentData {
         let (extents, data, length) = try readTable(bytes, size: size, unit: unit)
         guard data.count == length else {
             throw WireError("\(data.count) bytes of data, and extents of \(length)")
         }
-        return Payload(extents: extents, data: data)
+        return ExtentData(extents: extents, data: data)
     }
 }

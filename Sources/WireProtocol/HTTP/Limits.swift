@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockDevices
+
 /// Limits of this version, so that neither side allocates memory for what the other one claims.
 ///
 /// A server reports its own in `GET /v1`.
 package enum Limits {
     /// Bytes in one compare request.
-    package static let window = 16 << 20
+    package static let window = BlockLayout.longestWindow
 
     /// Bytes of data in one read or write.
     package static let payload = 2 << 20
@@ -31,7 +33,7 @@ package enum Limits {
     package static let digest = 64
 
     /// Blocks in a window, which limits the answer to a compare request.
-    package static let blocks = 32 << 10
+    package static let blocks = window / BlockLayout.blockSizes.lowerBound
 }
 
 package enum MediaType {

@@ -3,17 +3,6 @@
 
 internal import BlockDevices
 
-extension WireLayout {
-    /// Bytes of a region, doubled from a block of 1 to `Limits.window` bytes until it has 64 KiB.
-    ///
-    /// Both sides must compute the same.
-    package static func region(ofBlocks block: Int) -> Int {
-        var region = block
-        while region < 64 << 10 { region *= 2 }
-        return region
-    }
-}
-
 /// Bytes of any text but a name; the longest label of a known file system has 765 bytes.
 private let longestText = 1024
 
@@ -111,13 +100,12 @@ extension SessionRecord {
         guard (1...(1 << 20)).contains(alignment), alignment.nonzeroBitCount == 1 else {
             throw WireError("the alignment is \(alignment)")
         }
-        guard block >= request.block, block <= Limits.window, block % request.block == 0,
+        guard block >= request.block, BlockLayout.isBlock(block), block % request.block == 0,
             block % alignment == 0
         else { throw WireError("the blocks have \(block) bytes") }
-        guard region == WireLayout.region(ofBlocks: block) else {
+        guard region == BlockLayout(block: block).region else {
             throw WireError("the regions have \(region) bytes")
         }
-        _ = try WireLayout(block: block, region: region, digestSize: 16)
     }
 
     /// - Parameter source: bytes of the source.

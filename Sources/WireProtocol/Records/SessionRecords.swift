@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockDevices
+package import BlockDevices
 package import DeviceProbe
 internal import LogicalVolumes
 
@@ -233,7 +233,7 @@ package struct SessionRecord: Codable, Sendable {
 
     package init(
         session: String, device: String, size: Int, logicalSector: Int?, alignment: Int,
-        layout: WireLayout, content: ContentRecord, kind: String, rotational: Bool,
+        layout: BlockLayout, content: ContentRecord, kind: String, rotational: Bool,
         warnings: [String]
     ) {
         self.session = session
