@@ -29,6 +29,15 @@ need_swift() {
     fi
 }
 
+# The clang of the toolchain.
+toolchain_clang() {
+    local swift clang
+    swift=$(realpath "$(command -v swift)")
+    clang=${swift%/*}/clang
+    [[ -x $clang ]] || clang=$(command -v clang) || fail 'the toolchain has no clang'
+    echo "$clang"
+}
+
 # The compiler's own C++ library, as an archive.
 static_libstdcxx() {
     local compiler path

@@ -21,14 +21,14 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
 
     /// Creates a hasher in well under a microsecond, so that each request can have its own.
     ///
-    /// - Parameter useslibcrypto: avoids this processor's own instructions, for tests.
+    /// - Parameter gmacWidth: of `DigestMethod.gmacWidths`, for tests.
     /// - Throws: also if a keyed method gets no key.
     package init(
-        _ method: DigestMethod, key: DigestKey?, usesLibcrypto: Bool = false
+        _ method: DigestMethod, key: DigestKey?, gmacWidth: Int? = nil
     ) throws(IOError) {
         self.method = method
         engine =
-            try method.isKeyed ? Self.keyed(method, key, usesLibcrypto) : Self.unkeyed(method)
+            try method.isKeyed ? Self.keyed(method, key, gmacWidth) : Self.unkeyed(method)
     }
 
     deinit {
@@ -176,12 +176,11 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
 
 extension BlockHasher {
     private static func keyed(
-        _ method: DigestMethod, _ key: DigestKey?, _ usesLibcrypto: Bool
+        _ method: DigestMethod, _ key: DigestKey?, _ gmacWidth: Int?
     ) throws(IOError) -> Engine {
         guard let key else { throw .digest(method.name, "digest", reason: "it needs a key") }
-        if method == .gmac && GhashKey.isAvailable && !usesLibcrypto {
-            return .ghash(try key.ghash())
-        }
+        let width = gmacWidth ?? GhashKey.widest
+        if method == .gmac && width > 0 { return .ghash(try key.ghash(width: width)) }
         let mac = try method.fetchMAC()
         defer { EVP_MAC_free(mac) }
         guard let context = EVP_MAC_CTX_new(mac) else {

@@ -15,7 +15,7 @@ package final class DigestKey: @unchecked Sendable {
 
     // Only the initializers write it, so it is safe to share.
     private let storage: UnsafeMutableRawBufferPointer
-    /// For this processor's GMAC instructions, if it has them.
+    /// For this processor's widest multiplication.
     private let ghashKey = Mutex<GhashKey?>(nil)
 
     private init(storage: UnsafeMutableRawBufferPointer) { self.storage = storage }
@@ -45,10 +45,15 @@ package final class DigestKey: @unchecked Sendable {
         storage.deallocate()
     }
 
-    func ghash() throws(IOError) -> GhashKey {
-        try ghashKey.withLock { known throws(IOError) in
+    func ghash(width: Int) throws(IOError) -> GhashKey {
+        guard width == GhashKey.widest else {
+            return try withUnsafeBytes { bytes throws(IOError) in
+                try GhashKey(bytes, width: width)
+            }
+        }
+        return try ghashKey.withLock { known throws(IOError) in
             if let known { return known }
-            let made = try withUnsafeBytes { bytes throws(IOError) in try GhashKey(bytes) }
+            let made = try withUnsafeBytes { bytes throws(IOError) in try GhashKey(bytes, width: width) }
             known = made
             return made
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import CGhash
 internal import COpenSSL
 package import LinuxIO
 
@@ -23,8 +24,8 @@ package struct DigestMethod: Hashable, Sendable {
     /// the key it is indistinguishable from random.
     package static let gmac = DigestMethod(name: "gmac", byteCount: 16, isKeyed: true)
 
-    /// Poly1305 with a random key, the fastest method if the processor has no instructions for
-    /// GMAC.
+    /// Poly1305 with a random key, the fastest method if the processor cannot multiply without
+    /// carry.
     ///
     /// It serves as a keyed universal hash. Two different blocks of n bytes, whatever they contain,
     /// have the same digest under at most n/2^107 of all keys (D. J. Bernstein, "The Poly1305-AES
@@ -160,5 +161,8 @@ extension DigestMethod {
 extension DigestMethod {
     /// Methods that are faster here than `poly1305`, the fastest first; both machines need the
     /// method.
-    package static let fasterOnes = GhashKey.isAvailable ? [gmac] : []
+    package static let fasterOnes = cg_is_fast() ? [gmac] : []
+
+    /// How many blocks of 16 bytes this processor can multiply at once for GMAC; 0 is libcrypto.
+    package static let gmacWidths = [0, 1, 2, 4].filter { $0 <= GhashKey.widest }
 }

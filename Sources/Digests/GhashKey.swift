@@ -7,16 +7,20 @@ internal import LinuxIO
 
 /// A GMAC key for this processor's instructions: powers of the hash key, and the mask.
 final class GhashKey: @unchecked Sendable {
-    static let isAvailable = cg_is_available()
+    /// The blocks of 16 bytes that this processor multiplies at once: 4, 2, 1, or 0 if it has no
+    /// instruction for it.
+    static let widest = Int(cg_widest())
 
     // Only the initializer writes it, so it is safe to share.
     private let powers: OpaquePointer
     /// The cipher's output for the IV and the counter 1.
     private let mask: (UInt64, UInt64)
 
-    /// - Parameter key: a key of AES-256.
-    init(_ key: UnsafeRawBufferPointer) throws(IOError) {
-        precondition(Self.isAvailable && key.count == DigestKey.byteCount)
+    /// - Parameters:
+    ///   - key: a key of AES-256.
+    ///   - width: of `DigestMethod.gmacWidths`, except 0.
+    init(_ key: UnsafeRawBufferPointer, width: Int) throws(IOError) {
+        precondition(1...Self.widest ~= width && key.count == DigestKey.byteCount)
         // A block of zeros and the first counter block, twelve zeros and 1 (SP 800-38D, 7.1).
         var blocks = [UInt8](repeating: 0, count: 31) + [1]
         try Self.encrypt(&blocks, key)
@@ -26,7 +30,7 @@ final class GhashKey: @unchecked Sendable {
                 $0.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
             )
         }
-        let powers = blocks.withUnsafeBufferPointer { cg_make_key($0.baseAddress) }
+        let powers = blocks.withUnsafeBufferPointer { cg_make_key($0.baseAddress, Int32(width)) }
         blocks.withUnsafeMutableBytes { OPENSSL_cleanse($0.baseAddress, $0.count) }
         guard let powers else {
             throw .digest("gmac", "prepare the key", reason: "no memory for it")

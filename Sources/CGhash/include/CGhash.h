@@ -2,12 +2,14 @@
 // Copyright 2026 the blkferry authors
 
 // GHASH (NIST SP 800-38D, section 6.4) of authenticated data, without encrypted data. It uses the
-// carry-less multiplication of 512-bit registers (VPCLMULQDQ). It is some three times as fast as the
-// GMAC of libcrypto 3.0, and twice as fast as its Poly1305.
+// processor's carry-less multiplication on as many blocks of 16 bytes as its registers hold: one
+// (PCLMULQDQ, or PMULL of arm64), two (VPCLMULQDQ) or four (VPCLMULQDQ with AVX-512). See
+// docs/decisions/0013-gmac.md for how fast these are.
 //
 // The bytes of each block are reversed, so that a block holds a polynomial's coefficients in order.
 // One multiplication is then a carry-less product and a Montgomery reduction (S. Gueron, "AES-GCM-SIV
-// implementations", RFC 8452, appendix A: GHASH as POLYVAL of the key times x).
+// implementations", RFC 8452, appendix A: GHASH as POLYVAL of the key times x). A product takes three
+// multiplications of halves (Karatsuba).
 
 #ifndef CGHASH_H
 #define CGHASH_H
@@ -28,12 +30,17 @@ typedef struct {
     uint64_t count;
 } cg_state;
 
-/// Whether this processor has the instructions; without them no other function may be called.
-bool cg_is_available(void);
+/// The blocks in the widest registers that this processor multiplies: 4, 2, 1, or 0 if it cannot.
+int cg_widest(void);
+
+/// Whether this is faster than libcrypto's Poly1305, which uses AVX-512 IFMA if the processor has it.
+bool cg_is_fast(void);
 
 /// Makes the powers of a hash key, the 16 bytes to which the cipher encrypts zeros; NULL without
 /// memory.
-cg_key *cg_make_key(const uint8_t *hash_key);
+///
+/// `width` is at most cg_widest(), and 1, 2 or 4.
+cg_key *cg_make_key(const uint8_t *hash_key, int width);
 
 /// Wipes the key and frees it.
 void cg_free_key(cg_key *key);
