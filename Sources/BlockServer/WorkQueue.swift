@@ -15,10 +15,7 @@ internal import Synchronization
 ///
 /// The queue needs no limit of its own: a connection has one request in work, and requests of a
 /// closed connection end at once, except those of sessions (`RequestHandler.complete`).
-///
-/// It is safe to share: only `init` and `close`, which the owner calls, write `threads` and
-/// `isIdle`. All other state is constant or guarded by `state`.
-final class WorkQueue: @unchecked Sendable {
+final class WorkQueue: Sendable {
     /// The thread's buffer is as large as one request may be.
     typealias Job = @Sendable (_ memory: UnsafeMutableRawBufferPointer) -> Void
 
@@ -98,6 +95,7 @@ final class WorkQueue: @unchecked Sendable {
         /// Jobs of subjects that have reached their share.
         var parked: [ByteString: Line] = [:]
         var isClosed = false
+        var isIdle = false
 
         /// Whether jobs of sessions wait while all reserved threads are busy.
         ///
@@ -138,12 +136,9 @@ final class WorkQueue: @unchecked Sendable {
     private let state = Mutex(State())
     private let wakeUp = Wakeup()
     private let wakeUpKept = Wakeup()
-    /// Touched only by the owner, in `init` and `close`.
-    private var threads: Threads.Running?
+    private let threads = Mutex<Threads.Running?>(nil)
     /// Threads that one subject may have at once, with and without sessions.
     private let share: (ofSessions: Int, others: Int)
-    /// Whether the system has refused to start any thread.
-    private(set) var isIdle = false
 
     init(threads count: Int, memory: Int) {
         // Fewer threads do the same work more slowly; a server without threads ends.
@@ -155,21 +150,27 @@ final class WorkQueue: @unchecked Sendable {
         let (kept, others) = (all.count / 2, all.count - all.count / 2)
         // Both shares together leave one thread free.
         share = (max(1, kept + others / 2 - 1), max(1, others / 2))
-        let running = Threads.start(count: all.count, orInline: false) { [self] index in
-            let isKept = index % 2 == 1
-            while let entry = next(isKept: isKept) {
-                entry.job(all[index].buffer.bytes)
-                finish(entry, wasKept: isKept)
+        let started = threads.withLock { threads in
+            let running = Threads.start(count: all.count, orInline: false) { [self] index in
+                let isKept = index % 2 == 1
+                while let entry = next(isKept: isKept) {
+                    entry.job(all[index].buffer.bytes)
+                    finish(entry, wasKept: isKept)
+                }
             }
+            let started = running.count
+            threads = consume running
+            return started
         }
-        isIdle = running.isEmpty
-        let started = running.count
         state.withLock { state in
+            state.isIdle = started == 0
             state.kept = started / 2
             state.mostShared = max(1, started - started / 2 - 1)
         }
-        threads = consume running
     }
+
+    /// Whether the system has refused to start any thread.
+    var isIdle: Bool { state.withLock { $0.isIdle } }
 
     private final class ThreadBuffer: Sendable {
         let buffer: AlignedBuffer
@@ -238,7 +239,7 @@ final class WorkQueue: @unchecked Sendable {
         }
         for _ in 0...unused { wakeUp.post() }
         wakeUpKept.post()
-        if let running = threads.take() { running.wait() }
+        if let running = threads.withLock({ $0.take() }) { running.wait() }
     }
 
     private func next(isKept: Bool) -> Entry? {
@@ -272,7 +273,10 @@ final class WorkQueue: @unchecked Sendable {
     }
 }
 
-/// A counting semaphore (sem_overview(7)), which threads may share.
+/// A counting semaphore.
+///
+/// It is safe to share: threads may call sem_post(3) and sem_wait(3) at the same time, and the
+/// pointer is constant.
 private final class Wakeup: @unchecked Sendable {
     private let semaphore: UnsafeMutablePointer<sem_t>
 

@@ -5,7 +5,10 @@ internal import BlockDevices
 internal import COpenSSL
 package import LinuxIO
 
-/// Computes digests for one worker; it may move between threads, which must not share it.
+/// Computes digests for one worker.
+///
+/// It is safe to send, because it cannot be copied and each use of libcrypto's contexts is
+/// `mutating`: one thread at a time has it.
 ///
 /// It allocates memory only when it is created, except that libcrypto 3.0 also does at each start
 /// of a message digest.

@@ -81,9 +81,9 @@ final class Pass: Sendable {
             fail(Memory.error(target.name, phaseName, own + overhead + Self.reserve))
             return result.withLock { $0 }
         }
-        let bytes = UncheckedBytes(memory.bytes)
+        let buffer = ThreadMemory(memory)
         Threads.start(count: count) { index in
-            let part = bytes.part(index, size: Worker.memory(for: self.layout))
+            let part = buffer.part(index, size: Worker.memory(for: self.layout))
             let tally = self.comparesByDigests ? self.workByDigests(part) : self.work(part)
             self.result.withLock { $0.tally.merge(tally) }
         }.wait()
@@ -179,13 +179,13 @@ final class Pass: Sendable {
     }
 }
 
-/// Memory for all threads, which is safe to share because each thread uses its own part.
-private struct UncheckedBytes: @unchecked Sendable {
-    private let bytes: UnsafeMutableRawBufferPointer
+/// Memory for all threads, each of which uses its own part.
+private final class ThreadMemory: Sendable {
+    private let buffer: AlignedBuffer
 
-    init(_ bytes: UnsafeMutableRawBufferPointer) { self.bytes = bytes }
+    init(_ buffer: consuming AlignedBuffer) { self.buffer = buffer }
 
     func part(_ index: Int, size: Int) -> UnsafeMutableRawBufferPointer {
-        UnsafeMutableRawBufferPointer(rebasing: bytes[index * size..<(index + 1) * size])
+        UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[index * size..<(index + 1) * size])
     }
 }

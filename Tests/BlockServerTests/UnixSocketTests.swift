@@ -3,6 +3,7 @@
 
 import BlockServer
 import Foundation
+import Synchronization
 import TestSupport
 import Testing
 import WireProtocol
@@ -52,21 +53,21 @@ import WireProtocol
             dead.server.stop()
             try must("mv", scratch.file("kept"), path)
             let servers = (0..<6).map { _ in Starter() }
-            let threads = servers.map { starter in
-                let thread = Thread { [self] in starter.result = Result { try start() } }
-                thread.start()
-                return thread
+            for starter in servers {
+                Thread.detachNewThread { [self] in
+                    let result = Result { try start() }
+                    starter.result.withLock { $0 = result }
+                }
             }
-            #expect(becomesTrue { threads.allSatisfy(\.isFinished) })
-            let running = servers.compactMap { try? $0.result?.get() }
+            #expect(becomesTrue { servers.allSatisfy { $0.result.withLock { $0 != nil } } })
+            let running = servers.compactMap { $0.result.withLock { try? $0?.get() } }
             #expect(running.count == 1)
             for server in running { server.server.stop() }
         }
     }
 
-    private final class Starter: @unchecked Sendable {
-        /// Written by the thread, read when that has ended.
-        var result: Result<TestServer, any Error>?
+    private final class Starter: Sendable {
+        let result = Mutex<Result<TestServer, any Error>?>(nil)
     }
 
     @Test func `a server that ends leaves another server's socket, and no server removes a file`()

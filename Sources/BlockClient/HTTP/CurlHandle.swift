@@ -9,7 +9,8 @@ internal import SystemPackage
 /// An easy handle of libcurl with its one connection, which stays open between requests.
 ///
 /// A multi handle of its own drives it, because `curl_easy_perform` checks only once a second for
-/// cancellation. Only one thread uses it at a time.
+/// cancellation. It is safe to send, because only one thread uses it at a time: the one that has
+/// taken it out of the transport's pool.
 final class CurlHandle: @unchecked Sendable {
     /// Bytes that libcurl receives at once; it accepts up to 10 MiB, but would hold them
     /// permanently.
@@ -19,6 +20,7 @@ final class CurlHandle: @unchecked Sendable {
     /// Interval of the checks for cancellation and for activity.
     private static let pollInterval = Duration.milliseconds(200)
 
+    /// libcurl has an unmanaged pointer to it, which it uses only until `deinit`.
     let transfer: CurlTransfer
     private let options: HTTPTransport.Options
     private let easy: UnsafeMutableRawPointer

@@ -165,7 +165,7 @@ extension PdiffcopyDevice {
         }
     }
 
-    private static let zeros = Zeros()
+    private static let zeros = AlignedBuffer(count: Limits.payload)
 
     package func write(
         _ extents: [Extent], of bytes: UnsafeRawBufferPointer?, at offset: Int
@@ -221,17 +221,4 @@ extension PdiffcopyDevice {
     package func changeCounter() -> ChangeCounter? { nil }
     package func persistentChangeCounter() -> ChangeCounter? { nil }
     package var reasonForNoCounter: String? { nil }
-}
-
-/// A buffer of zeros to send.
-private struct Zeros: @unchecked Sendable {
-    let count = Limits.payload
-    /// Immutable and never freed, so every thread may read it.
-    let bytes: UnsafeRawBufferPointer
-
-    init() {
-        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 4096)
-        memory.initializeMemory(as: UInt8.self, repeating: 0)
-        bytes = UnsafeRawBufferPointer(memory)
-    }
 }

@@ -10,9 +10,11 @@ internal import WireProtocol
 
 /// One thread's access to a remote device: frames, their digests, and retries of corrupted frames.
 ///
-/// It may move between threads, but only one thread uses it at a time.
+/// It is safe to send, because only one thread uses it at a time: a worker has its own, and the
+/// device lends an idle one to one caller.
 final class SessionConnection: RemoteChannel, @unchecked Sendable {
-    /// Unowned, because the device keeps idle channels; a strong reference would be a cycle.
+    // Unowned, because the device keeps idle channels; a strong reference would be a cycle. The
+    // device outlives its channels, because whoever uses one holds the device too.
     private unowned let device: RemoteBlockDevice
     private let method: DigestMethod
     private let key: DigestKey?
