@@ -19,6 +19,8 @@ package struct IOError: Error, Hashable, Sendable {
 
     package enum Kind: Hashable, Sendable {
         case device
+        /// A new image cannot have its name in its directory.
+        case creation
         /// The connection failed, or the other side broke the protocol.
         case network
         /// The other side answered, but one of the two does not trust the other.
@@ -80,7 +82,7 @@ package struct IOError: Error, Hashable, Sendable {
     package var isNetwork: Bool {
         switch kind {
         case .network, .unauthorized, .noSession, .corrupted: true
-        case .device, .digest, .noAnswer: false
+        case .device, .creation, .digest, .noAnswer: false
         }
     }
 }

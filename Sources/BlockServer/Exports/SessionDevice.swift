@@ -181,7 +181,7 @@ extension Problem {
         case .some(.permissionDenied), .some(.notPermitted):
             status = 403
             detail = "the server's user may not do that: \(error.reason)"
-            if error.operation == "create" {
+            if error.kind == .creation {
                 advice = "Let the server's user write to the directory, and read it."
             }
         case .some(.readOnlyFileSystem): status = 403

@@ -140,7 +140,7 @@ extension TargetAdmission {
             throw refusal(.wrongKind, "it is a symbolic link that leads nowhere")
         }
         guard let last = FilePath(path).lastComponent, last.kind == .regular, !path.hasSuffix("/")
-        else { throw .failed(IOError(name, "create", .noSuchFileOrDirectory)) }
+        else { throw failedCreation(.noSuchFileOrDirectory) }
         let parent = FilePath(path).removingLastComponent()
         let written = parent.isEmpty ? "." : parent.string
         let real: String
@@ -149,11 +149,10 @@ extension TargetAdmission {
             real = try canonicalPath(written)
             status = try FileStatus(path: real)
         } catch .noSuchFileOrDirectory {
-            var error = IOError(name, "create", .noSuchFileOrDirectory)
-            error.reason = "parent directory \(written) is missing"
-            throw .failed(error)
+            throw failedCreation(
+                .noSuchFileOrDirectory, reason: "parent directory \(written) is missing")
         } catch {
-            throw .failed(IOError(name, "create", error))
+            throw failedCreation(error)
         }
         if let no = refusalForDeviceDirectory(real, status) { throw no }
         // A dry run must report the same error as the real run, which also opens the directory for
@@ -163,9 +162,16 @@ extension TargetAdmission {
             if error == .readOnlyFileSystem {
                 throw refusal(.readOnly, "\(written) is on a read-only file system")
             }
-            throw .failed(IOError(name, "create", error))
+            throw failedCreation(error)
         }
         return (real, status)
+    }
+
+    private func failedCreation(_ errno: Errno, reason: String? = nil) -> ProbeError {
+        var error = IOError(name, "create", errno)
+        error.kind = .creation
+        if let reason { error.reason = reason }
+        return .failed(error)
     }
 
     /// A file under /dev is a mistyped device name, and would fill the memory.
@@ -208,7 +214,7 @@ extension TargetAdmission {
         } catch .fileExists {
             throw refusal(.inUse, "another program has just created it")
         } catch {
-            throw .failed(IOError(name, "create", error))
+            throw failedCreation(error)
         }
         do throws(ProbeError) {
             let (image, file) = try openImage()
