@@ -21,6 +21,22 @@ package enum Loopback {
         return listener
     }
 
+    /// Takes a port that the kernel chooses, for servers that a test starts on it one after the other.
+    ///
+    /// Connections to it are refused meanwhile. A server can listen on it if it has SO_REUSEADDR, and
+    /// the kernel gives the port to no other socket: tcp(7), `inet_bind_conflict` in
+    /// net/ipv4/inet_connection_sock.c.
+    ///
+    /// - Returns: the socket that keeps the port until it is closed.
+    /// - Throws: what socket(2) and bind(2) say.
+    package static func reservePort() throws(Errno) -> OwnedDescriptor {
+        let socket = try newSocket()
+        var option: Int32 = 1
+        set(socket, SOL_SOCKET, SO_REUSEADDR, &option)
+        _ = try withAddress(port: 0) { address, length in bind(socket.rawValue, address, length) }
+        return socket
+    }
+
     /// The port that a socket is bound to.
     package static func port(of socket: borrowing OwnedDescriptor) throws(Errno) -> Int {
         let descriptor = socket.rawValue

@@ -3,6 +3,7 @@
 
 internal import Foundation
 internal import Glibc
+internal import LinuxIO
 
 /// The real pdiffcopy, which `tools/pdiffcopy` installs.
 package enum Pdiffcopy {
@@ -25,6 +26,7 @@ package enum Pdiffcopy {
     /// It serves every path of this machine.
     package final class Server {
         private let process: RunningProgram
+        private let reservation: OwnedDescriptor
         package let port: Int
 
         /// Starts it and waits until it answers.
@@ -32,7 +34,9 @@ package enum Pdiffcopy {
         /// - Throws: when it does not come to listen.
         package init() throws {
             // It takes 0 for its default port.
-            port = try Loopback.port(of: Loopback.listen())
+            let reservation = try Loopback.reservePort()
+            port = try Loopback.port(of: reservation)
+            self.reservation = reservation
             process = try RunningProgram([
                 Pdiffcopy.python, "-c", Self.hearing, Pdiffcopy.program,
                 "--listen=127.0.0.1:\(port)", "--concurrency=2",

@@ -14,6 +14,8 @@ package final class ScriptedServer: Sendable {
 
     package let host: String
     package let port: Int
+    /// Keeps the port for `restart`.
+    private let reservation: OwnedDescriptor
     private let receiveBuffer: Int32?
     private let script: Script
     private let state = ScriptedServerState()
@@ -32,9 +34,10 @@ package final class ScriptedServer: Sendable {
         self.host = host
         self.receiveBuffer = receiveBuffer
         self.script = script
-        let (listener, port) = Self.listen(host, port: 0, receiveBuffer)
+        let (reservation, port) = Self.bind(host, port: 0)
+        self.reservation = OwnedDescriptor(owning: reservation)
         self.port = Int(port)
-        acceptAll(listener)
+        restart()
     }
 
     deinit { stop() }
@@ -59,11 +62,11 @@ package final class ScriptedServer: Sendable {
 
     /// Takes connections again, at the same port.
     package func restart() {
-        let (listener, _) = Self.listen(host, port: UInt16(port), receiveBuffer)
-        acceptAll(listener)
-    }
-
-    private func acceptAll(_ listener: Int32) {
+        let (listener, _) = Self.bind(host, port: UInt16(port))
+        if var receiveBuffer { setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &receiveBuffer, 4) }
+        guard listen(listener, SOMAXCONN) == 0 else {
+            fatalError("\(base): cannot listen: \(currentErrno())")
+        }
         state.values.withLock { $0.listener = listener }
         thread.withLock { $0 = run(listener) }
     }
@@ -106,15 +109,16 @@ package final class ScriptedServer: Sendable {
         func wait() { running.take()?.wait() }
     }
 
-    private static func listen(
-        _ host: String, port: UInt16, _ receiveBuffer: Int32?
-    ) -> (socket: Int32, port: UInt16) {
+    /// A socket of its own at a port, 0 for one that the kernel chooses.
+    ///
+    /// A port that a socket is bound to and that none listens on is free for this (see
+    /// `Loopback.reservePort`).
+    private static func bind(_ host: String, port: UInt16) -> (socket: Int32, port: UInt16) {
         let isV6 = host.contains(":")
         let family = isV6 ? AF_INET6 : AF_INET
-        let listener = socket(family, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        let socket = Glibc.socket(family, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         var one: Int32 = 1
-        setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, 4)
-        if var receiveBuffer { setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &receiveBuffer, 4) }
+        setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &one, 4)
         var address = sockaddr_in6()
         var size = socklen_t(MemoryLayout<sockaddr_in6>.size)
         let bound = withUnsafeMutableBytes(of: &address) { bytes -> UInt16? in
@@ -124,13 +128,12 @@ package final class ScriptedServer: Sendable {
             inet_pton(family, host, start + (isV6 ? 8 : 4))
             let pointer = start.assumingMemoryBound(to: sockaddr.self)
             if !isV6 { size = socklen_t(MemoryLayout<sockaddr_in>.size) }
-            guard bind(listener, pointer, size) == 0, Glibc.listen(listener, SOMAXCONN) == 0,
-                getsockname(listener, pointer, &size) == 0
+            guard Glibc.bind(socket, pointer, size) == 0, getsockname(socket, pointer, &size) == 0
             else { return nil }
             return UInt16(bigEndian: bytes.load(fromByteOffset: 2, as: UInt16.self))
         }
-        guard let bound else { fatalError("\(host): cannot listen: errno \(errno)") }
-        return (listener, bound)
+        guard let bound else { fatalError("\(host):\(port): cannot bind: \(currentErrno())") }
+        return (socket, bound)
     }
 
     /// Whether this machine has IPv6 on the loopback interface.

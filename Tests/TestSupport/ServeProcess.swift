@@ -2,11 +2,13 @@
 // Copyright 2026 the blkferry authors
 
 internal import Glibc
+internal import LinuxIO
 
 /// `blkferry serve` as a process of its own; it is killed when the test forgets it.
 package final class ServeProcess {
     package private(set) var process: RunningProgram
     package let port: Int
+    private let reservation: OwnedDescriptor
     private let host: String
     private let arguments: [String]
     /// The program, and what goes before it.
@@ -28,23 +30,21 @@ package final class ServeProcess {
         self.host = host
         command = prefix + [binary]
         arguments = options + exports.flatMap { ["--export", $0] }
-        (process, port) = try Self.start(command, "\(host):0", arguments)
+        let reservation = try Loopback.reservePort()
+        port = try Loopback.port(of: reservation)
+        self.reservation = reservation
+        process = try Self.start(command, "\(host):\(port)", arguments)
     }
 
     private static func start(
         _ command: [String], _ address: String, _ arguments: [String]
-    ) throws -> (RunningProgram, Int) {
+    ) throws -> RunningProgram {
         let process = try RunningProgram(
             command + ["serve", "--listen", address] + arguments)
         let clock = ContinuousClock()
         let deadline = clock.now + .seconds(30)
         while clock.now < deadline {
-            let log = try process.errorsSoFar()
-            let line = log.split(separator: "\n").first { $0.hasSuffix("listening") }
-            let place = line?.split(separator: " ").first { $0.hasPrefix("address=") }
-            if let port = place?.split(separator: ":").last.flatMap({ Int($0) }) {
-                return (process, port)
-            }
+            if try process.errorsSoFar().contains("listening\n") { return process }
             guard process.isRunning else { break }
             usleep(5_000)
         }
@@ -66,7 +66,7 @@ package final class ServeProcess {
 
     /// Starts it again on the same port.
     package func startAgain() throws {
-        (process, _) = try Self.start(command, "\(host):\(port)", arguments)
+        process = try Self.start(command, "\(host):\(port)", arguments)
     }
 
     package func log() throws -> String { try process.errorsSoFar() }
