@@ -164,6 +164,7 @@ struct SilentDiskTests {
         #expect(list.errors.contains("warning: \(silent.path): does not answer\n"))
         // What waits for the disk itself still waits.
         #expect(opener.isRunning)
+        silent.end()
     }
 
     @Test func `an image that no silent loop device can be on is a target while it is open`()
@@ -179,6 +180,7 @@ struct SilentDiskTests {
         let result = try run("sh", "-c", "exec 7<>\(copy); \(program) -q \(image) \(copy)")
         #expect(result.status == 0, "\(result)")
         #expect(try areEqual(copy, image))
+        silent.end()
     }
 
     @Test func `a server of all devices serves the others beside a silent disk`() throws {

@@ -34,17 +34,23 @@ private final class ShownFile {
             try must(["losetup"] + options + ["--find", "--show", file]).dropLast())
     }
 
-    deinit {
-        // What waits for it fails then.
+    /// Makes everything fail that waits for it.
+    func end() {
         daemon.signal(SIGKILL)
         _ = try? daemon.wait()
+    }
+
+    deinit {
+        end()
         _ = try? run("losetup", "--detach", path)
         _ = try? run("umount", "--lazy", file)
     }
 }
 
-/// A disk each of whose reads takes 20 s; it goes away with this object.
+/// A disk that does not answer within any timeout of blkferry; it goes away with this object.
 package final class SilentDisk {
+    /// How long each read takes: longer than the 13 s of `list`, also on a busy machine.
+    private static let seconds = 60
     private let file: ShownFile
     /// Its device file.
     package var path: String { file.path }
@@ -64,9 +70,14 @@ package final class SilentDisk {
         let offset = 1 << 40
         let end = offset + size
         file = try ShownFile(
-            ["driver=null-co,node-name=n,size=\(end),latency-ns=20000000000,read-zeroes=on"],
+            [
+                "driver=null-co,node-name=n,size=\(end),latency-ns=\(Self.seconds * 1_000_000_000),read-zeroes=on"
+            ],
             size: end, options: ["--offset=\(offset)"])
     }
+
+    /// Makes everything fail that waits for it, so that a test need not wait for its processes.
+    package func end() { file.end() }
 }
 
 /// A disk with a bad sector; it goes away with this object.
