@@ -16,10 +16,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: size)
-        replica = scratch.file("replica")
-        try must("mkfs.ext4", "-q", "-F", source)
-        try must("cp", "--sparse=always", source, replica)
+        (source, replica) = try scratch.fileSystem(clonedAs: "replica", size: size)
     }
 
     /// The warning after a run in which some percent of the target differed.

@@ -10,17 +10,9 @@ import WireProtocol
 /// A device's raw bytes, whole and in ranges (RFC 9110, section 14), and programs that read them.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct HTTPContentTests {
     private static let size = (3 << 20) + 1234
-    private let scratch: ScratchDirectory
-    private let image: SeededImage
-    private let server: TestServer
-    private let path: String
+    private let served: ServedImage
 
-    init() throws {
-        scratch = try ScratchDirectory()
-        image = try SeededImage(scratch, size: Self.size)
-        server = try TestServer(image.path)
-        path = Route.content(image.path).path
-    }
+    init() throws { served = try ServedImage(size: Self.size) }
 
     /// What a Range header gets: the first byte and the byte after the last; `nil` for 416.
     private static let ranges: [(header: String, first: Int, end: Int)] = [
@@ -36,19 +28,19 @@ import WireProtocol
 
     @Test(arguments: ranges.indices) func `a single range is answered with 206`(index: Int) throws {
         let (header, first, end) = Self.ranges[index]
-        let answer = try server.ask("GET", path, ["Range: \(header)"])
+        let answer = try served.ask("GET", ["Range: \(header)"])
         #expect(answer.status == 206)
         #expect(answer.headers["content-range"] == "bytes \(first)-\(end - 1)/\(Self.size)")
         #expect(answer.headers["content-length"] == "\(end - first)")
         #expect(answer.headers["accept-ranges"] == "bytes")
-        #expect(answer.body == Array(image.bytes[first..<end]))
+        #expect(answer.body == Array(served.image.bytes[first..<end]))
     }
 
     @Test(arguments: [
         "bytes=\(size)-", "bytes=\(size)-\(size + 5)", "bytes=99999999999999999999-", "bytes=-0",
     ])
     func `a range beyond the end is answered with 416`(header: String) throws {
-        let answer = try server.ask("GET", path, ["Range: \(header)"])
+        let answer = try served.ask("GET", ["Range: \(header)"])
         #expect(answer.status == 416 && answer.problem == .malformed)
         #expect(answer.headers["content-range"] == "bytes */\(Self.size)")
     }
@@ -61,8 +53,8 @@ import WireProtocol
         ["Range: bytes=0-1", "If-Range: Wed, 21 Oct 2015 07:28:00 GMT"],
     ])
     func `a request without a valid single range gets the whole content`(headers: [String]) throws {
-        let answer = try server.ask("GET", path, headers)
-        #expect(answer.status == 200 && answer.body == image.bytes)
+        let answer = try served.ask("GET", headers)
+        #expect(answer.status == 200 && answer.body == served.image.bytes)
         #expect(answer.headers["content-range"] == nil)
         #expect(answer.headers["accept-ranges"] == "bytes")
         #expect(answer.headers["content-type"] == "application/octet-stream")
@@ -71,31 +63,33 @@ import WireProtocol
     /// RFC 9110, section 14.2: only GET has ranges.
     @Test(arguments: [[], ["Range: bytes=5-9"], ["Range: bytes=\(size)-"]])
     func `HEAD has the size of the whole content, and no body`(headers: [String]) throws {
-        let connection = try HTTPConnection(port: server.port)
-        let answer = try connection.ask("HEAD", path, headers)
+        let connection = try HTTPConnection(port: served.server.port)
+        let answer = try connection.ask("HEAD", served.path, headers)
         #expect(answer.status == 200)
         #expect(answer.headers["content-length"] == "\(Self.size)")
         #expect(answer.headers["accept-ranges"] == "bytes")
         // Nothing of a body precedes the next answer.
         #expect(
-            try connection.ask("GET", path, ["Range: bytes=0-2"]).body == Array(image.bytes[..<3]))
+            try connection.ask("GET", served.path, ["Range: bytes=0-2"]).body
+                == Array(served.image.bytes[..<3]))
     }
 
     @Test func `a device with sectors of 4096 bytes is read at every offset`() throws {
         guard isRoot else { return }
         let loop = try LoopDevice(size: 1 << 20, sectorSize: 4096)
-        try must("dd", "if=\(image.path)", "of=\(loop.path)", "bs=1M", "count=1", "conv=fsync")
+        try must(
+            "dd", "if=\(served.image.path)", "of=\(loop.path)", "bs=1M", "count=1", "conv=fsync")
         let server = try TestServer(loop.path)
         let path = Route.content(loop.path).path
         for (first, end) in [(0, 1), (511, 4097), (4095, 4096), (1_048_575, 1 << 20), (1, 1 << 20)]
         {
             let answer = try server.ask("GET", path, ["Range: bytes=\(first)-\(end - 1)"])
-            #expect(answer.status == 206 && answer.body == Array(image.bytes[first..<end]))
+            #expect(answer.status == 206 && answer.body == Array(served.image.bytes[first..<end]))
         }
     }
 
     @Test func `an image that shrinks while it is sent ends the connection early`() throws {
-        let large = try scratch.sparseFile("large", size: 256 << 20)
+        let large = try served.scratch.sparseFile("large", size: 256 << 20)
         let server = try TestServer(large)
         let connection = try HTTPConnection(port: server.port)
         try connection.send(HTTPConnection.request("GET", Route.content(large).path))

@@ -292,6 +292,27 @@ struct SeededImage {
     }
 }
 
+/// An image with content that a seed determines, and a server of it.
+struct ServedImage {
+    let scratch: ScratchDirectory
+    let image: SeededImage
+    let server: TestServer
+    /// The path of the image's content on the server.
+    let path: String
+
+    init(size: Int) throws {
+        scratch = try ScratchDirectory()
+        image = try SeededImage(scratch, size: size)
+        server = try TestServer(image.path)
+        path = Route.content(image.path).path
+    }
+
+    /// Asks for the content, on a connection of its own.
+    func ask(_ method: String, _ headers: [String] = []) throws -> HTTPAnswer {
+        try server.ask(method, path, headers)
+    }
+}
+
 /// Whether a program is there.
 func isInstalled(_ name: String) -> Bool {
     (try? run("sh", "-c", "command -v \(name)").status) == 0

@@ -15,10 +15,7 @@ import Testing
     /// Two clones of one template, one of which has changed.
     init() throws {
         scratch = try ScratchDirectory()
-        source = try scratch.sparseFile("source", size: size)
-        target = scratch.file("target")
-        try must("mkfs.ext4", "-q", "-F", source)
-        try must("cp", "--sparse=always", source, target)
+        (source, target) = try scratch.fileSystem(clonedAs: "target", size: size)
     }
 
     /// Makes so many MiB of the target differ, apart from what the file system needs.

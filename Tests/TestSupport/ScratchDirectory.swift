@@ -33,6 +33,19 @@ package final class ScratchDirectory: Sendable {
         return path
     }
 
+    /// Makes an image with an empty ext4, `source`, and a clone of it.
+    ///
+    /// - Parameters:
+    ///   - clone: the clone's name.
+    ///   - size: of both, in bytes.
+    /// - Returns: their paths.
+    package func fileSystem(clonedAs clone: String, size: Int) throws -> (String, String) {
+        let source = try sparseFile("source", size: size)
+        try must("mkfs.ext4", "-q", "-F", source)
+        try must("cp", "--sparse=always", source, file(clone))
+        return (source, file(clone))
+    }
+
     /// Makes a directory of images without a hole: `0.img`, `1.img` and so on.
     ///
     /// - Parameters:
