@@ -7,10 +7,7 @@
 # disks: 100M 16M nvme:40M sata:16M scsi:16M
 . /counters.sh
 for module in nvme ahci virtio_scsi sd_mod; do modprobe $module; done
-for try in 1 2 3 4 5 6 7 8 9 10; do
-    [ -b /dev/nvme0n1 ] && [ -b /dev/sdb ] && break
-    sleep 1
-done
+for name in nvme0n1 sda sdb; do becomes [ -b /dev/$name ]; done
 # shellcheck disable=SC2010 # names of the kernel
 sata=/dev/$(ls -l /sys/block | grep -o 'ata[0-9].*/sd[a-z]$' | grep -o 'sd[a-z]$')
 scsi=/dev/$(ls -l /sys/block | grep -o 'virtio.*/sd[a-z]$' | grep -o 'sd[a-z]$')

@@ -7,7 +7,7 @@
 . /counters.sh
 modprobe sd_mod
 modprobe scsi_debug dev_size_mb=16 lbpu=1 lbpws=1 delay=0
-for try in 1 2 3 4 5; do [ -b /dev/sda ] || sleep 1; done
+becomes [ -b /dev/sda ]
 images ${disk}d
 source_group
 writes="512 4096 buffered held mmap discard zero replay"

@@ -78,9 +78,10 @@ for part in pool_tdata linear-real; do
 done
 
 step 'another program holds the lock of LVM: list prints that, and lists the rest'
-flock --no-fork /run/lock/lvm/V_vg0 sleep 60 &
+flock --no-fork /run/lock/lvm/V_vg0 sleep 1000 &
 holder=$!
-sleep 1
+is_locked() { ! flock --nonblock /run/lock/lvm/V_vg0 true; }
+becomes is_locked
 expect 0 blkferry list
 says 'timed out waiting for LVM'
 row linear ext4

@@ -39,9 +39,7 @@ write_slowly() {
         sleep 2
     done
 }
-blkferry serve --export /tmp/:rw 2>/dev/null &
-server=$!
-sleep 2
+serve --export /tmp/:rw
 
 step 'there is room: the snapshot is extended, and the replica is of its moment'
 before=$(digest /dev/vg0/linear)

@@ -18,18 +18,6 @@ refresh='blkferry refresh vg0/thin'
 names() { lvs --noheadings -o lv_name vg0 | tr -d ' ' | grep blkferry || true; }
 # held: the root of the metadata snapshot of the pool.
 held() { dmsetup status vg0-pool-tpool | cut -d ' ' -f 7; }
-written() { awk '{print $7}' "$(described "$1")/stat"; }
-# begun LOG TARGET COMMAND...: a run in the background, in $run, that has begun to write.
-begun() {
-    local log=$1 target=$2 before
-    shift 2
-    before=$(written "$target")
-    "$@" >"$log" 2>&1 &
-    run=$!
-    while [ "$(written "$target")" = "$before" ]; do
-        kill -0 $run 2>/dev/null || fail "it was over before it had written: $(cat "$log")"
-    done
-}
 # ends STATUS LOG: the run ends with STATUS; its output is in $output.
 ends() {
     status=0
@@ -43,15 +31,15 @@ scribble() {
     dd if=/dev/urandom of="$1" bs=4k seek=1000 count=3 oflag=direct conv=notrunc 2>/dev/null
 }
 
-# A slow thin_delta, which writes to /tmp/started when it begins.
+# A thin_delta that writes to /tmp/started when it begins, and waits for /tmp/go.
 mkdir /tmp/slow
-printf '#!/bin/dash\necho $$ >/tmp/started\nsleep ${SLOW:-60}\nexec %s "$@"\n' \
+printf '#!/bin/dash\necho $$ >/tmp/started\nwhile [ ! -e /tmp/go ]; do sleep 0.1; done\nexec %s "$@"\n' \
     "$(command -v thin_delta)" >/tmp/slow/thin_delta
 chmod +x /tmp/slow/thin_delta
-# mapping SECONDS TARGET: a refresh in the background, in $run, that waits for its map.
+# mapping TARGET: a refresh in the background, in $run, that waits for its map.
 mapping() {
-    rm -f /tmp/started
-    SLOW=$1 PATH=/tmp/slow:$PATH $refresh "$2" >/tmp/log 2>&1 &
+    rm -f /tmp/started /tmp/go
+    PATH=/tmp/slow:$PATH $refresh "$1" >/tmp/log 2>&1 &
     run=$!
     while [ ! -s /tmp/started ]; do kill -0 $run || fail "it was over before the map: $(cat /tmp/log)"; done
 }
@@ -59,8 +47,9 @@ mapping() {
 step 'another program writes to the target during the run'
 expect 0 $refresh vg1/replica
 fill /dev/vg0/thin 8 1
-mapping 2 vg1/replica
+mapping vg1/replica
 scribble /dev/vg1/replica
+touch /tmp/go
 ends 1 /tmp/log
 says 'another program may have written to it during the run'
 says 'another program wrote to it during the run'
@@ -138,7 +127,7 @@ expect 0 $refresh vg1/replica
 [ "$(names)" != "$bases" ] && ! names | grep -F "$left" || fail "the leftover is still there: $(names)"
 
 step 'the metadata snapshot of a killed run goes with the next run of any kind'
-mapping 60 vg1/replica
+mapping vg1/replica
 kill -KILL $run $(cat /tmp/started)
 wait $run || true
 [ "$(held)" != - ] || fail 'no metadata snapshot was left'

@@ -105,9 +105,7 @@ snapshots 1
 step 'to an image as well, and to a server'
 expect 0 blkferry refresh vg0/thin $replica
 snapshots 2
-blkferry serve --export /dev/vg1/replica:rw 2>/dev/null &
-server=$!
-sleep 1
+serve --export /dev/vg1/replica:rw
 url=http://127.0.0.1:8080/dev/vg1/replica
 expect 0 blkferry refresh vg0/thin $url
 snapshots 3

@@ -4,7 +4,7 @@
 # shows: a disk with sectors of 4096 bytes beside one of 512
 modprobe sd_mod
 modprobe scsi_debug dev_size_mb=64 sector_size=4096 delay=0
-for try in 1 2 3 4 5; do [ -b /dev/sda ] || sleep 1; done
+becomes [ -b /dev/sda ]
 large=/dev/sda
 [ "$(blockdev --getss "$large")" = 4096 ] || fail "$large has other sectors"
 fill ${disk}a 0 64

@@ -120,7 +120,7 @@ for volume in thin linear; do
         done
     ) &
     writer=$!
-    sleep 1
+    becomes [ -e /mnt/second ]
     rm -f /tmp/replica.img
     expect 0 blkferry sync --snapshot --snapshot-size 90% vg0/$volume /tmp/replica.img
     touch /tmp/stop

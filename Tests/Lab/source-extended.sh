@@ -14,17 +14,10 @@ lvcreate -qq -y -L 16M -n linear vg0
 lvcreate -qq -y -L 16M -n remote vg0
 serve --export vg0/remote
 
-written() { awk '{print $7}' "$(described $target)/stat"; }
 # extended SOURCE VOLUME: the run stops once it has written, and goes on with 4 MiB more behind the source.
 extended() {
-    local before run
     fill "/dev/vg0/$2" 0 16
-    before=$(written)
-    blkferry -c 1 --overwrite --size-policy prefix "$1" $target >/tmp/log 2>&1 &
-    run=$!
-    while [ "$(written)" = "$before" ]; do
-        kill -0 $run 2>/dev/null || fail "it was over before it had written: $(cat /tmp/log)"
-    done
+    begun /tmp/log $target blkferry -c 1 --overwrite --size-policy prefix "$1" $target
     kill -STOP $run
     lvextend -qq -L 20M "vg0/$2"
     fill "/dev/vg0/$2" 16 4

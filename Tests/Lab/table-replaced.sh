@@ -20,15 +20,25 @@ load() {
     dmsetup resume --noudevsync t
 }
 
+# moved: the sectors that were read of the device and written to it.
+moved() { echo $(($(sectors_read $device) + $(sectors_written $device))); }
+
 # disturbed STATUS DISK SECTOR WORD...: a run during which the table is replaced.
 disturbed() {
-    local expected=$1 disk=$2 sector=$3 run status=0
+    local expected=$1 disk=$2 sector=$3 before run status=0
     shift 3
+    before=$(moved)
     blkferry -q --bwlimit 6M --overwrite "$@" >/tmp/log 2>&1 &
     run=$!
-    sleep 2
-    kill -0 $run 2>/dev/null || fail "it was over too early: $(cat /tmp/log)"
+    # More than what the gate reads.
+    until [ $(($(moved) - before)) -ge 8192 ]; do
+        kill -0 $run 2>/dev/null || fail "it was over too early: $(cat /tmp/log)"
+        sleep 0.1
+    done
+    # It goes on only with the new table.
+    kill -STOP $run
     load "$disk" "$sector"
+    kill -CONT $run
     wait $run || status=$?
     output=$(cat /tmp/log)
     echo "$output"

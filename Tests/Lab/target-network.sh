@@ -11,7 +11,7 @@ lvcreate -qq -y --type thin-pool -Zn -c 192k -L 100M -n pool vg1
 lvcreate -qq -y -V 4M --thinpool pool -n thin vg1
 lvcreate -qq -y -L 8M -n linear vg1
 size() { blockdev --getsize64 "$1"; }
-missing() { ! lvs "$1" >/dev/null 2>&1 || fail "$1 is there"; }
+missing() { is_gone "$1" || fail "$1 is there"; }
 snapshots() { lvs --noheadings -o lv_name -S "lv_name=~$1" vg1 | tr -d ' '; }
 here=http://127.0.0.1:8080/dev/vg1
 
@@ -111,12 +111,10 @@ expect 0 blkferry --snapshot-target day --keep 2 /dev/vg0/source $here/thin
 [ "$(snapshots day- | wc -l)" = 2 ] || fail 'what stayed has not gone now'
 newest=$(snapshots day- | tail -n 1)
 fill /dev/vg0/source 0 12
-blkferry --bwlimit 2M --snapshot-target day --keep 2 /dev/vg0/source $here/thin &
-client=$!
-sleep 3
+begun /tmp/log /dev/vg1/thin blkferry --bwlimit 2M --snapshot-target day --keep 2 /dev/vg0/source $here/thin
 stop
 serve --export vg1:rw,create
-wait "$client" || fail "after a server restart: $?"
+wait $run || fail "after a server restart: $?: $(cat /tmp/log)"
 same /dev/vg0/source /dev/vg1/thin
 [ "$(snapshots day- | wc -l)" = 2 ] || fail "not two are kept, or one was taken twice: $(lvs vg1)"
 [ "$(snapshots day- | head -n 1)" = "$newest" ] || fail 'the one before is gone'
@@ -149,10 +147,7 @@ step 'made, and then the server is restarted'
 fill /dev/vg0/small 0 8
 blkferry --bwlimit 1M --create /dev/vg0/small $here/again &
 client=$!
-for try in 1 2 3 4 5 6 7 8 9 10; do
-    ! lvs vg1/again >/dev/null 2>&1 || break
-    sleep 0.2
-done
+becomes is_volume vg1/again
 stop
 serve --export vg1:rw,create
 wait "$client" || fail "after a server restart: $?"
@@ -164,11 +159,7 @@ missing vg1/other
 size=$(blockdev --getsz /dev/vg0/small)
 echo "0 $size error" | mapped bad
 expect 3 blkferry --create /dev/mapper/bad $here/failed
-for try in 1 2 3 4 5; do
-    lvs vg1/failed >/dev/null 2>&1 || break
-    sleep 1
-done
-missing vg1/failed
+becomes is_gone vg1/failed
 truncate -s 1G /tmp/large
 expect 2 blkferry --create /tmp/large $here/more
 says 'bytes that are free'

@@ -22,8 +22,11 @@ for volume in thin linear; do
     expect 0 blkferry refresh -v --snapshot-size 50% --snapshot-target day --keep 1 vg0/$volume vg0/$volume-replica
     says 'have changed since'
     same /dev/vg0/$volume /dev/vg0/$volume-replica
-    for snapshot in $(lvs --noheadings -o lv_name -S "origin=$volume" vg0); do lvremove -qq -y "vg0/$snapshot"; done
-    for snapshot in $(lvs --noheadings -o lv_name -S "origin=$volume-replica" vg0); do lvremove -qq -y "vg0/$snapshot"; done
+    for snapshot in $(lvs --noheadings -o lv_name -S "origin=$volume || origin=$volume-replica" vg0); do
+        # LVM does not remove what udev has open.
+        udevadm settle
+        lvremove -qq -y "vg0/$snapshot"
+    done
     lvextend -qq -L 36M vg0/$volume
     fill /dev/vg0/$volume 32 4
     expect 0 blkferry refresh --size-policy resize vg0/$volume vg0/$volume-replica

@@ -176,7 +176,7 @@ replace_table() {
 }
 merged() {
     lvconvert -qq -y --merge "$1"
-    while lvs "$1" >/dev/null 2>&1; do sleep 0.2; done
+    becomes is_gone "$1"
 }
 # cells KIND LABEL PATH WAY...: whether a run after each way reads only the ranges of the map, or all.
 cells() {

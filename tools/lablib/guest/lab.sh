@@ -97,6 +97,39 @@ sectors_read() {
     echo "$3"
 }
 
+# sectors_written DEVICE: how many were written to it (field 7).
+sectors_written() {
+    # shellcheck disable=SC2046 # the fields
+    set -- $(cat "$(described "$1")/stat")
+    echo "$7"
+}
+
+# begun LOG DEVICE COMMAND...: a run in the background, in $run, that has begun to write to the device.
+begun() {
+    local log=$1 device=$2 before
+    shift 2
+    before=$(sectors_written "$device")
+    "$@" >"$log" 2>&1 &
+    run=$!
+    while [ "$(sectors_written "$device")" = "$before" ]; do
+        kill -0 $run 2>/dev/null || fail "it was over before it had written: $(cat "$log")"
+    done
+}
+
+# becomes COMMAND...: waits until it succeeds, for a minute or more.
+becomes() {
+    local try=0
+    until "$@"; do
+        try=$((try + 1))
+        [ $try -le 300 ] || fail "not within a minute: $*"
+        sleep 0.2
+    done
+}
+
+# is_volume and is_gone VOLUME: whether LVM knows it, or not.
+is_volume() { lvs "$1" >/dev/null 2>&1; }
+is_gone() { ! is_volume "$1"; }
+
 # volume_group NAME DISK...: a volume group of these disks.
 volume_group() {
     local group=$1 volume
@@ -126,14 +159,12 @@ mapped() {
 
 # serve OPTION...: a server in the background, in $server, once it answers on port 8080.
 serve() {
-    local try
     blkferry serve -q "$@" &
     server=$!
-    for try in 1 2 3 4 5 6 7 8 9 10; do
-        ! blkferry list http://127.0.0.1:8080 >/dev/null 2>&1 || return 0
-        sleep 0.5
+    until blkferry list http://127.0.0.1:8080 >/dev/null 2>&1; do
+        kill -0 $server 2>/dev/null || fail 'no server'
+        sleep 0.2
     done
-    fail 'no server'
 }
 
 # start_udev: from now on udev makes links, and LVM waits for it.
