@@ -102,8 +102,15 @@ package enum Threads {
         }
     }
 
+    /// Started threads; if nobody waits for them, their memory is freed when they end.
     package struct Running: ~Copyable {
-        fileprivate let threads: [pthread_t]
+        private var threads: [pthread_t]
+
+        fileprivate init(threads: [pthread_t]) { self.threads = threads }
+
+        deinit {
+            for thread in threads { pthread_detach(thread) }
+        }
 
         package var count: Int { threads.count }
 
@@ -111,6 +118,7 @@ package enum Threads {
 
         package consuming func wait() {
             for thread in threads { pthread_join(thread, nil) }
+            threads = []
         }
     }
 }
