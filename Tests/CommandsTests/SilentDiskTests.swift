@@ -38,11 +38,16 @@ struct SilentDiskTests {
         }
     }
 
+    /// Whether the first thread of a program has this state of proc_pid_stat(5).
+    private func isInState(_ state: Character, _ program: RunningProgram) -> Bool {
+        let status = "/proc/\(program.processID)/stat"
+        return (try? String(contentsOfFile: status, encoding: .utf8))?.contains(") \(state) ")
+            == true
+    }
+
     /// Whether a program waits for the silent disk, and not for the file of its own code.
     private func isReading(_ program: RunningProgram) -> Bool {
-        let status = "/proc/\(program.processID)/stat"
-        return hasOpen(program)
-            && (try? String(contentsOfFile: status, encoding: .utf8))?.contains(") D ") == true
+        hasOpen(program) && isInState("D", program)
     }
 
     @Test func `list shows a silent disk, and all others`() throws {
@@ -143,6 +148,9 @@ struct SilentDiskTests {
         }
         #expect(isOpen)
         verify.signal(SIGTERM)
+        // The kernel keeps a process until its last thread no longer waits for the disk.
+        #expect(becomesTrue(within: 30) { isInState("Z", verify) })
+        silent.end()
         let result = try verify.wait()
         #expect(result.status == 130, "\(result)")
     }
