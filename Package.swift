@@ -233,22 +233,3 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
-
-// tools/thread-sanitizer builds one test target and what that needs: the rest, with the TLS library, would take
-// most of its time.
-if let test = Context.environment["BLKFERRY_TEST_TARGET"] {
-    var wanted = [test]
-    var index = 0
-    while index < wanted.count {
-        let target = package.targets.first { $0.name == wanted[index] }
-        for dependency in target?.dependencies ?? [] {
-            guard case .byNameItem(let name, _) = dependency, !wanted.contains(name) else {
-                continue
-            }
-            wanted.append(name)
-        }
-        index += 1
-    }
-    package.targets.removeAll { !wanted.contains($0.name) }
-    package.products.removeAll()
-}

@@ -99,7 +99,7 @@ import Testing
         #expect(Double(total) <= Double(rate) * (time + 0.05) + 2000, "\(time) s")
         // Sixteen threads that each had a sixteenth of the limit would come to less; so does no machine
         // that is merely busy.
-        #expect(Double(total) >= Double(rate) * time * 0.1, "\(time) s")
+        if !isSanitized { #expect(Double(total) >= Double(rate) * time * 0.1, "\(time) s") }
     }
 
     @Test(arguments: [HTTPRequest.Method.get, .post])

@@ -104,7 +104,7 @@ final class HTTPConnection {
     private var received: [UInt8] = []
 
     /// - Parameter source: the last byte of the client's address, 127.0.0.x.
-    init(port: Int, patience: Double = 20, from source: UInt8 = 1) throws {
+    init(port: Int, patience: Double = isSanitized ? 120 : 20, from source: UInt8 = 1) throws {
         socket = try StreamSocket(port: port, from: source)
         socket.limitWaiting(to: patience)
     }

@@ -48,7 +48,7 @@ import Testing
         return bytes
     }
 
-    @Test(arguments: UInt64(1)...28)
+    @Test(arguments: seeds(28))
     func `a push makes the ranges of the map equal, and reads nothing else`(seed: UInt64) throws {
         let pair = DevicePair(seed: seed)
         let region = BlockLayout(block: pair.block).region
@@ -79,7 +79,7 @@ import Testing
             }, "seed \(seed): read outside of the map")
     }
 
-    @Test(arguments: UInt64(1)...28)
+    @Test(arguments: seeds(28))
     func `a pull makes the ranges of the map equal, and reads nothing else`(seed: UInt64) throws {
         let pair = DevicePair(seed: seed)
         try makeImage(image, pair.source)

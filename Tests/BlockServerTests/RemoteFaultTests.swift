@@ -84,7 +84,7 @@ import Testing
         for seed in UInt64(1)...3 { try bothWays(seed: seed) { $0.delay = 0.02 } }
     }
 
-    @Test(arguments: UInt64(1)...16)
+    @Test(arguments: seeds(16))
     func `a push and a pull survive connections that are cut at random bytes`(seed: UInt64) throws {
         let proxy = try FaultProxy(upstreamPort: rig.port, seed: seed)
         try bothWays(seed: seed, through: proxy) {
@@ -107,7 +107,7 @@ import Testing
         }
     }
 
-    @Test(arguments: UInt64(1)...10)
+    @Test(arguments: seeds(10))
     func `a new image is created once, whatever is cut`(seed: UInt64) throws {
         let proxy = try FaultProxy(upstreamPort: rig.port, seed: seed)
         let image = rig.image("new-\(seed)")
@@ -124,7 +124,7 @@ import Testing
         #expect(rig.server.sessionCount == 0)
     }
 
-    @Test(arguments: UInt64(1)...10, [ProxyDirection.toServer, .toClient])
+    @Test(arguments: seeds(10), [ProxyDirection.toServer, .toClient])
     func `flipped bits on the way are noticed, and the data is sent again`(
         seed: UInt64, direction: ProxyDirection
     ) throws {

@@ -20,7 +20,7 @@ import Testing
         image = rig.image("image")
     }
 
-    @Test(arguments: UInt64(1)...28)
+    @Test(arguments: seeds(28))
     func `after a push both sides are equal, only differences were sent, a second sends none`(
         seed: UInt64
     ) throws {
@@ -55,7 +55,7 @@ import Testing
         #expect(rig.counts.written + rig.counts.zeroed == differing.length, "seed \(seed)")
     }
 
-    @Test(arguments: UInt64(1)...28)
+    @Test(arguments: seeds(28))
     func `after a pull both sides are equal, only differences were written, a second writes none`(
         seed: UInt64
     ) throws {
@@ -94,7 +94,7 @@ import Testing
         #expect(rig.counts.written + rig.counts.zeroed == 0)
     }
 
-    @Test(arguments: UInt64(1)...14)
+    @Test(arguments: seeds(14))
     func `verify finds exactly the differences, and writes nothing`(seed: UInt64) throws {
         let pair = DevicePair(seed: seed)
         try makeImage(image, pair.source)
@@ -109,7 +109,7 @@ import Testing
         #expect(!report.sourceChanged && !report.targetChanged)
     }
 
-    @Test(arguments: UInt64(1)...14)
+    @Test(arguments: seeds(14))
     func `a whole copy leaves no stale byte and does not compare`(seed: UInt64) throws {
         let pair = DevicePair(seed: seed)
         var run = RemoteRun(block: pair.block, method: pair.method)
@@ -133,7 +133,7 @@ import Testing
         #expect(rig.counts.compared == compared)
     }
 
-    @Test(arguments: UInt64(1)...14)
+    @Test(arguments: seeds(14))
     func `a target of another size gets the size of the source, or keeps its tail`(seed: UInt64)
         throws
     {
