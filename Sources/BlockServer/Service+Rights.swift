@@ -32,7 +32,7 @@ extension Service {
             case .misplaced: response = RequestRules.misplaced
             }
         }
-        if case .pdiffcopy = request.route { response.putReasonInStatusLine() }
+        response.putReasonInStatusLine(for: request.route)
         return response
     }
 }

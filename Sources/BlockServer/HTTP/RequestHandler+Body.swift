@@ -173,7 +173,7 @@ extension RequestHandler {
         guard case .receiving(let incoming) = state, var response = incoming.rejection else {
             return
         }
-        if case .pdiffcopy = incoming.route { response.putReasonInStatusLine() }
+        response.putReasonInStatusLine(for: incoming.route)
         timer?.cancel()
         if let body = incoming.body { shared.bodies.give(body) }
         state = .answering

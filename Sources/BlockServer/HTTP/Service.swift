@@ -43,7 +43,7 @@ final class Service: Sendable {
         if let rejection = authorizeAgain(&request) { return rejection }
         do throws(Problem) { return try answer(request, memory) } catch {
             var response = Response(error)
-            if case .pdiffcopy = request.route { response.putReasonInStatusLine() }
+            response.putReasonInStatusLine(for: request.route)
             return response
         }
     }
