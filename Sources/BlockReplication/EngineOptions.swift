@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockClient
 package import BlockDevices
 internal import DeviceProbe
 internal import Glibc
@@ -9,7 +8,7 @@ internal import SyncEngine
 
 extension Replication.Options {
     /// Throws `invalid` if the options do not fit the source, before the gate creates a target.
-    func check(_ source: SourceEndpoint) throws(ReplicationError) {
+    func check(_ source: OpenedSource) throws(ReplicationError) {
         _ = try movedTable(of: source)
         // Without a block size of the user, the target may have a better one.
         guard blockSize != nil else { return }
@@ -20,7 +19,7 @@ extension Replication.Options {
 
     /// Throws `invalid` if the options do not fit the devices.
     func forEngine(
-        _ action: Replication.Action, _ source: SourceEndpoint, _ target: TargetEndpoint,
+        _ action: Replication.Action, _ source: OpenedSource, _ target: AdmittedTarget,
         _ events: (Replication.Event) -> Void
     ) throws(ReplicationError) -> SyncOptions {
         let devices = [source.device, target.device]
@@ -47,7 +46,7 @@ extension Replication.Options {
     }
 
     /// The GPT whose backup is moved; `nil` if that is not wanted.
-    private func movedTable(of source: SourceEndpoint) throws(ReplicationError) -> Signature? {
+    private func movedTable(of source: OpenedSource) throws(ReplicationError) -> Signature? {
         guard movesBackupTable else { return nil }
         guard let table = source.facts.content.partitionTable, table.type == "gpt" else {
             throw ReplicationError(
@@ -59,14 +58,12 @@ extension Replication.Options {
     /// The change that moves the backup of the source's GPT; `nil` if that is not wanted or not
     /// needed.
     func movedBackup(
-        _ source: SourceEndpoint, _ target: TargetEndpoint
+        _ source: OpenedSource, _ target: AdmittedTarget, _ endpoint: any Endpoint
     ) throws(ReplicationError) -> MovedBackup? {
         guard let table = try movedTable(of: source) else { return nil }
         guard target.device.geometry.size > source.facts.size else { return nil }
-        guard !(target.device is PdiffcopyDevice) else {
-            throw ReplicationError(
-                .invalid,
-                "\(target.device.name): a server of pdiffcopy writes nothing behind the replica")
+        if let reason = endpoint.reasonForNoTail {
+            throw ReplicationError(.invalid, "\(target.device.name): \(reason)")
         }
         return try MovedBackup(source.device, sector: table.sectorSize, target: target.device)
     }

@@ -8,7 +8,6 @@ internal import Digests
 internal import LinuxIO
 internal import LogicalVolumes
 internal import SyncEngine
-internal import WireProtocol
 
 extension Replication {
     public struct Options: Sendable {
@@ -102,8 +101,8 @@ extension Replication {
 }
 
 extension Replication.Options {
-    /// Throws `invalid` with the first fault in the options and locations.
-    package func check(source: String, target: String) throws(ReplicationError) {
+    /// Throws `invalid` with the first fault.
+    package func check() throws(ReplicationError) {
         if let size = blockSize {
             guard BlockLayout.isBlock(size) else {
                 throw invalid("block size \(size): must be a multiple of 512 from 512 to 16 MiB")
@@ -137,27 +136,6 @@ extension Replication.Options {
                 throw invalid("keep \(kept): goes with a target snapshot only")
             }
             guard kept > 0 else { throw invalid("keep \(kept): must be at least 1") }
-        }
-        var remoteCount = 0
-        for text in [source, target] {
-            guard !text.isEmpty else { throw invalid("a location is empty") }
-            guard text != "-" else {
-                throw invalid(
-                    "-: standard input and output are no devices: name a device or an image; "
-                        + "./- is the file of that name")
-            }
-            do throws(WireError) {
-                guard case .remote(let location) = try Location(text) else { continue }
-                guard location.selector != nil else {
-                    throw WireError("\(text): it names a server, but no device of it")
-                }
-                remoteCount += 1
-            } catch {
-                throw invalid(error.reason)
-            }
-        }
-        guard remoteCount < 2 else {
-            throw invalid("\(source), \(target): one of them has to be a device of this machine")
         }
     }
 

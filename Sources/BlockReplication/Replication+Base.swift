@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockClient
 internal import BlockDevices
 internal import DeviceProbe
 internal import Digests
 internal import LinuxIO
 internal import LogicalVolumes
 internal import SyncEngine
-internal import SystemPackage
 internal import WireProtocol
 
 /// Lets the next run find out whether the target has been changed; both sides are open.
@@ -17,19 +15,11 @@ extension Replication {
     ///
     /// It is the same for the same device while the user reaches it in the same way.
     package func targetIdentity() throws(ReplicationError) -> String {
-        if let remote = targetEnd.remote {
-            return try name(of: ["url", target, remote.record.device])
-        }
-        if isPdiffcopyTarget { return try name(of: ["url", target]) }
-        let stableName: String
-        do throws(ProbeError) {
-            let path = try resolve(Selector(localTarget))
-            stableName =
-                try describe(path: path, as: path).stableTag ?? (try? canonicalPath(path)) ?? path
-        } catch {
+        let words: [String]
+        do throws(ProbeError) { words = try targetEndpoint.identity() } catch {
             throw ReplicationError(error)
         }
-        return try name(of: ["here", stableName])
+        return try name(of: words)
     }
 
     /// A text that changes with the target's persistent change counter; `nil` if there is none.
@@ -38,24 +28,13 @@ extension Replication {
     ///
     /// - Parameter isFound: uses the counter from before the server enlarged the target.
     package func targetMark(asFound isFound: Bool = false) throws(ReplicationError) -> TargetMark? {
-        let host: HostRecord?
-        let counter: ChangeCounter?
-        if let remote = targetEnd.remote {
-            if isFound, let marks = remote.record.stampBefore {
-                counter = ChangeCounter(marks, since: remote.record.stampBeforeSince)
-            } else {
-                do throws(IOError) { counter = try remote.currentCounter() } catch {
-                    throw ReplicationError(error)
-                }
-            }
-            host = remote.record.host
-        } else if isPdiffcopyTarget {
-            return nil
-        } else {
-            counter = targetEnd.device.persistentChangeCounter()
-            host = try hostRecord()
+        let found: HostCounter?
+        do throws(ProbeError) {
+            found = try targetEndpoint.persistentCounter(asFound: isFound)
+        } catch {
+            throw ReplicationError(error)
         }
-        guard let counter, let host else { return nil }
+        guard let (counter, host) = found else { return nil }
         let numbers =
             [host.device, host.fileSystem, host.inode].map { "\($0 ?? 0)" } + ["\(host.born ?? 0)"]
         func text(_ marks: [Int]) throws(ReplicationError) -> String {
@@ -67,48 +46,19 @@ extension Replication {
     }
 
     /// Why the target has no persistent change counter; `nil` if the reason is unknown.
-    package var reasonForNoMark: String? {
-        targetEnd.remote == nil ? targetEnd.device.reasonForNoCounter : nil
-    }
+    package var reasonForNoMark: String? { targetEnd.device.reasonForNoCounter }
 
     /// Whether other programs could write to the target for a while, because the server ended or
     /// the session timed out.
-    package var hasLostTarget: Bool { targetEnd.remote?.hasGap ?? false }
+    package var hasLostTarget: Bool { targetEndpoint.hasGap }
 
     package var isTargetResized: Bool {
-        targetEnd.resizedTo != nil || targetEnd.device.geometry.size != targetEnd.sizeBefore
+        targetEnd.resizeTo != nil || targetEnd.device.geometry.size != targetEnd.sizeBefore
     }
 
     /// Flushes the target, including what other programs wrote.
     package func flushTarget() throws(ReplicationError) {
         do throws(IOError) { try targetEnd.device.flush() } catch { throw ReplicationError(error) }
-    }
-
-    /// A pdiffcopy server has no change counter.
-    private var isPdiffcopyTarget: Bool { targetEnd.device is PdiffcopyDevice }
-
-    /// The target without the pool in which it is to be created.
-    private var localTarget: String {
-        (options.createsVolume ? VolumePlace(target)?.selector : nil) ?? target
-    }
-
-    private func hostRecord() throws(ReplicationError) -> HostRecord? {
-        guard let boot = readSmallFile("/proc/sys/kernel/random/boot_id") else { return nil }
-        do throws(ProbeError) {
-            let path = try resolve(Selector(localTarget))
-            let status: FileStatus
-            do throws(Errno) { status = try FileStatus(path: path) } catch {
-                throw .failed(IOError(path, "open", error))
-            }
-            let identity =
-                status.kind == .blockDevice
-                ? DeviceIdentity.device(status.device)
-                : .image(
-                    FileIdentity(fileSystem: status.fileSystem, inode: status.inode), path: path)
-            return HostRecord(identity, boot: boot, born: status.born)
-        } catch {
-            throw ReplicationError(error)
-        }
     }
 
     /// Half of the SHA-256 of words; their lengths keep different lists of words distinct.

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockClient
 internal import BlockDevices
 internal import DeviceProbe
 internal import LinuxIO
 internal import SyncEngine
 internal import Synchronization
-internal import WireProtocol
 
 /// Determines the share of a target that a run would change, before the first write.
 ///
@@ -67,10 +65,10 @@ extension Replication {
     /// The share that differs or would be added or cut, 0 to 1.
     func share(of result: SyncReport) -> Double {
         let before = targetEnd.sizeBefore
-        let after = targetEnd.resizedTo ?? sourceEnd.facts.size
+        let after = targetEnd.resizeTo ?? sourceEnd.facts.size
         // Bytes that a server already added were compared.
         let added = max(0, sourceEnd.facts.size - targetEnd.device.geometry.size)
-        let cut = targetEnd.resizedTo == nil ? 0 : max(0, before - after)
+        let cut = targetEnd.resizeTo == nil ? 0 : max(0, before - after)
         let whole = sourceEnd.facts.size + cut
         return Double(result.tally.different + added + cut) / Double(max(1, whole))
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockClient
 package import BlockDevices
 package import DeviceProbe
 internal import Glibc
@@ -40,14 +39,16 @@ public final class Replication: Sendable {
     }
 
     public let action: Action
-    public let source: String
-    public let target: String
+    public var source: String { "\(operands.source)" }
+    public var target: String { "\(operands.target)" }
     public let options: Options
 
+    private let operands: Operands
     let events: @Sendable (Event) -> Void
     package let control: RunControl
-    let sourceEnd: SourceEndpoint
-    let targetEnd: TargetEndpoint
+    let sourceEnd: OpenedSource
+    let targetEnd: AdmittedTarget
+    let targetEndpoint: any Endpoint
     let engineOptions: SyncOptions
     /// Warnings from before the first write.
     let earlyWarnings = Mutex<[String]>([])
@@ -66,47 +67,44 @@ public final class Replication: Sendable {
         options: Options = Options(), events: @escaping @Sendable (Event) -> Void = { _ in }
     ) throws(ReplicationError) {
         try self.init(
-            action, from: source, to: target, options: options, control: RunControl(), events)
+            action, try Operands(source, target), options: options, control: RunControl(), events)
     }
 
     /// Does the same with a control that exists before the devices are open.
     package init(
-        _ action: Action, from source: String, to target: String, options: Options,
-        control: RunControl, _ events: @escaping @Sendable (Event) -> Void
+        _ action: Action, _ operands: Operands, options: Options, control: RunControl,
+        _ events: @escaping @Sendable (Event) -> Void
     ) throws(ReplicationError) {
         let clock = ContinuousClock()
         let start = clock.now
-        try options.check(source: source, target: target)
-        let endpoints = try Endpoints(options, isCancelled: { control.isCancelled }, events)
-        let sourceEnd: SourceEndpoint
-        let targetEnd: TargetEndpoint
+        try options.check()
+        let endpoints = Endpoints(
+            options: options, digest: try options.digestMethod(),
+            isCancelled: { control.isCancelled }, events: events)
         if action == .compare {
-            (sourceEnd, targetEnd) = try endpoints.pair(source, target)
+            (sourceEnd, targetEnd, targetEndpoint) = try endpoints.pair(operands)
         } else {
             let policy = options.policy(isDryRun: action == .dryRun)
             var wait = BusyWait(options.wait, control, events)
-            (sourceEnd, targetEnd) = try endpoints.ends(source, target, policy, &wait)
+            (sourceEnd, targetEnd, targetEndpoint) = try endpoints.ends(operands, policy, &wait)
         }
         do throws(ReplicationError) {
             var engineOptions = try options.forEngine(action, sourceEnd, targetEnd, events)
-            movedBackup = try options.movedBackup(sourceEnd, targetEnd)
+            movedBackup = try options.movedBackup(sourceEnd, targetEnd, targetEndpoint)
             engineOptions.tail += movedBackup?.backup ?? []
             self.engineOptions = engineOptions
         } catch {
             // Only a server has extended it already.
             if action == .synchronize { _ = targetEnd.giveSizeBack() }
-            sourceEnd.remote?.release(isComplete: false)
-            targetEnd.remote?.release(isComplete: false)
+            sourceEnd.device.release(isComplete: false)
+            targetEnd.device.release(isComplete: false)
             throw error
         }
         self.action = action
-        self.source = source
-        self.target = target
+        self.operands = operands
         self.options = options
         self.events = events
         self.control = control
-        self.sourceEnd = sourceEnd
-        self.targetEnd = targetEnd
         openSeconds = (clock.now - start) / .seconds(1)
     }
 
@@ -242,11 +240,10 @@ public final class Replication: Sendable {
     }
 
     @discardableResult private func release(isDone: Bool) -> [String] {
-        sourceEnd.remote?.release(isComplete: isDone)
-        if let remote = targetEnd.remote {
-            return remote.release(isComplete: isDone).map { "\(remote.name): \($0)" }
-        }
-        return isDone ? targetEnd.device.finish() : []
+        sourceEnd.device.release(isComplete: isDone)
+        let target = targetEnd.device
+        let failures = target.release(isComplete: isDone)
+        return target.isRemote ? failures.map { "\(target.name): \($0)" } : failures
     }
 
     /// Updates the kernel's caches and partition table of the target, and returns warnings.

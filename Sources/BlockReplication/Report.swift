@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockClient
 internal import BlockDevices
 internal import DeviceProbe
 internal import LinuxIO
@@ -46,15 +45,15 @@ extension Replication {
         }
 
         init(
-            _ engine: SyncReport, _ action: Action, _ source: SourceEndpoint,
-            _ target: TargetEndpoint, sizePolicy: Options.SizePolicy?, openSeconds: Double
+            _ engine: SyncReport, _ action: Action, _ source: OpenedSource,
+            _ target: AdmittedTarget, sizePolicy: Options.SizePolicy?, openSeconds: Double
         ) {
             self.engine = engine
             self.action = action
             self.openSeconds = openSeconds
             sourceSize = source.facts.size
             targetSize = target.sizeBefore
-            resizedTo = target.resizedTo
+            resizedTo = target.resizeTo
             wasCreated = target.wasCreated
             warnings = source.warnings + target.warnings
             traffic = (source.device.traffic ?? target.device.traffic).map {

@@ -12,8 +12,6 @@ import WireProtocol
 
 /// What is taken for a pdiffcopy server, and what of it for a source or target.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct PdiffcopyDetectionTests {
-    private let wishes = PdiffcopyServer.Wishes(block: 1 << 20, digest: nil, concurrency: nil)
-
     /// A server that gives each request the same answer.
     private func server(_ status: Int, _ type: String, _ body: String) -> ScriptedServer {
         ScriptedServer { connection, _ in
@@ -72,7 +70,7 @@ import WireProtocol
         let server = ScriptedPdiffcopy([UInt8](repeating: 1, count: 5000))
         let token = "Vh5KXkqVb0kzVqzXlPZbVf5b7qB8k3n3gGf1vFh0m2E"
         let found = try #require(try findPdiffcopy(server.url, token: token))
-        let source = try found.source(wishes)
+        let source = try found.source(block: 1 << 20)
         #expect(source.warnings.contains { $0.contains("token") })
         _ = try source.device.content()
         #expect(server.requests.count > 4)
@@ -96,7 +94,7 @@ import WireProtocol
             }
             let found = try #require(try findPdiffcopy(server.url))
             let error = #expect(throws: (any Error).self) {
-                let device = try found.source(wishes).device
+                let device = try #require(found.source(block: 1 << 20).device as? PdiffcopyDevice)
                 let digests = [UInt8](repeating: 0, count: 20)
                 try digests.withUnsafeBytes {
                     _ = try device.openChannel().compare([.init(0, to: 1 << 20)], digests: $0)
@@ -124,8 +122,11 @@ import WireProtocol
         }
         let found = try #require(try findPdiffcopy(server.url))
         for work in [
-            { _ = try found.source(wishes) },
-            { _ = try found.target(for: facts(5000), policy: GatePolicy(overwrite: true), wishes) },
+            { _ = try found.source(block: 1 << 20) },
+            {
+                _ = try found.target(
+                    for: facts(5000), policy: GatePolicy(overwrite: true), block: 1 << 20)
+            },
         ] {
             let error = #expect(throws: ProbeError.self) { try work() }
             guard case .failed(let failure)? = error else { continue }
@@ -145,7 +146,7 @@ import WireProtocol
         for path in ["/dev/sdx", "//dev/sdx", "/srv/../dev/sdx", "/dev/./sdx", "/proc/x"] {
             let found = try #require(try findPdiffcopy(base + path))
             let error = #expect(throws: ProbeError.self) {
-                _ = try found.target(for: facts(5000), policy: GatePolicy(), wishes)
+                _ = try found.target(for: facts(5000), policy: GatePolicy(), block: 1 << 20)
             }
             guard case .refused(let refusal)? = error else {
                 Issue.record("\(path): \(String(describing: error))")
@@ -154,7 +155,7 @@ import WireProtocol
             #expect(refusal.cause == .wrongKind)
         }
         let target = try #require(try findPdiffcopy(base + "/devices/image"))
-            .target(for: facts(5000), policy: GatePolicy(), wishes)
+            .target(for: facts(5000), policy: GatePolicy(), block: 1 << 20)
         #expect(target.wasCreated && target.resizeTo == 5000)
         #expect(!server.requests.contains { $0.hasPrefix("POST") })
     }

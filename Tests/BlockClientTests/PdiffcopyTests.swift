@@ -27,7 +27,8 @@ import WireProtocol
         _ server: ScriptedPdiffcopy, block: Int = block, cancel: Flag = Flag()
     ) throws -> PdiffcopyDevice {
         let found = try #require(try findPdiffcopy(server.url, cancel: cancel))
-        return try found.source(.init(block: block, digest: nil, concurrency: nil)).device
+        let source = try found.source(block: block)
+        return try #require(source.device as? PdiffcopyDevice)
     }
 
     /// Compares with a device here that has the same content.

@@ -145,8 +145,7 @@ import WireProtocol
         let server = try #require(try findPdiffcopy(portal.url))
         let source = SourceFacts(
             name: "S", size: 8192, content: .empty, logicalSector: nil, identity: nil)
-        let target = try server.target(
-            for: source, policy: GatePolicy(), .init(block: 4096, digest: nil, concurrency: nil))
+        let target = try server.target(for: source, policy: GatePolicy(), block: 4096)
         let bytes = [UInt8](repeating: 1, count: 4096)
         #expect(throws: IOError.self) {
             if endpoint == "/resize" {

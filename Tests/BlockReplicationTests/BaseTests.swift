@@ -25,7 +25,7 @@ import Testing
 
     private func open(_ target: String) throws -> Replication {
         try Replication(
-            .synchronize, from: source, to: target, options: .init(), control: RunControl()
+            .synchronize, Operands(source, target), options: .init(), control: RunControl()
         ) { _ in }
     }
 
@@ -66,7 +66,7 @@ import Testing
             var options = Replication.Options()
             options.maximumChange = limit
             let replication = try Replication(
-                .synchronize, from: source, to: target, options: options, control: RunControl()
+                .synchronize, Operands(source, target), options: options, control: RunControl()
             ) { _ in }
             var hasBegun = false
             let report = replication.run(changes: nil) {

@@ -16,8 +16,8 @@ import Testing
         let source = try SeededImage(scratch, size: 1 << 20)
         let server = try TestServer(scratch.path + "/:rw")
         let replication = try Replication(
-            .synchronize, from: source.path,
-            to: "http://127.0.0.1:\(server.port)\(scratch.file("target"))",
+            .synchronize,
+            Operands(source.path, "http://127.0.0.1:\(server.port)\(scratch.file("target"))"),
             options: .init(), control: RunControl()
         ) { _ in }
         let report = replication.run(changes: nil) { _ in counts }
@@ -34,8 +34,8 @@ import Testing
         let server = try TestServer(scratch.path + "/:rw")
         func open() throws -> Replication {
             try Replication(
-                .synchronize, from: source.path,
-                to: "http://127.0.0.1:\(server.port)\(scratch.file("target"))",
+                .synchronize,
+                Operands(source.path, "http://127.0.0.1:\(server.port)\(scratch.file("target"))"),
                 options: .init(), control: RunControl()
             ) { _ in }
         }

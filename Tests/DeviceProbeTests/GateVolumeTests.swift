@@ -111,7 +111,7 @@ struct GateVolumeTests {
         }
         do {
             let target = try volume.admit(4 * MiB, policy(snapshot: "done"))
-            #expect(target.device.finish() == ["an older one stays"])
+            #expect(target.device.release(isComplete: true) == ["an older one stays"])
         }
         #expect(throws: ProbeError.self) { try volume.admit(4 * MiB, policy(snapshot: "taken")) }
         #expect(
@@ -127,7 +127,8 @@ struct GateVolumeTests {
         do { _ = try volume.admit(4 * MiB, wish) }
         #expect(volume.done == ["find"])
         let target = try volume.admit(4 * MiB, wish).device
-        #expect(target.snapshot == "vg0/day-1" && target.finish() == ["an older one stays"])
+        #expect(target.snapshot == "vg0/day-1")
+        #expect(target.release(isComplete: true) == ["an older one stays"])
         #expect(volume.done == ["find", "find", "rotate vg0/day-1"])
     }
 

@@ -101,6 +101,26 @@ func facts(
         name: "SOURCE", size: size, content: content, logicalSector: sector, identity: identity)
 }
 
+/// Opens the device that a text names.
+func openSource(
+    _ text: String, for purpose: ReadPurpose = .source, view: SystemView = SystemView()
+) throws(ProbeError) -> OpenedSource {
+    try openSource(Selector(text), for: purpose, view: view)
+}
+
+extension SafetyGate {
+    /// Has the gate admit the target that a text names.
+    static func admit(
+        _ text: String, as name: String? = nil, source: SourceFacts, policy: GatePolicy,
+        volumes: (any VolumeManager)? = nil, patience: GatePatience = GatePatience(),
+        view: SystemView = SystemView()
+    ) throws(ProbeError) -> AdmittedTarget {
+        try admit(
+            Selector(text), as: name, source: source, policy: policy, volumes: volumes,
+            patience: patience, view: view)
+    }
+}
+
 /// The refusal of the gate, which must not have changed the target.
 ///
 /// If other programs write to the target, only its first bytes can be compared.

@@ -17,6 +17,11 @@ struct SelectorSyntaxTests {
         #expect(Selector("LABEL=\u{301}x") == .tag(.label, "\u{301}x"))
     }
 
+    @Test(arguments: ["UUID=ab=c", "LABEL=\u{301}x", "LABEL=", "./UUID=x", "vg0/new@pool", ""])
+    func `a selector is printed as it was read`(text: String) {
+        #expect(Array(Selector(text).description.utf8) == Array(text.utf8))
+    }
+
     @Test func `a tag in another Unicode form is another tag`() {
         let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}")
         for text in ["/srv/", "LABEL=", "PARTLABEL="] {

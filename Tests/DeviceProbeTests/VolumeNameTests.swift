@@ -18,12 +18,12 @@ import Testing
     func `a relative path of two words may name a volume, maybe with a pool`(
         text: String, group: String, volume: String
     ) {
-        #expect(AmbiguousPath(text)?.volume == VolumeName(group: group, volume: volume))
+        #expect(AmbiguousPath(Selector(text))?.volume == VolumeName(group: group, volume: volume))
     }
 
     @Test(arguments: [".a/b", "./vg0/root", "/dev/vg0/root", "root", "vg0/", "a/b/c", "UUID=1/2"])
     func `any other path, and a tag, names no volume`(text: String) {
-        #expect(AmbiguousPath(text)?.text == nil)
+        #expect(AmbiguousPath(Selector(text))?.text == nil)
     }
 }
 
@@ -157,7 +157,8 @@ struct OriginOfSourceTests {
         let origin = VolumeIdentity(groupUUID: Self.uuid("V"), uuid: Self.uuid("1"))
         func refusal(_ target: String) -> String? {
             do throws(ProbeError) {
-                try SafetyGate.refuse(target, on: origin, called: "vg0/o", view: tree.view)
+                try SafetyGate.refuse(
+                    Selector(target), on: origin, called: "vg0/o", view: tree.view)
                 return nil
             } catch { return error.description }
         }

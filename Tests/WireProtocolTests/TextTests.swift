@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
+import DeviceProbe
 import Testing
 import WireProtocol
 
@@ -132,7 +133,7 @@ import WireProtocol
     )
         throws
     {
-        #expect(try Location(text) == .local(text))
+        #expect(try Location(text) == .local(Selector(text)))
     }
 
     @Test func `a URL has a server and a selector`() throws {

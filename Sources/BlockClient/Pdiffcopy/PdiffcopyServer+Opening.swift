@@ -12,42 +12,15 @@ internal import WireProtocol
 ///
 /// pdiffcopy has no gate, so the client reads the file's ends and runs the gate itself.
 extension PdiffcopyServer {
-    package struct Wishes: Sendable {
-        /// Bytes of a block.
-        package var block: Int
-        /// `nil` for pdiffcopy's default.
-        package var digest: DigestMethod?
-        /// Hashing processes on the server; `nil` for the server's default.
-        package var concurrency: Int?
-
-        package init(block: Int, digest: DigestMethod?, concurrency: Int?) {
-            self.block = block
-            self.digest = digest
-            self.concurrency = concurrency
-        }
-    }
-
-    package struct Source: Sendable {
-        package var device: PdiffcopyDevice
-        package var facts: SourceFacts
-        package var warnings: [String]
-    }
-
-    /// A file that the gate allows to be written.
-    package struct Target: Sendable {
-        /// In a dry run it has the size that the file would get.
-        package var device: PdiffcopyDevice
-        /// Bytes; 0 if the file does not exist.
-        package var sizeBefore: Int
-        /// Bytes to resize it to; `nil` if the size stays.
-        package var resizeTo: Int?
-        /// Whether the file does not exist; a resize creates it.
-        package var wasCreated: Bool
-        package var warnings: [String]
-    }
-
     /// Opens the file for reading; throws if it does not exist, is a device or is empty.
-    package func source(_ wishes: Wishes) throws(ProbeError) -> Source {
+    ///
+    /// - Parameters:
+    ///   - block: bytes.
+    ///   - digest: `nil` for pdiffcopy's default.
+    ///   - concurrency: hashing processes on the server; `nil` for the server's default.
+    package func source(
+        block: Int, digest: DigestMethod? = nil, concurrency: Int? = nil
+    ) throws(ProbeError) -> OpenedSource {
         do throws(IOError) {
             guard let size = try size() else {
                 throw IOError(name, "open", .noSuchFileOrDirectory)
@@ -60,9 +33,8 @@ extension PdiffcopyServer {
                         reason: "its size is 0: it is empty, has no medium or is not attached")
             }
             let device = try PdiffcopyDevice(
-                self, size: size, block: wishes.block, method: wishes.digest,
-                concurrency: wishes.concurrency)
-            return Source(
+                self, size: size, block: block, method: digest, concurrency: concurrency)
+            return OpenedSource(
                 device: device,
                 facts: SourceFacts(
                     name: name, size: size, content: try content(size: size), logicalSector: nil,
@@ -74,9 +46,12 @@ extension PdiffcopyServer {
     }
 
     /// Runs the gate on the file as a target, without writing to it or creating it.
+    ///
+    /// In a dry run the device has the size that the file would get.
     package func target(
-        for source: SourceFacts, policy: GatePolicy, _ wishes: Wishes
-    ) throws(ProbeError) -> Target {
+        for source: SourceFacts, policy: GatePolicy, block: Int, digest: DigestMethod? = nil,
+        concurrency: Int? = nil
+    ) throws(ProbeError) -> AdmittedTarget {
         let size: Int?
         let content: Content
         do throws(IOError) {
@@ -96,12 +71,12 @@ extension PdiffcopyServer {
             warnings += verdict.warnings
         }
         do throws(IOError) {
-            return Target(
+            return AdmittedTarget(
                 device: try PdiffcopyDevice(
                     self, size: size ?? 0, seenAs: policy.isDryRun ? resizeTo : nil,
-                    block: wishes.block, method: wishes.digest, concurrency: wishes.concurrency),
-                sizeBefore: size ?? 0, resizeTo: resizeTo, wasCreated: size == nil,
-                warnings: warnings)
+                    block: block, method: digest, concurrency: concurrency),
+                kind: .image, sizeBefore: size ?? 0, resizeTo: resizeTo,
+                wasCreated: size == nil, warnings: warnings)
         } catch {
             throw .failed(error)
         }

@@ -186,11 +186,11 @@ package protocol BlockDevice: AnyObject, Sendable {
     ///   ESTALE for another file.
     func checkName(_ status: Result<FileStatus, Errno>) throws(IOError)
 
-    /// Completes the run: keeps what was created for it, and removes older snapshots beyond the
-    /// limit.
+    /// Ends the run, and a session with a server.
     ///
-    /// The result has a line for each snapshot that could not be removed.
-    func finish() -> [String]
+    /// A complete run keeps what was created for it, and older snapshots beyond the limit are
+    /// removed. The result has a line for each thing that could not be done.
+    @discardableResult func release(isComplete: Bool) -> [String]
 
     /// Ends the session without the client's request, so that the client may open it again.
     func leave()
@@ -234,6 +234,6 @@ extension BlockDevice {
     package func fitting(_ alignment: Int) -> any BlockDevice { self }
     package func takeRestart() -> Bool { false }
     package func checkName(_ status: Result<FileStatus, Errno>) throws(IOError) {}
-    package func finish() -> [String] { [] }
+    package func release(isComplete: Bool) -> [String] { [] }
     package func leave() {}
 }

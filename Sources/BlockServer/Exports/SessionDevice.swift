@@ -42,7 +42,7 @@ struct SessionDevice {
         let wanted = request.mode == .read ? nil : try Self.wanted(found, request, boot: boot)
         do throws(ProbeError) {
             guard let (source, policy) = wanted else {
-                let opened = try openSource(found.path, as: found.name, view: view)
+                let opened = try openSource(.path(found.path), as: found.name, view: view)
                 device = opened.device
                 facts = opened.facts
                 kind = opened.device.isImage ? "image" : "block-device"
@@ -64,7 +64,7 @@ struct SessionDevice {
             // programs have written since that session ended.
             if request.continues != nil && counter == nil { allowed.overwrite = false }
             let target = try SafetyGate.admit(
-                found.path, as: found.name, source: source, policy: allowed,
+                .path(found.path), as: found.name, source: source, policy: allowed,
                 volumes: LVMVolumeManager(patience: Self.patience),
                 patience: GatePatience(isCancelled: { reasonToGiveUp() != nil }), view: view)
             device = target.device
@@ -79,7 +79,11 @@ struct SessionDevice {
                             "another program may have written to it since the session ended"))
                 }
             }
-            let identity = found.description?.identity ?? Self.identity(of: target.device)
+            let identity =
+                found.description?.identity
+                ?? target.device.fileStatus.flatMap {
+                    DeviceIdentity($0, path: target.device.name)
+                }
             facts = SourceFacts(
                 name: found.name, size: target.device.geometry.size, content: .empty,
                 logicalSector: target.kind == .image ? nil : target.device.geometry.logicalSector,
@@ -143,12 +147,6 @@ struct SessionDevice {
     var alignment: Int {
         let alignment = device.geometry.alignment
         return min(alignment & -alignment, 1 << 20)
-    }
-
-    private static func identity(of device: any BlockDevice) -> DeviceIdentity? {
-        guard let status = device.fileStatus else { return nil }
-        return status.kind == .blockDevice
-            ? .device(status.device) : .image(FileIdentity(status), path: device.name)
     }
 
     /// The layout for the wanted block size, raised to a multiple of the device's alignment.

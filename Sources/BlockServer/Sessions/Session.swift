@@ -254,7 +254,7 @@ final class Session: Sendable {
     func leaveTarget() { device.leave() }
 
     /// Finishes the target after a complete commit, and returns warnings of one line each.
-    func finishTarget() -> [String] { device.finish() + updatePartitions() }
+    func finishTarget() -> [String] { device.release(isComplete: true) + updatePartitions() }
 
     func flush() throws(IOError) {
         guard mode == .write else { return }

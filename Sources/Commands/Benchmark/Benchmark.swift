@@ -4,6 +4,7 @@
 internal import ArgumentParser
 internal import BlockReplication
 internal import DeviceProbe
+internal import WireProtocol
 
 /// `blkferry benchmark`: times syncs with a growing part of the target changed.
 struct Benchmark: ParsableCommand {
@@ -45,9 +46,9 @@ struct Benchmark: ParsableCommand {
         guard (1...100).contains(steps) else {
             throw ValidationError("benchmark \(steps): must be from 1 to 100 steps")
         }
-        if common.isRemote(common.target) {
+        if let target = try common.operands.target.remote {
             throw ValidationError(
-                "\(common.target): a benchmark changes its target, which has to be a device of "
+                "\(target.text): a benchmark changes its target, which has to be a device of "
                     + "this machine")
         }
     }

@@ -20,8 +20,8 @@ struct BenchmarkRsync {
     }
 
     struct Job {
-        /// A path, or a server's URL.
-        var source: String
+        var source: Location
+        /// A path.
         var target: String
         var isSourceDevice: Bool
         var isTargetDevice: Bool
@@ -73,8 +73,8 @@ struct BenchmarkRsync {
 
     /// Returns rsync's name of the source; for a device on a server, its path in a module of an
     /// rsync daemon.
-    private static func source(_ text: String) throws(Absence) -> String {
-        guard case .remote(let location)? = try? Location(text) else { return text }
+    private static func source(_ source: Location) throws(Absence) -> String {
+        guard let location = source.remote else { return source.description }
         let families = ["BLKFERRY", "PDIFFCOPY"].map { family in
             ["SERVER", "MODULE", "ROOT"].compactMap { name in
                 getenv("\(family)_BENCHMARK_RSYNC_\(name)").map { String(cString: $0) }
@@ -85,7 +85,7 @@ struct BenchmarkRsync {
         guard let path = location.selector, path.begins(with: root),
             path.utf8.count > root.utf8.count
         else {
-            throw Absence(reason: "\(text) is not below \(given[2]), the root of its module")
+            throw Absence(reason: "\(source) is not below \(given[2]), the root of its module")
         }
         let name = String(decoding: path.utf8.dropFirst(root.utf8.count), as: UTF8.self)
         return "rsync://\(given[0])/\(given[1])/\(name)"

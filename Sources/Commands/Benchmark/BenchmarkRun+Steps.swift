@@ -8,10 +8,11 @@ internal import Glibc
 internal import LinuxIO
 internal import SyncEngine
 internal import SystemPackage
+internal import WireProtocol
 
 extension BenchmarkRun {
     var interruption: CommandFailure {
-        CommandFailure(.interrupted, "\(given.target): benchmark: interrupted")
+        CommandFailure(.interrupted, "\(result.target): benchmark: interrupted")
     }
 
     /// The command that makes the target equal again, in case the benchmark cannot.
@@ -19,7 +20,7 @@ extension BenchmarkRun {
         let allowed =
             (options.sizePolicy.map { ["--size-policy", $0.rawValue] } ?? [])
             + (options.overwrites ? ["--overwrite"] : [])
-        let words = ["blkferry"] + allowed + [given.source, given.target]
+        let words = ["blkferry"] + allowed + [result.source, result.target]
         return "This makes it equal again: \(words.joined(separator: " "))"
     }
 
@@ -41,8 +42,7 @@ extension BenchmarkRun {
     ) throws(CommandFailure) -> BenchmarkSync {
         do throws(CommandFailure) {
             if !isFirst { try checkIdentity() }
-            let sync = try BenchmarkSync(
-                sourcePath, targetPath, isFirst ? options : restoring, control)
+            let sync = try BenchmarkSync(operands, isFirst ? options : restoring, control)
             for warning in sync.warnings { warn(warning) }
             if !isFirst {
                 isChanged = false
@@ -69,13 +69,14 @@ extension BenchmarkRun {
         let target: AdmittedTarget
         do throws(ProbeError) {
             target = try SafetyGate.admit(
-                targetPath, source: source, policy: restoring.policy(isDryRun: false))
+                .path(targetPath), source: source, policy: restoring.policy(isDryRun: false))
         } catch {
             throw afterwards(CommandFailure(error))
         }
         do throws(IOError) {
             guard target.resizeTo == nil, target.device.geometry.size >= source.size else {
-                throw IOError(given.target, "change", reason: "its size has changed during the run")
+                throw IOError(
+                    result.target, "change", reason: "its size has changed during the run")
             }
             isChanged = true
             result.isEqual = false
@@ -97,15 +98,15 @@ extension BenchmarkRun {
             let now = try FileStatus(path: targetPath)
             if identity?.isSameFile(as: now) == true { return }
         } catch {
-            throw CommandFailure(IOError(given.target, "benchmark", error))
+            throw CommandFailure(IOError(result.target, "benchmark", error))
         }
         throw CommandFailure(
-            .deviceError, "\(given.target): benchmark: it is another device or file now")
+            .deviceError, "\(result.target): benchmark: it is another device or file now")
     }
 
     /// Restores the target after an incomplete step, even after a cancellation.
     func restore() {
-        tell("making \(given.target) equal to \(given.source) again")
+        tell("making \(result.target) equal to \(result.source) again")
         do throws(CommandFailure) {
             _ = try sync(RunControl())
         } catch {
@@ -113,16 +114,17 @@ extension BenchmarkRun {
             failures.append(
                 CommandFailure(
                     error.status,
-                    "\(given.target): benchmark: it now differs from \(given.source)",
+                    "\(result.target): benchmark: it now differs from \(result.source)",
                     advice: repair))
         }
     }
 
     /// Drops both devices from the page cache, so that every step starts alike.
     func dropCaches() {
-        for text in [sourcePath, targetPath] where !given.isRemote(text) {
+        for case .local(let selector) in [operands.source, operands.target] {
             // A cache that stays makes the comparison unfair, but the result is correct.
-            guard let file = try? OwnedDescriptor.open(text, flags: O_RDONLY) else { continue }
+            guard let file = try? OwnedDescriptor.open("\(selector)", flags: O_RDONLY)
+            else { continue }
             try? file.synchronizeData()
             file.dropCachedPages()
         }

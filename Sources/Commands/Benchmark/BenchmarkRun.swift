@@ -7,6 +7,7 @@ internal import DeviceProbe
 internal import LinuxIO
 internal import SyncEngine
 internal import SystemPackage
+internal import WireProtocol
 
 /// A benchmark from the question to the result; afterwards the target is equal to the source.
 final class BenchmarkRun {
@@ -24,9 +25,8 @@ final class BenchmarkRun {
 
     /// Options of each sync; they keep the token, which can be read only once.
     var options: Replication.Options
-    /// A path that stays valid when the content of the device changes.
-    var sourcePath: String
-    var targetPath: String
+    /// Local ones are paths, which stay valid when the content of the devices changes.
+    var operands: Operands
     /// The target's identity; no other device or file is changed.
     var identity: FileStatus?
     var source: SourceFacts?
@@ -38,27 +38,29 @@ final class BenchmarkRun {
     /// The failures; the last one determines the exit status.
     var failures: [CommandFailure] = []
     private let clock = ContinuousClock()
+    var targetPath: String { operands.target.description }
 
-    init(_ given: ComparisonOptions, _ options: Replication.Options, _ settings: Settings) {
+    init(
+        _ given: ComparisonOptions, _ options: Replication.Options, _ settings: Settings
+    ) throws(ReplicationError) {
         self.given = given
         self.options = options
-        (sourcePath, targetPath) = (given.source, given.target)
+        operands = try given.operands
         self.settings = settings
         console = given.console
         result = BenchmarkResult(
-            source: given.source, target: given.target, steps: settings.steps,
+            source: "\(operands.source)", target: "\(operands.target)", steps: settings.steps,
             pattern: settings.pattern, seed: settings.seed)
     }
 
     /// Runs the benchmark, prints the result, and always throws `CommandEnd`.
     func run() throws {
         do throws(CommandFailure) {
-            try given.refuseOwnOutput()
+            try operands.refuseOwnOutput()
             if let path = settings.plot { try PlotFile(path).check() }
-            try askPermission(source: given.source, target: given.target, console)
+            try askPermission(source: result.source, target: result.target, console)
             options.access = try given.credentials.access()
-            given.credentials.warn(
-                of: options.access.token, to: [given.source, given.target], console)
+            given.credentials.warn(of: options.access.token, to: operands.remotes, console)
             try pin()
         } catch {
             failures = [error]
@@ -66,11 +68,11 @@ final class BenchmarkRun {
         }
         let progress = ProgressDisplay(given.progress == .auto ? .none : given.progress, console)
         RunWatcher.watch(
-            control, progress, target: given.target, console,
+            control, progress, target: result.target, console,
             messages: .init(
                 first: "interrupted, ending in order",
-                second: "\(given.target): benchmark: interrupted twice, it may differ from "
-                    + given.source,
+                second: "\(result.target): benchmark: interrupted twice, it may differ from "
+                    + result.source,
                 advice: repair)
         ) { measure() }
         throw CommandEnd(status: conclude())
@@ -79,14 +81,14 @@ final class BenchmarkRun {
     /// Replaces names that a change of content would invalidate, such as UUID= and the links of
     /// udev.
     private func pin() throws(CommandFailure) {
-        func path(_ text: String) throws(ProbeError) -> String {
-            if given.isRemote(text) { return text }
-            let path = try resolve(Selector(text))
-            return (try? canonicalPath(path)) ?? path
+        func pinned(_ location: Location) throws(ProbeError) -> Location {
+            guard let selector = location.local else { return location }
+            let path = try resolve(selector)
+            return .local(.path((try? canonicalPath(path)) ?? path))
         }
         do throws(ProbeError) {
-            sourcePath = try path(given.source)
-            targetPath = try path(given.target)
+            operands.source = try pinned(operands.source)
+            operands.target = try pinned(operands.target)
         } catch {
             throw CommandFailure(error)
         }
@@ -105,12 +107,12 @@ final class BenchmarkRun {
     }
 
     private func begin() throws(CommandFailure) {
-        tell("making \(given.target) equal to \(given.source)")
+        tell("making \(result.target) equal to \(result.source)")
         let sync = try sync(isFirst: true, control)
         // A new image has a real path only after the first sync.
-        targetPath = (try? canonicalPath(targetPath)) ?? targetPath
+        if let path = try? canonicalPath(targetPath) { operands.target = .local(.path(path)) }
         do throws(Errno) { identity = try FileStatus(path: targetPath) } catch {
-            throw CommandFailure(IOError(given.target, "get status", error))
+            throw CommandFailure(IOError(result.target, "get status", error))
         }
         let plan = ChangePlan(
             steps: settings.steps, pattern: settings.pattern, seed: settings.seed,
@@ -128,11 +130,11 @@ final class BenchmarkRun {
         do throws(BenchmarkRsync.Absence) {
             let isTargetDevice = identity.kind == .blockDevice
             guard isTargetDevice || identity.size == source.size else {
-                throw .init(reason: "it would cut \(given.target) to the size of the source")
+                throw .init(reason: "it would cut \(result.target) to the size of the source")
             }
             rsync = try BenchmarkRsync(
                 .init(
-                    source: sourcePath, target: targetPath,
+                    source: operands.source, target: targetPath,
                     isSourceDevice: source.logicalSector != nil, isTargetDevice: isTargetDevice),
                 unless: { [control] in control.isCancelled })
             result.rsync = rsync?.version

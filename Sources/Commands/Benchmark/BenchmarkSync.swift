@@ -17,19 +17,20 @@ struct BenchmarkSync {
 
     /// Makes the target equal to the source, from opening both to releasing them.
     init(
-        _ source: String, _ target: String, _ options: Replication.Options, _ control: RunControl
+        _ operands: Operands, _ options: Replication.Options, _ control: RunControl
     ) throws(CommandFailure) {
         let replication: Replication
         do throws(ReplicationError) {
             replication = try Replication(
-                .synchronize, from: source, to: target, options: options, control: control
+                .synchronize, operands, options: options, control: control
             ) { _ in }
         } catch {
             throw CommandFailure(error)
         }
         let report = replication.run()
         let result = RunResult(
-            report, kind: .sync, source: source, target, endsWithDifferent: false)
+            report, kind: .sync, source: replication.source, replication.target,
+            endsWithDifferent: false)
         if let failure = result.errors.last { throw failure }
         self.report = report
         self.source = replication.sourceFacts

@@ -18,13 +18,15 @@ struct List: ParsableCommand {
 
     @OptionGroup var credentials: Credentials
 
-    @Argument(help: "A server's URL or host:, or that of one of its devices.")
-    var location: String?
+    @Argument(
+        help: "A server's URL or host:, or that of one of its devices.",
+        transform: Location.parsed)
+    var location: Result<Location, WireError>?
 
     func validate() throws {
         do throws(WireError) {
-            guard let location else { return }
-            guard case .remote(let server) = try Location(location) else {
+            guard let location = try self.location?.get() else { return }
+            guard let server = location.remote else {
                 throw WireError("\(location): not the URL of a server, such as http://host:8080")
             }
             try credentials.check(server)
@@ -35,9 +37,7 @@ struct List: ParsableCommand {
 
     func run() throws {
         let console = Console()
-        if let location, case .remote(let remote)? = try? Location(location) {
-            return try listExports(of: remote, console)
-        }
+        if let remote = try location?.get().remote { return try listExports(of: remote, console) }
         let inventory: Inventory
         do throws(ProbeError) { inventory = try Inventory() } catch {
             try end(CommandFailure(error), console)
@@ -128,7 +128,7 @@ struct List: ParsableCommand {
         } catch {
             try end(error, console)
         }
-        credentials.warn(of: options.token, to: [location.text], console)
+        credentials.warn(of: options.token, to: [location], console)
         do throws(ProbeError) {
             options.ssh = credentials.ssh.settings(isTarget: false)
             let server = try RemoteServer(location, options)

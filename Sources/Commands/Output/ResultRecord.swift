@@ -66,14 +66,13 @@ struct ResultRecord: Encodable {
     }
 
     init(
-        _ report: Replication.Report, kind: RunCommand.Kind, options: ComparisonOptions,
-        result: RunResult
+        _ report: Replication.Report, kind: RunCommand.Kind, _ operands: Operands, result: RunResult
     ) {
         let engine = report.engine
         let tally = engine.tally
         command = kind.rawValue
-        source = options.source
-        target = options.target
+        source = "\(operands.source)"
+        target = "\(operands.target)"
         size = engine.size
         sourceSize = report.sourceSize
         targetSize = report.targetSize

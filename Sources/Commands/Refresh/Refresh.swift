@@ -5,6 +5,7 @@ internal import ArgumentParser
 internal import BlockReplication
 internal import DeviceProbe
 internal import LogicalVolumes
+internal import WireProtocol
 
 /// `blkferry refresh`: brings a replica of a logical volume up to date by reading only the changes.
 struct Refresh: ParsableCommand {
@@ -34,7 +35,7 @@ struct Refresh: ParsableCommand {
     var verify = false
 
     func validate() throws {
-        if common.isRemote(common.source) {
+        if try common.operands.source.remote != nil {
             throw ValidationError("SOURCE must be a logical volume of this machine")
         }
         try volume.validate(consent.sizePolicy)

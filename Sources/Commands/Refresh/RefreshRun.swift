@@ -7,6 +7,7 @@ internal import DeviceProbe
 internal import LinuxIO
 internal import LogicalVolumes
 internal import SyncEngine
+internal import WireProtocol
 
 /// One run that copies a volume or a snapshot of it to the target.
 ///
@@ -19,11 +20,12 @@ struct RefreshRun {
     /// The origin, or a snapshot of it.
     let read: LogicalVolume
     let lvm: LVM
-    let target: String
+    let targetLocation: Location
     let kind: RunCommand.Kind
     let plan: VolumePlan
     let control: RunControl
     let console: Console
+    var target: String { targetLocation.description }
 
     struct Ending {
         var report: Replication.Report
@@ -47,8 +49,8 @@ struct RefreshRun {
         let replication: Replication
         do throws(ReplicationError) {
             replication = try Replication(
-                kind.action, from: read.path, to: target, options: options, control: control,
-                events)
+                kind.action, Operands(.success(.local(.path(read.path))), .success(targetLocation)),
+                options: options, control: control, events)
         } catch {
             throw CommandFailure(error)
         }

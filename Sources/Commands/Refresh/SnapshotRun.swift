@@ -14,22 +14,22 @@ internal import WireProtocol
 struct SnapshotRun {
     private let plan: VolumePlan
     private let kind: RunCommand.Kind
-    private let source: String
-    private let target: String
+    private let operands: Operands
+    private var source: String { operands.source.description }
+    private var target: String { operands.target.description }
     private let options: Replication.Options
     private let control: RunControl
     private let console: Console
     private let events: @Sendable (Replication.Event) -> Void
 
     init(
-        _ plan: VolumePlan, _ kind: RunCommand.Kind, source: String, target: String,
+        _ plan: VolumePlan, _ kind: RunCommand.Kind, _ operands: Operands,
         _ options: Replication.Options, _ control: RunControl, _ console: Console,
         _ events: @escaping @Sendable (Replication.Event) -> Void
     ) {
         self.plan = plan
         self.kind = kind
-        self.source = source
-        self.target = target
+        self.operands = operands
         self.options = options
         self.control = control
         self.console = console
@@ -69,8 +69,7 @@ struct SnapshotRun {
     private var isBusy: Bool {
         do throws(ReplicationError) {
             _ = try Replication(
-                .dryRun, from: source, to: target, options: optionsOfRun, control: control, { _ in }
-            )
+                .dryRun, operands, options: optionsOfRun, control: control, { _ in })
             return false
         } catch {
             return BusyWait.isBusy(error.cause)
@@ -113,8 +112,9 @@ struct SnapshotRun {
             throw CommandFailure(error)
         }
         let session = RefreshRun(
-            origin: volume, read: snapshot?.volume ?? volume, lvm: lvm, target: target, kind: kind,
-            plan: plan, control: control, console: console)
+            origin: volume, read: snapshot?.volume ?? volume, lvm: lvm,
+            targetLocation: operands.target, kind: kind, plan: plan, control: control,
+            console: console)
         var result: RefreshRun.Ending
         do throws(CommandFailure) {
             result = try session.run(
@@ -147,7 +147,7 @@ struct SnapshotRun {
     /// Finds the source by its name, a selector, or a path.
     private func findVolume() throws(CommandFailure) -> (LVM, LogicalVolume) {
         let path: String
-        do throws(ProbeError) { path = try resolve(Selector(source)) } catch {
+        do throws(ProbeError) { path = try resolve(operands.source.local ?? .path(source)) } catch {
             throw CommandFailure(error)
         }
         do throws(IOError) {
@@ -167,9 +167,9 @@ struct SnapshotRun {
     /// Refuses a target that is the volume, or is on it; the gate would compare only with the
     /// snapshot.
     private func refuseItself(_ volume: LogicalVolume) throws(CommandFailure) {
-        guard case .local(let text)? = try? Location(target) else { return }
+        guard let selector = operands.target.local else { return }
         do throws(ProbeError) {
-            try SafetyGate.refuse(text, on: volume.identity, called: source)
+            try SafetyGate.refuse(selector, on: volume.identity, called: source)
         } catch {
             throw CommandFailure(error)
         }

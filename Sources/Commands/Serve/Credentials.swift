@@ -80,12 +80,9 @@ struct Credentials: ParsableArguments {
     }
 
     /// Warns if others can read the token on its way to a server.
-    func warn(of token: String?, to locations: [String], _ console: Console) {
+    func warn(of token: String?, to locations: [RemoteLocation], _ console: Console) {
         guard token != nil else { return }
-        for text in locations {
-            guard case .remote(let location)? = try? Location(text),
-                RemoteServer.exposesToken(location)
-            else { continue }
+        for location in locations where RemoteServer.exposesToken(location) {
             console.warning(
                 "\(location.server): the token crosses the network in clear; https:// hides it")
         }

@@ -49,26 +49,30 @@ struct ComparisonOptions: ParsableArguments {
     @Flag(name: .shortAndLong, help: "Print errors and warnings only.")
     var quiet = false
 
-    @Argument(help: "What is read.")
-    var source: String
+    /// Parsed once; `validate` reports a wrong location.
+    @Argument(help: "What is read.", transform: Location.parsed)
+    var source: Result<Location, WireError>
 
-    @Argument(help: "What is made equal to it, or compared with it.")
-    var target: String
+    @Argument(
+        help: "What is made equal to it, or compared with it.", transform: Location.parsed)
+    var target: Result<Location, WireError>
 
     func validate() throws {
+        let operands: Operands
         do throws(ReplicationError) {
-            try options().check(source: source, target: target)
+            try options().check()
+            operands = try self.operands
         } catch {
             throw ValidationError(error.message)
         }
-        for location in [source, target] {
+        for location in [operands.source, operands.target] {
             // `blkferry -q verify A`, or a command of another version. It is never a file of that
             // name.
-            if Self.commandNames.contains(location) {
+            if Self.commandNames.contains(location.description) {
                 throw ValidationError(
                     "\(location): commands come first; a file is ./\(location)")
             }
-            guard case .remote(let remote)? = try? Location(location) else { continue }
+            guard let remote = location.remote else { continue }
             do throws(WireError) { try credentials.check(remote) } catch {
                 throw ValidationError(error.reason)
             }
@@ -79,23 +83,8 @@ struct ComparisonOptions: ParsableArguments {
         "sync", "verify", "list", "serve", "benchmark", "refresh", "token", "help",
     ]
 
-    /// Whether a location is on a server; invalid ones are not.
-    func isRemote(_ text: String) -> Bool {
-        guard case .remote? = try? Location(text) else { return false }
-        return true
-    }
-
-    /// Refuses a device or an image that the program's output goes to.
-    ///
-    /// It silences that output first, so that not even the refusal is written into the device.
-    func refuseOwnOutput() throws(CommandFailure) {
-        for location in [source, target] where !isRemote(location) {
-            let streams = StandardStreams.sharing(location)
-            guard let first = streams.first else { continue }
-            for stream in streams { StandardDescriptors.silence(stream) }
-            throw CommandFailure(
-                ProbeError.refused(StandardStreams.refusal(of: location, descriptor: first)))
-        }
+    var operands: Operands {
+        get throws(ReplicationError) { try Operands(source, target) }
     }
 
     var console: Console { Console(isVerbose: verbose, isQuiet: quiet) }
@@ -108,5 +97,22 @@ struct ComparisonOptions: ParsableArguments {
         options.concurrency = concurrency
         options.bytesPerSecond = bwlimit?.bytes
         return options
+    }
+}
+
+extension Operands {
+    var remotes: [RemoteLocation] { [source, target].compactMap(\.remote) }
+
+    /// Refuses a device or an image that the program's output goes to.
+    ///
+    /// It silences that output first, so that not even the refusal is written into the device.
+    func refuseOwnOutput() throws(CommandFailure) {
+        for case .local(let selector) in [source, target] {
+            let streams = StandardStreams.sharing(selector)
+            guard let first = streams.first else { continue }
+            for stream in streams { StandardDescriptors.silence(stream) }
+            let refusal = StandardStreams.refusal(of: selector.description, descriptor: first)
+            throw CommandFailure(ProbeError.refused(refusal))
+        }
     }
 }

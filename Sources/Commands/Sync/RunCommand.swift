@@ -31,11 +31,15 @@ struct RunCommand {
     }
 
     private let common: ComparisonOptions
+    private let operands: Operands
     private let kind: Kind
     private let plan: VolumePlan
 
-    init(_ common: ComparisonOptions, kind: Kind, plan: VolumePlan = VolumePlan()) {
+    init(
+        _ common: ComparisonOptions, kind: Kind, plan: VolumePlan = VolumePlan()
+    ) throws(ReplicationError) {
         self.common = common
+        operands = try common.operands
         self.kind = kind
         self.plan = plan
     }
@@ -43,9 +47,10 @@ struct RunCommand {
     /// Runs the command, prints the result, and always throws `CommandEnd`.
     func run(_ options: Replication.Options, endsWithDifferent: Bool = false) throws {
         let console = common.console
+        let (source, target) = ("\(operands.source)", "\(operands.target)")
         let outcome: Outcome
         do throws(CommandFailure) {
-            try common.refuseOwnOutput()
+            try operands.refuseOwnOutput()
             outcome = try replicateToEnd(options, console)
             if let refusal = outcome.report.refusal {
                 for failure in outcome.failures { console.error(failure.message) }
@@ -60,16 +65,16 @@ struct RunCommand {
         }
         let report = outcome.report
         let result = RunResult(
-            report, kind: kind, source: common.source, common.target,
-            endsWithDifferent: endsWithDifferent, others: outcome.failures)
+            report, kind: kind, source: source, target, endsWithDifferent: endsWithDifferent,
+            others: outcome.failures)
         for warning in result.warnings { console.warning(warning) }
         for error in result.errors { console.error(error.message, advice: error.advice) }
         var text: String?
         if common.json {
-            let record = ResultRecord(report, kind: kind, options: common, result: result)
+            let record = ResultRecord(report, kind: kind, operands, result: result)
             text = JSON.line(record)
         } else if !common.quiet {
-            text = Summary(report, kind: kind, source: common.source, target: common.target).text
+            text = Summary(report, kind: kind, source: source, target: target).text
         }
         // A written replica is durable, even if the result could not be printed.
         if let text, !console.result(text), result.status == .done, !kind.isSync {
@@ -91,8 +96,7 @@ struct RunCommand {
     ) throws(CommandFailure) -> Outcome {
         var options = options
         options.access = try common.credentials.access()
-        common.credentials.warn(
-            of: options.access.token, to: [common.source, common.target], console)
+        common.credentials.warn(of: options.access.token, to: operands.remotes, console)
         let events: @Sendable (Replication.Event) -> Void = { event in
             switch event {
             case .warning(let text): console.warning(text)
@@ -101,35 +105,26 @@ struct RunCommand {
             }
         }
         let display = ProgressDisplay(common.progress, console)
+        let (target, control) = ("\(operands.target)", RunControl())
         if plan.isForVolumes {
-            let control = RunControl()
-            let run = SnapshotRun(
-                plan, kind, source: common.source, target: common.target, options, control,
-                console, events)
-            return try RunWatcher.watch(control, display, target: common.target, console) {
-                () -> Result<Outcome, CommandFailure> in
-                do throws(CommandFailure) { return .success(try run.run()) } catch {
-                    return .failure(error)
-                }
+            let run = SnapshotRun(plan, kind, operands, options, control, console, events)
+            return try RunWatcher.watch(control, display, target: target, console) {
+                Result { () throws(CommandFailure) in try run.run() }
             }.get()
         }
-        let (action, source, target, chosen) = (kind.action, common.source, common.target, options)
+        let (action, locations, chosen) = (kind.action, operands, options)
         // On a thread of its own, so that a signal ends the program even while a device does not
         // answer.
-        let opened = Threads.apart { () -> Result<Replication, ReplicationError> in
-            do throws(ReplicationError) {
-                return .success(
-                    try Replication(
-                        action, from: source, to: target, options: chosen, events: events))
-            } catch {
-                return .failure(error)
+        let opened = Threads.apart {
+            Result { () throws(ReplicationError) in
+                try Replication(action, locations, options: chosen, control: control, events)
             }
         }
         let replication: Replication
         do throws(ReplicationError) { replication = try opened.get() } catch {
             throw CommandFailure(error)
         }
-        return RunWatcher.watch(replication.control, display, target: common.target, console) {
+        return RunWatcher.watch(control, display, target: target, console) {
             Outcome(report: replication.run())
         }
     }

@@ -4,6 +4,7 @@
 internal import ArgumentParser
 internal import BlockReplication
 internal import DeviceProbe
+internal import WireProtocol
 
 /// `blkferry sync`: makes the target equal to the source.
 struct Sync: ParsableCommand {
@@ -65,7 +66,7 @@ struct Sync: ParsableCommand {
         let plan = sourceVolume.plan
         guard plan.isForVolumes else { return }
         let option = plan.takesSnapshot ? "--snapshot" : "--since"
-        if common.isRemote(common.source) {
+        if try common.operands.source.remote != nil {
             throw ValidationError("\(option): SOURCE must be a logical volume of this machine")
         }
         if plan.base != nil && wholeFile {

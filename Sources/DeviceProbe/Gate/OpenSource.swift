@@ -39,6 +39,15 @@ package struct OpenedSource: Sendable {
     package var warnings: [String]
     /// Whether a rotating disk is below.
     package var isRotational: Bool
+
+    package init(
+        device: any BlockDevice, facts: SourceFacts, warnings: [String], isRotational: Bool = false
+    ) {
+        self.device = device
+        self.facts = facts
+        self.warnings = warnings
+        self.isRotational = isRotational
+    }
 }
 
 /// Opens a device for reading; also each side of a mere comparison.
@@ -51,12 +60,12 @@ package struct OpenedSource: Sendable {
 /// - Throws: a refusal if it is neither a block device nor a regular file, or if an inactive volume
 ///   may be meant; the error of a call, ENOENT if the path does not exist.
 package func openSource(
-    _ text: String, as name: String? = nil, for purpose: ReadPurpose = .source,
+    _ selector: Selector, as name: String? = nil, for purpose: ReadPurpose = .source,
     view: SystemView = SystemView()
 ) throws(ProbeError) -> OpenedSource {
-    let found = try find(Selector(text), view: view)
+    let found = try find(selector, view: view)
     let path = found.path
-    let name = name ?? text
+    let name = name ?? selector.description
     let status: FileStatus
     do throws(Errno) { status = try FileStatus(path: path) } catch {
         throw .failed(IOError(name, "open", error))
@@ -69,7 +78,7 @@ package func openSource(
         }
         return source
     case .regular:
-        if let no = AmbiguousPath(text)?.refusalOfFile(as: name, view: view) { throw no }
+        if let no = AmbiguousPath(selector)?.refusalOfFile(as: name, view: view) { throw no }
         return try openImageAsSource(path, name: name, purpose, view)
     case .directory, .other: throw .refused(.wrongKind(name, path))
     }

@@ -12,9 +12,10 @@ struct AmbiguousPath: Sendable {
     /// Without the pool of a new volume.
     let volume: VolumeName
 
-    /// `nil` if the text is certainly a path or a tag.
-    init?(_ text: String) {
-        guard case .path = Selector(text), !text.hasPrefix("."), var volume = VolumeName(text[...])
+    /// `nil` if it is certainly a path or a tag.
+    init?(_ selector: Selector) {
+        guard case .path(let text) = selector, !text.hasPrefix("."),
+            var volume = VolumeName(text[...])
         else { return nil }
         volume.volume = volume.volume.split(separator: "@").first.map(String.init) ?? ""
         self.text = text
@@ -83,8 +84,8 @@ struct AmbiguousPath: Sendable {
 
 extension TargetAdmission {
     /// Checks that the user means a file, and not a logical volume that exists or is to be created.
-    func checkName(_ text: String, exists: Bool) throws(ProbeError) {
-        guard let ambiguous = AmbiguousPath(text) else { return }
+    func checkName(_ target: Selector, exists: Bool) throws(ProbeError) {
+        guard let ambiguous = AmbiguousPath(target) else { return }
         if policy.creates { try checkNameOfNewVolume(ambiguous, exists: exists) }
         let no =
             exists

@@ -13,7 +13,7 @@ extension SafetyGate {
     ///
     /// A target that cannot be found here is refused later, when it is opened.
     package static func refuse(
-        _ target: String, on volume: VolumeIdentity, called source: String,
+        _ target: Selector, on volume: VolumeIdentity, called source: String,
         view: SystemView = SystemView()
     ) throws(ProbeError) {
         let host = HostState(view)
@@ -21,21 +21,17 @@ extension SafetyGate {
             let identity = identity(of: target, view)
         else { return }
         if identity == .device(origin.number) {
-            throw .refused(Refusal(.overlap, target, "it is the source, \(source)"))
+            throw .refused(Refusal(.overlap, target.description, "it is the source, \(source)"))
         }
         guard host.overlap(identity, origin) else { return }
-        throw .refused(Refusal(.overlap, target, "it lies on the source, \(source)"))
+        throw .refused(Refusal(.overlap, target.description, "it lies on the source, \(source)"))
     }
 
     /// The identity of a target, which may be an image that does not exist yet.
-    private static func identity(of target: String, _ view: SystemView) -> DeviceIdentity? {
-        guard let path = try? resolve(Selector(target), view: view) else { return nil }
+    private static func identity(of target: Selector, _ view: SystemView) -> DeviceIdentity? {
+        guard let path = try? resolve(target, view: view) else { return nil }
         if let status = try? FileStatus(path: path) {
-            switch status.kind {
-            case .blockDevice: return .device(status.device)
-            case .regular: return .image(FileIdentity(status), path: path)
-            case .directory, .other: return nil
-            }
+            return DeviceIdentity(status, path: path)
         }
         let parent = FilePath(path).removingLastComponent()
         guard let directory = try? canonicalPath(parent.isEmpty ? "." : parent.string),

@@ -26,17 +26,34 @@ package struct AdmittedTarget: Sendable {
     /// Paths of the block devices whose page cache covers the same bytes: the relatives of a disk.
     ///
     /// The caller must drop these caches when it has written the target.
-    package var relatives: [String] = []
+    package var relatives: [String]
     /// Whether it has the signatures of the source, maybe as another copy of the same template.
-    package var isReplica = false
+    package var isReplica: Bool
     /// Ranges of magic numbers behind the replica to zero after the copy, in bytes.
-    package var leftovers: [ByteRange] = []
+    package var leftovers: [ByteRange]
     /// Whether the gate has created it, or in a dry run would have.
     package var wasCreated: Bool
     /// For the user, one line each.
     package var warnings: [String]
     /// Whether a rotating disk is below.
     package var isRotational: Bool
+
+    package init(
+        device: any BlockDevice, kind: Kind, sizeBefore: Int, resizeTo: Int? = nil,
+        relatives: [String] = [], isReplica: Bool = false, leftovers: [ByteRange] = [],
+        wasCreated: Bool, warnings: [String], isRotational: Bool = false
+    ) {
+        self.device = device
+        self.kind = kind
+        self.sizeBefore = sizeBefore
+        self.resizeTo = resizeTo
+        self.relatives = relatives
+        self.isReplica = isReplica
+        self.leftovers = leftovers
+        self.wasCreated = wasCreated
+        self.warnings = warnings
+        self.isRotational = isRotational
+    }
 }
 
 /// The check that every write of blkferry passes, local or on a server.
@@ -52,12 +69,13 @@ package enum SafetyGate {
     /// - Returns: the target, open for writing; a block device with `O_EXCL`, an image with an
     ///   exclusive lock.
     package static func admit(
-        _ target: String, as name: String? = nil, source: SourceFacts, policy: GatePolicy,
+        _ target: Selector, as name: String? = nil, source: SourceFacts, policy: GatePolicy,
         volumes: (any VolumeManager)? = nil, patience: GatePatience = GatePatience(),
         view: SystemView = SystemView()
     ) throws(ProbeError) -> AdmittedTarget {
-        let place = policy.creates ? VolumePlace(target) : nil
-        let found = try find(Selector(place?.selector ?? target), view: view)
+        let name = name ?? target.description
+        let place = policy.creates ? VolumePlace(target.description) : nil
+        let found = try find(place.map { Selector($0.selector) } ?? target, view: view)
         let path = found.path
         // If two devices may have the UUID, it is ambiguous; see
         // docs/decisions/0029-devices-that-do-not-answer.md.
@@ -65,12 +83,12 @@ package enum SafetyGate {
         if let rival = found.rivals.first, !isSource {
             throw .refused(
                 Refusal(
-                    .ambiguousSelector, name ?? target,
+                    .ambiguousSelector, name,
                     "\(path) has it, and \(rival), which does not answer, may have it as well",
                     advice: "Name the one that is meant by its path."))
         }
         let admission = TargetAdmission(
-            path: path, name: name ?? target, source: source, policy: policy, view: view,
+            path: path, name: name, source: source, policy: policy, view: view,
             volumes: volumes, patience: patience)
         let kind: FileStatus.Kind?
         do throws(Errno) {
@@ -78,7 +96,7 @@ package enum SafetyGate {
         } catch .noSuchFileOrDirectory {
             kind = nil
         } catch {
-            throw .failed(IOError(name ?? target, "open", error))
+            throw .failed(IOError(name, "open", error))
         }
         switch kind {
         case .blockDevice: return try admission.admitDevice()
@@ -86,7 +104,7 @@ package enum SafetyGate {
             try admission.checkName(target, exists: true)
             if let no = admission.refusalForSnapshot { throw no }
             return try admission.admitImage()
-        case .directory, .other: throw .refused(.wrongKind(name ?? target, path))
+        case .directory, .other: throw .refused(.wrongKind(name, path))
         case nil:
             if let place { return try admission.admitNewVolume(place) }
             try admission.checkName(target, exists: false)

@@ -69,7 +69,8 @@ package final class VolumeDevice: BlockDevice {
         if case .snapshot(let name, _) = made { name } else { nil }
     }
 
-    package func finish() -> [String] {
+    package func release(isComplete: Bool) -> [String] {
+        guard isComplete else { return [] }
         keep()
         guard case .snapshot(let name, let wish) = made else { return [] }
         return volume.removeOlder(than: name, of: wish)

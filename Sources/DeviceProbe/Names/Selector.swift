@@ -38,6 +38,16 @@ package enum Selector: Hashable, Sendable {
     }
 }
 
+extension Selector: CustomStringConvertible {
+    /// The text that it was read from.
+    package var description: String {
+        switch self {
+        case .path(let path): path
+        case .tag(let tag, let value): "\(tag.rawValue)=\(value)"
+        }
+    }
+}
+
 // Compares bytes, since two devices may have labels, and two files names, that differ only in their
 // Unicode form.
 extension Selector {

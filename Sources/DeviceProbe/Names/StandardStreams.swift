@@ -42,8 +42,9 @@ package enum StandardStreams {
     ///
     /// This is a quick check. It misses an image below a device, which the gate finds. `onDisks`
     /// finds that image as well.
-    package static func sharing(_ text: String, view: SystemView = SystemView()) -> [Int32] {
-        let selector = Selector(text)
+    package static func sharing(
+        _ selector: Selector, view: SystemView = SystemView()
+    ) -> [Int32] {
         let devices = all.filter(\.isDevice)
         // A tag would make all devices be probed, now and again when the device is opened.
         if case .tag = selector, devices.isEmpty { return [] }
@@ -129,15 +130,5 @@ private struct Stream {
             return false
         }
         return Int(clamping: lseek(descriptor, 0, SEEK_CUR)) < fileSize
-    }
-}
-
-extension DeviceIdentity {
-    fileprivate init?(_ status: FileStatus, path: String) {
-        switch status.kind {
-        case .blockDevice: self = .device(status.device)
-        case .regular: self = .image(FileIdentity(status), path: path)
-        case .directory, .other: return nil
-        }
     }
 }

@@ -2,7 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-internal import LinuxIO
+package import LinuxIO
 internal import SystemPackage
 
 /// Identifies a device or image of this machine, independent of its name.
@@ -12,6 +12,15 @@ package enum DeviceIdentity: Hashable, Sendable {
     case image(FileIdentity, path: String)
     /// An image that does not exist yet, and its directory.
     case newImage(fileSystem: UInt64, directory: String)
+
+    /// `nil` if it is neither a block device nor a regular file.
+    package init?(_ status: FileStatus, path: String) {
+        switch status.kind {
+        case .blockDevice: self = .device(status.device)
+        case .regular: self = .image(FileIdentity(status), path: path)
+        case .directory, .other: return nil
+        }
+    }
 }
 
 /// Everything that a write to a device changes: the device and all devices and files below it.

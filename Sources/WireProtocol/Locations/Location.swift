@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import DeviceProbe
+package import DeviceProbe
 
 package enum Location: Hashable, Sendable {
-    case local(String)
+    case local(Selector)
     case remote(RemoteLocation)
 
     /// Parses a URL, scp's form of a URL, or a selector.
@@ -21,8 +21,21 @@ package enum Location: Hashable, Sendable {
             self = .remote(try RemoteLocation(place, text: text))
         } else {
             try Self.checkTag(text)
-            self = .local(text)
+            self = .local(Selector(text))
         }
+    }
+
+    /// Parses a text now, for a fault that is reported later.
+    package static func parsed(_ text: String) -> Result<Location, WireError> {
+        Result { () throws(WireError) in try Location(text) }
+    }
+
+    package var local: Selector? {
+        if case .local(let selector) = self { selector } else { nil }
+    }
+
+    package var remote: RemoteLocation? {
+        if case .remote(let location) = self { location } else { nil }
     }
 
     /// Tags of a server's devices, and of udev's links in fstab(5), which name no device here.
@@ -38,6 +51,16 @@ package enum Location: Hashable, Sendable {
             "\(text): the tags of this machine's devices are "
                 + tags.map { "\($0)=" }.joined(separator: ", ")
                 + "; a local file of that name is ./\(text)")
+    }
+}
+
+extension Location: CustomStringConvertible {
+    /// As the user wrote it.
+    package var description: String {
+        switch self {
+        case .local(let selector): selector.description
+        case .remote(let location): location.text
+        }
     }
 }
 

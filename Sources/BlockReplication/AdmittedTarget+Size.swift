@@ -2,11 +2,12 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
+internal import DeviceProbe
 internal import LinuxIO
 internal import SyncEngine
 
 /// A target that a run extended and then did not write to.
-extension TargetEndpoint {
+extension AdmittedTarget {
     /// Restores the size that an image had before the run; a logical volume keeps its new size.
     ///
     /// - Returns: a warning if the target stays larger than before the run.

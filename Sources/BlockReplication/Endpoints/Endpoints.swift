@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockClient
+internal import BlockDevices
+internal import DeviceProbe
+internal import Digests
+internal import LinuxIO
+internal import SystemPackage
+internal import WireProtocol
+
+/// The open source and target of a run, and what the target's kind can do.
+typealias Ends = (OpenedSource, AdmittedTarget, any Endpoint)
+
+/// Opens the source and the target of a run.
+struct Endpoints: Sendable {
+    let options: Replication.Options
+    /// The user's digest.
+    let digest: DigestMethod?
+    let isCancelled: @Sendable () -> Bool
+    let events: @Sendable (Replication.Event) -> Void
+
+    /// The first kind that knows a location opens it; a pdiffcopy server is known by its answers.
+    private static let kinds: [any Endpoint.Type] = [
+        LocalEndpoint.self, PdiffcopyEndpoint.self, ExportEndpoint.self,
+    ]
+
+    /// Opens both sides of a comparison, the local one first: its alignment limits the block size.
+    func pair(_ operands: Operands) throws(ReplicationError) -> Ends {
+        let isReversed = operands.source.remote != nil
+        let (near, far) =
+            isReversed ? (operands.target, operands.source) : (operands.source, operands.target)
+        let first = try open(near, for: .comparison)
+        let block = leastCommonMultiple(options.wantedBlock, first.0.device.geometry.alignment)
+        let second = try open(far, block: block, for: .comparison)
+        let (source, (target, endpoint)) = isReversed ? (second.0, first) : (first.0, second)
+        let compared = AdmittedTarget(
+            device: target.device, kind: target.device.isImage ? .image : .blockDevice,
+            sizeBefore: target.facts.size, wasCreated: false, warnings: target.warnings,
+            isRotational: target.isRotational)
+        return (source, compared, endpoint)
+    }
+
+    /// Opens both ends, and retries while the target is busy; between two attempts neither is open.
+    func ends(
+        _ operands: Operands, _ policy: GatePolicy, _ wait: inout BusyWait
+    ) throws(ReplicationError) -> Ends {
+        while true {
+            var opened: OpenedSource?
+            do throws(ReplicationError) {
+                let (found, endpoint) = try open(operands.source)
+                opened = found
+                try options.check(found)
+                var source = found
+                let (target, targetEndpoint) = try find(operands.target, isTarget: true) {
+                    kind, context throws(ProbeError) in
+                    try kind.target(context, for: found, policy)
+                }
+                do throws(ProbeError) {
+                    try endpoint.fit(&source, to: target.device.geometry.alignment)
+                } catch {
+                    throw ReplicationError(error)
+                }
+                return (source, target, targetEndpoint)
+            } catch {
+                opened.take()?.device.release(isComplete: false)
+                guard wait.pauses(after: error.message, error.cause) else { throw error }
+            }
+        }
+    }
+
+    private func open(
+        _ location: Location, block: Int? = nil, for purpose: ReadPurpose = .source
+    ) throws(ReplicationError) -> (OpenedSource, any Endpoint) {
+        try find(location, isTarget: false) { kind, context throws(ProbeError) in
+            try kind.source(context, block: block, for: purpose)
+        }
+    }
+
+    /// Asks the kinds one after the other to open a location.
+    private func find<Opened>(
+        _ location: Location, isTarget: Bool,
+        _ open: (any Endpoint.Type, EndpointContext) throws(ProbeError) -> Opened?
+    ) throws(ReplicationError) -> Opened {
+        do throws(ProbeError) {
+            let server = try location.remote.map { remote throws(ProbeError) in
+                try self.server(remote, isTarget: isTarget)
+            }
+            let context = EndpointContext(location: location, server: server, run: self)
+            for kind in Self.kinds {
+                if let opened = try open(kind, context) { return opened }
+            }
+            throw .failed(IOError("\(location)", "open", .notSupported))
+        } catch {
+            throw ReplicationError(error)
+        }
+    }
+
+    private func server(
+        _ location: RemoteLocation, isTarget: Bool
+    ) throws(ProbeError) -> RemoteServer {
+        let events = events
+        var settings = RemoteServer.Options(
+            log: { events(.note($0)) }, isCancelled: isCancelled)
+        settings.bytesPerSecond = options.bytesPerSecond
+        settings.token = options.access.token
+        settings.trust = options.serverTrust
+        settings.ssh = options.sshSettings(isTarget: isTarget)
+        settings.claims = usualRuntimeDirectory()
+        return try RemoteServer(location, settings)
+    }
+}

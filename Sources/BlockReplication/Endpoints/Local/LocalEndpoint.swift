@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import DeviceProbe
+internal import LinuxIO
+internal import LogicalVolumes
+internal import SystemPackage
+internal import WireProtocol
+
+/// A block device or an image of this machine.
+struct LocalEndpoint: Endpoint {
+    private let device: any BlockDevice
+    private let selector: Selector
+
+    static func source(
+        _ context: EndpointContext, block: Int?, for purpose: ReadPurpose
+    ) throws(ProbeError) -> (OpenedSource, any Endpoint)? {
+        guard case .local(let selector) = context.location else { return nil }
+        let source = try openSource(selector, for: purpose)
+        return (source, LocalEndpoint(device: source.device, selector: selector))
+    }
+
+    static func target(
+        _ context: EndpointContext, for source: OpenedSource, _ policy: GatePolicy
+    ) throws(ProbeError) -> (AdmittedTarget, any Endpoint)? {
+        guard case .local(let selector) = context.location else { return nil }
+        let run = context.run
+        let target = try SafetyGate.admit(
+            selector, source: source.facts, policy: policy,
+            volumes: LVMVolumeManager(isCancelled: run.isCancelled),
+            patience: GatePatience(
+                // With a wait everything is retried.
+                run.options.wait == nil ? GatePatience.usual : .zero,
+                isCancelled: run.isCancelled, report: { run.events(.waiting($0)) }))
+        // A volume is found without the pool in which it was created.
+        let place = policy.creates ? VolumePlace(selector.description) : nil
+        let found = place.map { Selector($0.selector) } ?? selector
+        return (target, LocalEndpoint(device: target.device, selector: found))
+    }
+
+    func identity() throws(ProbeError) -> [String] {
+        let path = try resolve(selector)
+        let stableName =
+            try describe(path: path, as: path).stableTag ?? (try? canonicalPath(path)) ?? path
+        return ["here", stableName]
+    }
+
+    func persistentCounter(asFound isFound: Bool) throws(ProbeError) -> HostCounter? {
+        let counter = device.persistentChangeCounter()
+        guard let boot = readSmallFile("/proc/sys/kernel/random/boot_id") else { return nil }
+        let path = try resolve(selector)
+        let status: FileStatus
+        do throws(Errno) { status = try FileStatus(path: path) } catch {
+            throw .failed(IOError(path, "open", error))
+        }
+        guard let counter, let identity = DeviceIdentity(status, path: path),
+            let host = HostRecord(identity, boot: boot, born: status.born)
+        else { return nil }
+        return (counter, host)
+    }
+}
