@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -20,6 +21,7 @@
 int clb_fork_orphan(void) {
     pid_t child = fork();
     if (child == 0) {
+        prctl(PR_SET_NAME, CLB_FORK_NAME);
         pid_t orphan = fork();
         if (orphan != 0) _exit(orphan < 0);
         sigset_t all;
@@ -46,6 +48,7 @@ static bool is_kept(int fd, const uint64_t *devices, size_t count) {
 }
 
 static void keep_open(const uint64_t *devices, size_t count, int end) {
+    prctl(PR_SET_NAME, "blkferry-keeper");
     struct rlimit limit = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &limit);
     int most = limit.rlim_cur < 65536 ? (int)limit.rlim_cur : 65536;

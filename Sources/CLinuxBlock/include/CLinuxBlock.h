@@ -177,6 +177,8 @@ int clb_keep_open(const uint64_t *devices, size_t count);
 /// fork(2) or open(2) fails.
 int clb_open_elsewhere(const char *path, int flags);
 
+/// The name in /proc/PID/comm of a process that clb_fork_orphan has made, until it takes another one.
+#define CLB_FORK_NAME "blkferry-fork"
 /// fork(2), twice, so that init waits for the process: 0 in the new process, which blocks all signals and
 /// has a session of its own; -1 on failure
 int clb_fork_orphan(void);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import CLinuxBlock
 internal import Glibc
 internal import LinuxIO
 internal import SystemPackage
@@ -69,13 +70,14 @@ struct Claimants: Sendable {
         return processes.map(describe)
     }
 
-    /// Whether a process is a child of this one between fork and exec, which has our descriptors
-    /// for that moment.
+    /// Whether a process is a copy of this one that has our descriptors for a moment only: a child
+    /// between fork and exec, or one of `clb_fork_orphan` before it closes them.
     static func isOurOwnCopy(_ process: String, in proc: String) -> Bool {
-        guard ProcessStatus(process, in: proc).parent == getpid(),
-            let program = symbolicLinkTarget("\(proc)/\(process)/exe")
+        guard let program = symbolicLinkTarget("\(proc)/\(process)/exe"),
+            program == symbolicLinkTarget("\(proc)/self/exe")
         else { return false }
-        return program == symbolicLinkTarget("\(proc)/self/exe")
+        return ProcessStatus(process, in: proc).parent == getpid()
+            || readSmallFile("\(proc)/\(process)/comm") == CLB_FORK_NAME
     }
 
     /// The open files of all processes, if this process may not see them and has a helper.
