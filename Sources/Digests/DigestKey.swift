@@ -45,16 +45,14 @@ package final class DigestKey: @unchecked Sendable {
         storage.deallocate()
     }
 
+    /// - Parameter width: of `DigestMethod.gmacWidths`, except 0; only the widest key is kept.
     func ghash(width: Int) throws(IOError) -> GhashKey {
-        guard width == GhashKey.widest else {
-            return try withUnsafeBytes { bytes throws(IOError) in
+        try ghashKey.withLock { known throws(IOError) in
+            if let known, width == GhashKey.widest { return known }
+            let made = try withUnsafeBytes { bytes throws(IOError) in
                 try GhashKey(bytes, width: width)
             }
-        }
-        return try ghashKey.withLock { known throws(IOError) in
-            if let known { return known }
-            let made = try withUnsafeBytes { bytes throws(IOError) in try GhashKey(bytes, width: width) }
-            known = made
+            if width == GhashKey.widest { known = made }
             return made
         }
     }
