@@ -28,7 +28,7 @@ extension AdmittedTarget {
     }
 }
 
-extension Replication {
+extension OpenPair {
     /// Restores the size of an image that a failed run extended, if the run wrote nothing.
     ///
     /// If the run wrote something, the next run continues with it, also behind the old end.
@@ -42,7 +42,7 @@ extension Replication {
         let hasFailed =
             isRefused || result.failure != nil || result.flushError != nil || result.wasInterrupted
             || tally.writeErrorCount > 0
-        guard action == .synchronize, hasFailed else { return nil }
+        guard action.writes, hasFailed else { return nil }
         let now = targetEnd.device.geometry.size
         guard !targetEnd.wasCreated, targetEnd.sizeBefore < now else { return nil }
         // A lost server cannot resize the image, and a cut would remove bytes of other programs.

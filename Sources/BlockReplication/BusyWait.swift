@@ -3,10 +3,10 @@
 
 internal import DeviceProbe
 internal import LinuxIO
-package import SyncEngine
+internal import SyncEngine
 
 /// Waits for a busy target.
-package struct BusyWait {
+struct BusyWait {
     private let end: ContinuousClock.Instant?
     private let seconds: Int
     private let control: RunControl
@@ -17,7 +17,7 @@ package struct BusyWait {
     ///   - duration: the total time; `nil` not to wait.
     ///   - control: ends the wait if it is cancelled.
     ///   - events: gets one event, which says what the wait is for.
-    package init(
+    init(
         _ duration: Duration?, _ control: RunControl,
         _ events: @escaping @Sendable (Replication.Event) -> Void
     ) {
@@ -27,13 +27,13 @@ package struct BusyWait {
         self.events = events
     }
 
-    package static func isBusy(_ cause: String?) -> Bool {
+    static func isBusy(_ cause: String?) -> Bool {
         cause == Refusal.Cause.inUse.rawValue || cause == Refusal.Cause.locked.rawValue
     }
 
     /// Waits up to a second; `false` if the failure is permanent, the time is over, or the run is
     /// cancelled.
-    package mutating func pauses(after message: String, _ cause: String?) -> Bool {
+    mutating func pauses(after message: String, _ cause: String?) -> Bool {
         guard let end, Self.isBusy(cause), ContinuousClock.now < end, !control.isCancelled else {
             return false
         }

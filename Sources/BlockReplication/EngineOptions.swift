@@ -97,7 +97,7 @@ extension Replication.Options {
     /// server, half of the threads wait for it. The buffers limit the number.
     ///
     /// - Throws: `invalid` if the buffers for the user's number would be too large.
-    package func threads(
+    func threads(
         layout: BlockLayout, isRotational: Bool, isRemote: Bool
     ) throws(ReplicationError) -> Int {
         let buffer = 2 * layout.window

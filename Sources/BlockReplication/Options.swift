@@ -21,6 +21,14 @@ extension Replication {
             case prefix
         }
 
+        /// The room of a snapshot that is not thin: what may be written to the source meanwhile.
+        public enum SnapshotSize: Hashable, Sendable {
+            /// Percent of the source, 1 to 100.
+            case percent(Int)
+            /// At least 1; LVM rounds up to whole extents.
+            case bytes(Int)
+        }
+
         /// The unit of comparison and transfer in bytes, a multiple of 512 up to 16 MiB, 4 KiB by
         /// default.
         ///
@@ -32,6 +40,19 @@ extension Replication {
         /// Worker threads, 1 to 256, each with its own connection to a server; `nil` to suit the
         /// machine and the devices.
         public var concurrency: Int?
+        /// Reads the source, a logical volume of this machine, through a snapshot of its own.
+        ///
+        /// A refresh always does.
+        public var snapshotsSource = false
+        /// The size of that snapshot; the run ends before the snapshot overflows.
+        public var snapshotSize = SnapshotSize.percent(10)
+        /// Reads only what has changed since this snapshot of the source, a logical volume of this
+        /// machine.
+        ///
+        /// The target is the replica of the snapshot, which is named alone, as `group/snapshot`, or
+        /// by its path. If the target may no longer be the replica, a
+        /// warning has the reason, and the run compares everything.
+        public var since: String?
         /// Writes everything without comparing.
         public var wholeFile = false
         /// Reads and compares both sides again after the flush.
@@ -101,7 +122,7 @@ extension Replication {
 }
 
 extension Replication.Options {
-    /// Throws `invalid` with the first fault.
+    /// Throws `invalid` with the first fault of the options themselves, without any I/O.
     package func check() throws(ReplicationError) {
         if let size = blockSize {
             guard BlockLayout.isBlock(size) else {
@@ -136,6 +157,36 @@ extension Replication.Options {
                 throw invalid("keep \(kept): goes with a target snapshot only")
             }
             guard kept > 0 else { throw invalid("keep \(kept): must be at least 1") }
+        }
+    }
+
+    /// Whether a run takes or uses snapshots of its source.
+    func readsVolume(_ action: Replication.Action) -> Bool {
+        action == .refresh || snapshotsSource || since != nil
+    }
+
+    /// Throws `invalid` unless a run that reads a volume can do that with these options.
+    func checkVolume(
+        _ action: Replication.Action, _ source: Location
+    ) throws(ReplicationError) {
+        if source.remote != nil {
+            throw invalid("\(source): has to be a logical volume of this machine")
+        }
+        guard action != .compare else {
+            throw invalid("snapshot, since: do not go with a comparison")
+        }
+        guard action != .refresh || since == nil else {
+            throw invalid("since: does not go with a refresh")
+        }
+        guard !wholeFile || (action != .refresh && since == nil) else {
+            throw invalid("whole-file: does not go with a refresh or since")
+        }
+        switch snapshotSize {
+        case .percent(let share) where !(1...100).contains(share):
+            throw invalid("snapshot size \(share): must be from 1 to 100 percent")
+        case .bytes(let count) where count < 1:
+            throw invalid("snapshot size \(count): must be at least 1 byte")
+        default: break
         }
     }
 
@@ -178,5 +229,14 @@ extension Replication.Options {
         settings.isTarget = isTarget
         settings.makesVolumes = isTarget && (createsVolume || targetSnapshot != nil)
         return settings
+    }
+}
+
+extension Replication.Options.SnapshotSize {
+    var ofStore: VolumeSnapshot.Size {
+        switch self {
+        case .percent(let share): .percent(share)
+        case .bytes(let count): .bytes(count)
+        }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-package import SyncEngine
+internal import SyncEngine
 
 extension Replication {
     /// The progress of a run; its figures may be of slightly different moments.
@@ -23,7 +23,7 @@ extension Replication {
         /// Since the start of the phase.
         public var seconds: Double
 
-        package init(_ progress: RunControl.Progress) {
+        init(_ progress: RunControl.Progress) {
             phase =
                 switch progress.phase {
                 case .sync: .sync

@@ -17,6 +17,11 @@ public struct ReplicationError: Error, Hashable, Sendable {
         case network
         /// The server does not know this side, or this side does not trust the server.
         case unauthorized
+        /// The target may differ after the run: it read back differently, or another program wrote
+        /// to it.
+        case different
+        /// The run was cancelled before it opened the devices; nothing was written.
+        case interrupted
     }
 
     public var kind: Kind
@@ -29,7 +34,7 @@ public struct ReplicationError: Error, Hashable, Sendable {
     /// `name-taken` or `max-change`.
     public var cause: String?
 
-    package init(_ kind: Kind, _ message: String, advice: String? = nil) {
+    init(_ kind: Kind, _ message: String, advice: String? = nil) {
         self.kind = kind
         self.message = message
         self.advice = advice

@@ -2,7 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-internal import DeviceProbe
+package import DeviceProbe
 internal import LinuxIO
 package import SyncEngine
 
@@ -10,8 +10,8 @@ extension Replication {
     /// The results of a run, with sizes, offsets and lengths in bytes.
     public struct Report: Sendable {
         package let engine: SyncReport
+        package let sourceFacts: SourceFacts
         public let action: Action
-        public let sourceSize: Int
         /// The size before the run; 0 for a missing image.
         public let targetSize: Int
         /// The new size of the target, also in a dry run; `nil` if it stays.
@@ -23,10 +23,12 @@ extension Replication {
         /// Warnings from the end of the run, one line each.
         public internal(set) var closingWarnings: [String] = []
         /// Whether the backup of the GPT differs that `movesBackupTable` asks for; `false` after
-        /// `synchronize`.
+        /// `synchronize` and `refresh`.
         public internal(set) var backupTableDiffers = false
         /// Why nothing was written: more would change than the user allows.
         public internal(set) var refusal: ReplicationError?
+        /// What failed beside the run, such as the removal of the source's snapshot.
+        public internal(set) var failures: [ReplicationError] = []
         /// The percentage of the target that differed before the first write, also estimated from a
         /// sample.
         ///
@@ -51,7 +53,7 @@ extension Replication {
             self.engine = engine
             self.action = action
             self.openSeconds = openSeconds
-            sourceSize = source.facts.size
+            sourceFacts = source.facts
             targetSize = target.sizeBefore
             resizedTo = target.resizeTo
             wasCreated = target.wasCreated
@@ -61,10 +63,11 @@ extension Replication {
             }
             sizesDiffer =
                 switch action {
-                case .synchronize: false
+                case .synchronize, .refresh: false
                 case .dryRun: resizedTo != nil
                 case .compare:
-                    sizePolicy == .prefix ? targetSize < sourceSize : targetSize != sourceSize
+                    sizePolicy == .prefix
+                        ? targetSize < source.facts.size : targetSize != source.facts.size
                 }
         }
     }
@@ -73,23 +76,27 @@ extension Replication {
 extension Replication.Report {
     /// Whether everything was done and nothing was skipped.
     ///
-    /// After `synchronize` the target is then the exact replica, flushed if that is possible, and
-    /// read back if the user wanted it. After the other actions everything was compared.
+    /// After `synchronize` and `refresh` the target is then the exact replica, flushed if that is
+    /// possible, and read back if the user wanted it. After the other actions everything was
+    /// compared.
     public var isDone: Bool {
         error == nil && !wasInterrupted && unreadable.isEmpty && (verifiedDifferent ?? 0) == 0
-            && !(action == .synchronize && targetChanged)
+            && !(action.writes && targetChanged)
     }
 
     /// Whether written data is certain to be on the medium; a pdiffcopy server cannot be asked to
     /// flush.
     public var isFlushed: Bool { engine.isFlushed }
 
-    /// The error that ended the run, or the first of writing, or that of the flush.
+    /// The error that ended the run, or the first of writing, that of the flush, or the first of
+    /// `failures`.
     public var error: ReplicationError? {
         if let refusal { return refusal }
         let first = engine.failure ?? engine.tally.writeErrors.first ?? engine.flushError
-        return first.map { ReplicationError($0) }
+        return first.map { ReplicationError($0) } ?? failures.first
     }
+
+    public var sourceSize: Int { sourceFacts.size }
 
     /// Whether the run was cancelled before its end.
     public var wasInterrupted: Bool { engine.wasInterrupted }

@@ -2,9 +2,10 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
-import BlockReplication
 import Foundation
 import LogicalVolumes
+
+@testable import BlockReplication
 
 extension BaseFindingsTests {
     private static let size = 1 << 30

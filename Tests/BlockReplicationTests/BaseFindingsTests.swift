@@ -2,10 +2,11 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
-import BlockReplication
 import LogicalVolumes
 import TestSupport
 import Testing
+
+@testable import BlockReplication
 
 /// Whether a run may leave most of its target unread.
 @Suite struct BaseFindingsTests {

@@ -2,12 +2,13 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
-import BlockReplication
 import Foundation
 import LinuxIO
 import SyncEngine
 import TestSupport
 import Testing
+
+@testable import BlockReplication
 
 /// What tells the next run whether the target is still what this one has left.
 @Suite(.blocking) struct BaseTests {
@@ -23,8 +24,8 @@ import Testing
         try Data(random.bytes(size)).write(to: URL(fileURLWithPath: source))
     }
 
-    private func open(_ target: String) throws -> Replication {
-        try Replication(
+    private func open(_ target: String) throws -> OpenPair {
+        try OpenPair(
             .synchronize, Operands(source, target), options: .init(), control: RunControl()
         ) { _ in }
     }
@@ -33,7 +34,7 @@ import Testing
     private func replicate() throws -> (identity: String, mark: String, root: String) {
         let replication = try open(target)
         var result: (String, String, String)?
-        let report = replication.run(changes: nil) { _ in
+        let report = replication.run { _ in
             if let identity = try? replication.targetIdentity(),
                 let mark = try? replication.targetMark()?.text,
                 let root = try? replication.root(of: .source, seed: 5, size: size)
@@ -65,11 +66,11 @@ import Testing
         for (limit, fails) in [(10.0, false), (90.0, true), (90.0, false)] {
             var options = Replication.Options()
             options.maximumChange = limit
-            let replication = try Replication(
+            let replication = try OpenPair(
                 .synchronize, Operands(source, target), options: options, control: RunControl()
             ) { _ in }
             var hasBegun = false
-            let report = replication.run(changes: nil) {
+            let report = replication.run {
                 hasBegun = true
                 return fails ? IOError("tags", "change", reason: "no room") : nil
             } end: { _ in
@@ -114,7 +115,7 @@ import Testing
         func markOfRun() throws -> String? {
             let replication = try open(target)
             var before: String?
-            let report = replication.run(changes: nil) { _ in
+            let report = replication.run { _ in
                 before = try? replication.targetMark()?.text
                 // Within a tick of the kernel's clock, mostly.
                 _ = try? must(
@@ -137,14 +138,14 @@ import Testing
         #expect(try replication.targetIdentity() != open(target).targetIdentity())
         #expect(try replication.targetIdentity() == open(url).targetIdentity())
         #expect(try replication.targetMark() == nil)
-        #expect(replication.run(changes: nil) { _ in true }.isDone)
+        #expect(replication.run { _ in true }.isDone)
     }
 
     @Test(.enabled(if: isRoot, "loop devices need root"))
     func `a write to a loop device's file changes the change counter`() throws {
         let file = try scratch.sparseFile("backing", size: size)
         let loop = try LoopDevice(backingFile: file)
-        #expect(try open(loop.path).run(changes: nil) { _ in true }.isDone)
+        #expect(try open(loop.path).run { _ in true }.isDone)
         let mark = try open(loop.path).targetMark()
         #expect(try mark != nil && open(loop.path).targetMark() == mark)
         try must("dd", "if=/dev/zero", "of=\(file)", "bs=1", "count=1", "conv=notrunc")
@@ -159,7 +160,7 @@ import Testing
         _ = try replicate()
         for (isAskedBefore, isChanged) in [(true, true), (false, false)] {
             let replication = try open(target)
-            let stamp = isAskedBefore ? replication.sourceChangeCounter() : nil
+            let stamp = isAskedBefore ? replication.sourceEnd.device.changeCounter() : nil
             #expect(isAskedBefore == (stamp != nil))
             try must("dd", "if=/dev/urandom", "of=\(source)", "bs=4k", "count=1", "conv=notrunc")
             let report = replication.run(changes: [], since: stamp) { _ in true }

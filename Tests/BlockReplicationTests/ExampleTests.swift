@@ -43,6 +43,10 @@ import Testing
         #expect(refused.output.contains("refused: it holds ext4"))
         let missing = try run(program, scratch.file("missing"), target)
         #expect(missing.status == 3 && missing.output.contains("missing"))
+        for words in [["--refresh"], ["--since", "vg0/s"]] {
+            let image = try RunningProgram([program] + words + [source, target]).wait()
+            #expect(image.status == 3 && image.output.contains("it is no logical volume"))
+        }
         #expect(try run(program).status == 64)
     }
 }

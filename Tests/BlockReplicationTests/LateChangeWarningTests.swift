@@ -30,13 +30,14 @@ import Testing
     ) throws -> String? {
         var options = Replication.Options()
         options.wholeFile = wholeFile
-        let replication = try Replication(
-            action, from: source, to: target ?? replica, options: options)
+        let replication = try OpenPair(
+            action, from: source, to: target ?? replica, options: options, control: RunControl()
+        ) { _ in }
         var result = SyncReport(size: size, blockSize: 4096)
         result.tally.different = size * different / 100
         result.tally.differentInAllPasses = size * inAllPasses / 100
         return replication.warning(
-            after: Replication.ExpectedChange(share: sampled.map { $0 / 100 }), result)
+            after: OpenPair.ExpectedChange(share: sampled.map { $0 / 100 }), result)
     }
 
     @Test func `a change of more than half that the sample missed is a warning at the end`() throws

@@ -28,12 +28,13 @@ import Testing
     }
 
     private func error(
-        from: String, to: String, _ change: (inout Replication.Options) -> Void = { _ in }
+        _ action: Replication.Action = .synchronize, from: String, to: String,
+        _ change: (inout Replication.Options) -> Void = { _ in }
     ) -> ReplicationError? {
         var options = Replication.Options()
         change(&options)
         do throws(ReplicationError) {
-            _ = try Replication(from: from, to: to, options: options)
+            _ = try Replication(action, from: from, to: to, options: options)
             return nil
         } catch {
             return error
@@ -80,7 +81,7 @@ import Testing
             usleep(50_000)
             #expect(calls.withLock { $0.count } == count)
             #expect(calls.withLock { $0.allSatisfy { $0.done <= $0.total && $0.total <= size } })
-            let last = replication.progress
+            let last = replication.control.progress
             #expect(last.done == size)
             if report.verifiedDifferent == nil {
                 #expect(last.phase == .flush && last.different == size)
@@ -93,9 +94,9 @@ import Testing
 
     @Test func `a cancelled run is not done, and its report says so`() throws {
         let replication = try Replication(from: source, to: scratch.file("target"))
-        replication.cancel()
+        replication.control.cancel()
         let report = replication.run()
-        #expect(replication.isCancelled && report.wasInterrupted && !report.isDone)
+        #expect(replication.control.isCancelled && report.wasInterrupted && !report.isDone)
         #expect(report.error == nil && report.compared == 0)
     }
 
@@ -133,6 +134,49 @@ import Testing
         let lost = try #require(error(from: source, to: "http://127.0.0.1:1/x"))
         #expect(lost.kind == .network)
         #expect(!FileManager.default.fileExists(atPath: target))
+    }
+
+    @Test func `snapshot options that do not go together are an error before LVM is asked`() {
+        let target = scratch.file("target")
+        let wrong: [(Replication.Action, String, (inout Replication.Options) -> Void)] = [
+            (.refresh, source, { $0.since = "vg0/s" }), (.refresh, source, { $0.wholeFile = true }),
+            (.compare, source, { $0.snapshotsSource = true }),
+            (.compare, source, { $0.since = "vg0/s" }),
+            (.refresh, "http://127.0.0.1:1/vg0/a", { _ in }),
+            (.synchronize, "ssh://127.0.0.1/vg0/a", { $0.since = "vg0/s" }),
+            (.synchronize, source, { ($0.since, $0.wholeFile) = ("vg0/s", true) }),
+            (.refresh, source, { $0.snapshotSize = .percent(101) }),
+            (.refresh, source, { $0.snapshotSize = .bytes(0) }),
+        ]
+        for (index, (action, from, change)) in wrong.enumerated() {
+            #expect(error(action, from: from, to: target, change)?.kind == .invalid, "\(index)")
+        }
+    }
+
+    @Test func `a refresh of what is no logical volume is an error, and creates no target`() {
+        let target = scratch.file("target")
+        let wanted: [(Replication.Action, (inout Replication.Options) -> Void)] = [
+            (.refresh, { _ in }), (.synchronize, { $0.snapshotsSource = true }),
+            (.dryRun, { $0.since = "vg0/s" }),
+        ]
+        for (action, change) in wanted {
+            let error = error(action, from: source, to: target, change)
+            #expect(error?.kind == .device)
+            #expect(error?.message == "\(source): find volume: it is no logical volume")
+        }
+        #expect(!FileManager.default.fileExists(atPath: target))
+    }
+
+    @Test func `a control that was cancelled before says that nothing was written`() {
+        let control = Replication.Control()
+        control.cancel()
+        do throws(ReplicationError) {
+            _ = try Replication(
+                .refresh, from: source, to: scratch.file("target"), control: control)
+            Issue.record("it opened an image as a logical volume")
+        } catch {
+            #expect(error.kind == .interrupted && error.message.hasSuffix("nothing was written"))
+        }
     }
 
     @Test func `events carry the warnings for the user`() throws {

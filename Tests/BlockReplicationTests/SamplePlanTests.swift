@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-import BlockReplication
 import Testing
+
+@testable import BlockReplication
 
 @Suite struct SamplePlanTests {
     @Test(arguments: [1, 512, 65536, 65537, 1 << 20, 256 << 20, (1 << 40) + 512])

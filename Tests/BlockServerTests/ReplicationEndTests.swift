@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-import BlockReplication
 import SyncEngine
 import TestSupport
 import Testing
+
+@testable import BlockReplication
 
 /// What the client reports to the server if the caller of the library decides whether a run counts.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct ReplicationEndTests {
@@ -15,12 +16,12 @@ import Testing
         let scratch = try ScratchDirectory()
         let source = try SeededImage(scratch, size: 1 << 20)
         let server = try TestServer(scratch.path + "/:rw")
-        let replication = try Replication(
+        let replication = try OpenPair(
             .synchronize,
             Operands(source.path, "http://127.0.0.1:\(server.port)\(scratch.file("target"))"),
             options: .init(), control: RunControl()
         ) { _ in }
-        let report = replication.run(changes: nil) { _ in counts }
+        let report = replication.run { _ in counts }
         #expect(report.isDone)
         #expect(try [UInt8](contentsOf: scratch.file("target")) == source.bytes)
         #expect(server.log.all(with: counts ? "end=committed" : "end=abandoned").count == 1)
@@ -32,8 +33,8 @@ import Testing
         let scratch = try ScratchDirectory()
         let source = try SeededImage(scratch, size: 1 << 20)
         let server = try TestServer(scratch.path + "/:rw")
-        func open() throws -> Replication {
-            try Replication(
+        func open() throws -> OpenPair {
+            try OpenPair(
                 .synchronize,
                 Operands(source.path, "http://127.0.0.1:\(server.port)\(scratch.file("target"))"),
                 options: .init(), control: RunControl()
@@ -41,7 +42,7 @@ import Testing
         }
         let first = try open()
         var left: TargetMark?
-        _ = first.run(changes: nil) { _ in
+        _ = first.run { _ in
             left = try? first.targetMark()
             return true
         }
@@ -49,7 +50,7 @@ import Testing
         let second = try open()
         #expect(try left != nil && second.targetMark(asFound: true) == left)
         #expect(try second.targetMark() != left)
-        #expect(second.run(changes: nil) { _ in true }.isDone)
+        #expect(second.run { _ in true }.isDone)
         // Another program has written to it during the run.
         let target = "of=\(scratch.file("target"))"
         try must("dd", "if=/dev/zero", target, "bs=1", "count=1", "conv=notrunc")

@@ -3,12 +3,12 @@
 
 import ArgumentParser
 import BlockDevices
-import BlockReplication
 import SyncEngine
 import TestSupport
 import Testing
 import WireProtocol
 
+@testable import BlockReplication
 @testable import Commands
 
 @Suite struct ByteSizeTests {

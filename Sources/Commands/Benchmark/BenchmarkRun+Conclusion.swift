@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import SyncEngine
+internal import BlockReplication
 
 extension BenchmarkRun {
     /// Prints the result and the failures; returns the exit status.

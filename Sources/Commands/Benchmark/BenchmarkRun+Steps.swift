@@ -6,7 +6,6 @@ internal import BlockReplication
 internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
-internal import SyncEngine
 internal import SystemPackage
 internal import WireProtocol
 
@@ -38,17 +37,28 @@ extension BenchmarkRun {
     ///   user permits.
     /// - Throws: if the target is not equal, or not known to be durable.
     func sync(
-        isFirst: Bool = false, _ control: RunControl
-    ) throws(CommandFailure) -> BenchmarkSync {
+        isFirst: Bool = false, _ control: Replication.Control
+    ) throws(CommandFailure) -> Replication.Report {
         do throws(CommandFailure) {
             if !isFirst { try checkIdentity() }
-            let sync = try BenchmarkSync(operands, isFirst ? options : restoring, control)
-            for warning in sync.warnings { warn(warning) }
+            let report: Replication.Report
+            do throws(ReplicationError) {
+                report = try Replication(
+                    .synchronize, operands, options: isFirst ? options : restoring,
+                    control: control, { _ in }
+                ).run()
+            } catch {
+                throw CommandFailure(error)
+            }
+            let outcome = RunResult(
+                report, source: "\(operands.source)", targetPath, endsWithDifferent: false)
+            if let failure = outcome.errors.last { throw failure }
+            for warning in report.warnings + outcome.warnings { warn(warning) }
             if !isFirst {
                 isChanged = false
                 result.isEqual = true
             }
-            return sync
+            return report
         } catch {
             if !isFirst && error.status == .interrupted { throw interruption }
             throw isFirst ? error : afterwards(error)
@@ -108,7 +118,7 @@ extension BenchmarkRun {
     func restore() {
         tell("making \(result.target) equal to \(result.source) again")
         do throws(CommandFailure) {
-            _ = try sync(RunControl())
+            _ = try sync(Replication.Control())
         } catch {
             failures.append(error)
             failures.append(

@@ -21,7 +21,7 @@ final class BenchmarkRun {
     let given: ComparisonOptions
     let settings: Settings
     let console: Console
-    let control = RunControl()
+    let control = Replication.Control()
 
     /// Options of each sync; they keep the token, which can be read only once.
     var options: Replication.Options
@@ -116,8 +116,8 @@ final class BenchmarkRun {
         }
         let plan = ChangePlan(
             steps: settings.steps, pattern: settings.pattern, seed: settings.seed,
-            size: sync.source.size, block: sync.report.blockSize)
-        (self.plan, source) = (plan, sync.source)
+            size: sync.sourceSize, block: sync.blockSize)
+        (self.plan, source) = (plan, sync.sourceFacts)
         result.isEqual = true
         result.size = plan.size
         result.block = plan.block
@@ -151,8 +151,8 @@ final class BenchmarkRun {
             try self.sync(control)
         }
         var row = BenchmarkResult.Row(
-            percent: plan.percent(step), changed: changed, sync.report.engine.tally,
-            wireBytes: sync.wireBytes, seconds: seconds)
+            percent: plan.percent(step), changed: changed, sync.engine.tally,
+            wireBytes: sync.traffic.map { $0.sent + $0.received }, seconds: seconds)
         if let rsync { row.rsyncSeconds = try measure(rsync, step, of: plan) }
         result.rows.append(row)
         let other = row.rsyncSeconds.map { ", rsync \(BenchmarkResult.seconds($0))" } ?? ""
@@ -175,7 +175,7 @@ final class BenchmarkRun {
             result.warnings.append(complaints.joined(separator: "; "))
             return nil
         }
-        let different = check.report.different
+        let different = check.different
         guard different == 0 else {
             warn("rsync: it has left \(Format.exactBytes(different)) that differ")
             return nil

@@ -60,6 +60,8 @@ struct CommandFailure: Error {
             case .device: .deviceError
             case .network: .networkError
             case .unauthorized: .unauthorized
+            case .different: .different
+            case .interrupted: .interrupted
             }
         self.init(status, error.message, advice: error.advice)
         cause = error.cause

@@ -65,12 +65,10 @@ struct ResultRecord: Encodable {
         var total: Double
     }
 
-    init(
-        _ report: Replication.Report, kind: RunCommand.Kind, _ operands: Operands, result: RunResult
-    ) {
+    init(_ report: Replication.Report, _ operands: Operands, result: RunResult) {
         let engine = report.engine
         let tally = engine.tally
-        command = kind.rawValue
+        command = report.action.rawValue
         source = "\(operands.source)"
         target = "\(operands.target)"
         size = engine.size

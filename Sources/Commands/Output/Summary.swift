@@ -8,17 +8,9 @@ internal import SyncEngine
 
 /// The summary that a person reads at the end of a run.
 struct Summary {
-    private let report: Replication.Report
-    private let kind: RunCommand.Kind
-    private let source: String
-    private let target: String
-
-    init(_ report: Replication.Report, kind: RunCommand.Kind, source: String, target: String) {
-        self.report = report
-        self.kind = kind
-        self.source = source
-        self.target = target
-    }
+    let report: Replication.Report
+    let source: String
+    let target: String
 
     var text: String {
         let engine = report.engine
@@ -34,15 +26,15 @@ struct Summary {
                 + "\(Format.count(tally.differentBlocks, "block")) of "
                 + "\(Format.bytes(engine.blockSize)), similarity "
                 + (engine.similarity.map(Format.percent) ?? "unknown"))
-        switch kind {
-        case .sync, .refresh:
+        switch report.action {
+        case .synchronize, .refresh:
             lines.append(
                 "written     \(Format.exactBytes(tally.written)) in "
                     + "\(Format.count(tally.extents, "extent")), "
                     + "zeroed \(Format.exactBytes(tally.zeroed))")
         case .dryRun:
             lines.append("to write    \(Format.exactBytes(tally.different))")
-        case .verify:
+        case .compare:
             break
         }
         if let verification = engine.verification {
@@ -54,9 +46,9 @@ struct Summary {
             "time        \(Format.seconds(engine.seconds.total)), "
                 + Format.rate(tally.compared, engine.seconds.total))
         lines += list(
-            kind == .verify ? "not read" : "not read, left as it was on the target",
+            report.action == .compare ? "not read" : "not read, left as it was on the target",
             engine.unreadableRanges)
-        if kind == .verify { lines += list("first differences", engine.firstDifferences) }
+        if report.action == .compare { lines += list("first differences", engine.firstDifferences) }
         if let verification = engine.verification {
             lines += list("read back differently", verification.firstDifferences)
         }
@@ -68,11 +60,11 @@ struct Summary {
         if engine.failure != nil || engine.wasInterrupted || engine.tally.writeErrorCount > 0 {
             return "incomplete"
         }
-        if kind == .verify, report.sizesDiffer {
+        if report.action == .compare, report.sizesDiffer {
             return "different sizes, \(report.sourceSize) and \(report.targetSize) bytes"
         }
-        switch kind {
-        case .verify:
+        switch report.action {
+        case .compare:
             guard engine.tally.different == 0, !report.backupTableDiffers else {
                 return "different"
             }
@@ -85,7 +77,7 @@ struct Summary {
             }
             return engine.tally.different == 0 && !report.backupTableDiffers
                 ? "nothing to do" : "would be synced"
-        case .sync, .refresh:
+        case .synchronize, .refresh:
             if engine.flushError != nil { return "not flushed" }
             let isFlushed = engine.isFlushed ? "flushed" : "not flushed"
             if engine.tally.unreadable > 0 { return "synced but for unreadable blocks" }

@@ -3,7 +3,6 @@
 
 internal import ArgumentParser
 internal import BlockReplication
-internal import DeviceProbe
 
 /// Options that permit a run to change the size or the content of its target.
 struct ConsentOptions: ParsableArguments {
@@ -11,13 +10,13 @@ struct ConsentOptions: ParsableArguments {
         help: ArgumentHelp(
             "What to do about another size: refuse (default for devices), resize (for images) or "
                 + "prefix.", valueName: "policy"))
-    var sizePolicy: SizePolicy?
+    var sizePolicy: Replication.Options.SizePolicy?
 
     @Flag(help: "Write even though something else than the source is on the target.")
     var overwrite = false
 
     func apply(to options: inout Replication.Options) {
-        options.sizePolicy = sizePolicy?.asOption
+        options.sizePolicy = sizePolicy
         options.overwrites = overwrite
     }
 }
@@ -44,7 +43,7 @@ struct BackupTableOptions: ParsableArguments {
     }
 
     /// Throws if the target may not be larger than the source.
-    func validate(_ sizePolicy: SizePolicy?) throws {
+    func validate(_ sizePolicy: Replication.Options.SizePolicy?) throws {
         guard moveBackupGpt, let sizePolicy, sizePolicy != .prefix else { return }
         throw ValidationError("--move-backup-gpt goes with --size-policy prefix only")
     }

@@ -12,17 +12,14 @@ struct RunResult {
     private(set) var errors: [CommandFailure] = []
     private(set) var warnings: [String] = []
 
-    /// - Parameters:
-    ///   - endsWithDifferent: whether differences lead to exit status 1.
-    ///   - others: failures beside the run, such as those of a snapshot of the source.
+    /// - Parameter endsWithDifferent: whether differences lead to exit status 1.
     init(
-        _ report: Replication.Report, kind: RunCommand.Kind, source: String, _ target: String,
-        endsWithDifferent: Bool, others: [CommandFailure] = []
+        _ report: Replication.Report, source: String, _ target: String, endsWithDifferent: Bool
     ) {
-        let engine = report.engine
+        let (engine, action) = (report.engine, report.action)
         if engine.sourceChanged {
             warnings.append(
-                kind.isSync
+                action.writes
                     ? "\(source): changed while it was read: \(target) may hold a mixture of old and new"
                     : "\(source): changed while it was read")
         }
@@ -31,7 +28,7 @@ struct RunResult {
                 "\(target): its session had ended, and other programs may have written to it, so "
                     + "everything was compared again")
         }
-        if engine.targetChanged && !kind.isSync {
+        if engine.targetChanged && !action.writes {
             warnings.append("\(target): changed while it was read")
         }
         if engine.tally.rewritten > 0 {
@@ -43,7 +40,7 @@ struct RunResult {
         let hasDifferences =
             engine.tally.different > 0 || report.sizesDiffer || report.backupTableDiffers
         if engine.tally.unreadable > 0 { status = .unreadable }
-        if kind == .verify || endsWithDifferent, hasDifferences { status = .different }
+        if action == .compare || endsWithDifferent, hasDifferences { status = .different }
         if let verification = engine.verification, verification.different > 0 {
             status = .different
             fail(
@@ -60,7 +57,7 @@ struct RunResult {
                             : "Run it again; if it repeats, the device does not keep what is written."
                 ))
         }
-        if engine.targetChanged && kind.isSync {
+        if engine.targetChanged && action.writes {
             fail(
                 CommandFailure(
                     .different,
@@ -71,11 +68,11 @@ struct RunResult {
                     advice: "Stop that program and run it again."))
         }
         // If the run was ended for another reason, only that reason is reported.
-        if engine.wasInterrupted, others.isEmpty {
+        if engine.wasInterrupted, report.failures.isEmpty {
             fail(
                 CommandFailure(
-                    .interrupted, "\(target): \(kind.rawValue): interrupted, incomplete",
-                    advice: kind.isSync ? "A second run finishes the job." : nil))
+                    .interrupted, "\(target): \(action.rawValue): interrupted, incomplete",
+                    advice: action.writes ? "A second run finishes the job." : nil))
         }
         if let error = engine.tally.writeErrors.first {
             var failure = CommandFailure(error)
@@ -94,12 +91,12 @@ struct RunResult {
         if let error = engine.failure {
             var failure = CommandFailure(error)
             if error.isMediumError, error.object.isSame(as: source) {
-                let rest = kind == .verify ? "compares the rest" : "copies the rest"
+                let rest = action == .compare ? "compares the rest" : "copies the rest"
                 failure.advice = "--skip-unreadable \(rest) of a failing source."
             }
             fail(failure)
         }
-        for failure in others { fail(failure) }
+        for failure in report.failures { fail(CommandFailure(failure)) }
     }
 
     /// Adds an error, whose status replaces earlier ones; callers add errors in ascending weight.

@@ -6,7 +6,6 @@ internal import CLinuxBlock
 internal import Glibc
 internal import LinuxIO
 internal import LogicalVolumes
-internal import SyncEngine
 internal import Synchronization
 
 /// Watches a run from a thread of its own: shows its progress, and handles signals.
@@ -37,8 +36,8 @@ enum RunWatcher {
     ///
     /// - Parameter messages: the texts for signals; by default those of a sync.
     static func watch<Result>(
-        _ control: RunControl, _ progress: ProgressDisplay, target: String, _ console: Console,
-        messages: Messages? = nil, _ work: () -> Result
+        _ control: Replication.Control, _ progress: ProgressDisplay, target: String,
+        _ console: Console, messages: Messages? = nil, _ work: () -> Result
     ) -> Result {
         let messages =
             messages
@@ -80,7 +79,7 @@ enum RunWatcher {
     }
 
     private static func wait(
-        _ control: RunControl, _ progress: ProgressDisplay, _ messages: Messages,
+        _ control: Replication.Control, _ progress: ProgressDisplay, _ messages: Messages,
         _ console: Console, _ isDone: Flag
     ) {
         var display = progress
@@ -100,11 +99,11 @@ enum RunWatcher {
                 continue
             }
             if signal < 0 {
-                if errno == EAGAIN { display.show(Replication.Progress(control.progress)) }
+                if errno == EAGAIN { display.show(control.progress) }
                 continue
             }
             if isInterrupted {
-                display.finish(Replication.Progress(control.progress))
+                display.finish(control.progress)
                 console.error(messages.second, advice: messages.advice)
                 // A pool has room for only one metadata snapshot, so none may stay behind.
                 MetadataSnapshots.shared.releaseAll()
@@ -115,7 +114,7 @@ enum RunWatcher {
             display.clear()
             console.status("blkferry: \(messages.first)\n")
         }
-        display.finish(Replication.Progress(control.progress))
+        display.finish(control.progress)
     }
 
     private static func waitedFor() -> sigset_t {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import ArgumentParser
-internal import BlockReplication
-internal import DeviceProbe
+// Public, as the conformance of the library's type to the parser's protocol is.
+public import ArgumentParser
+public import BlockReplication
 internal import WireProtocol
 
 /// `blkferry sync`: makes the target equal to the source.
@@ -63,13 +63,11 @@ struct Sync: ParsableCommand {
     }
 
     private func validateVolume() throws {
-        let plan = sourceVolume.plan
-        guard plan.isForVolumes else { return }
-        let option = plan.takesSnapshot ? "--snapshot" : "--since"
+        guard let option = sourceVolume.firstUsed else { return }
         if try common.operands.source.remote != nil {
             throw ValidationError("\(option): SOURCE must be a logical volume of this machine")
         }
-        if plan.base != nil && wholeFile {
+        if sourceVolume.since != nil && wholeFile {
             throw ValidationError("--since does not go with --whole-file")
         }
     }
@@ -81,12 +79,11 @@ struct Sync: ParsableCommand {
             ("--skip-unreadable", skipUnreadable), ("--exit-code", exitCode),
             ("--max-change", changeLimit.maxChange != nil),
             ("--move-backup-gpt", backupTable.moveBackupGpt),
-            ("--snapshot", sourceVolume.snapshot), ("--since", sourceVolume.since != nil),
         ]
         if let other = others.first(where: \.1) {
             throw ValidationError("\(other.0) does not go with --benchmark")
         }
-        if let other = volume.firstUsed {
+        if let other = sourceVolume.firstUsed ?? volume.firstUsed {
             throw ValidationError("\(other) does not go with --benchmark")
         }
     }
@@ -102,19 +99,10 @@ struct Sync: ParsableCommand {
         options.maximumChange = changeLimit.maxChange?.value
         options.verifies = verify
         options.skipsUnreadable = skipUnreadable
-        try RunCommand(common, kind: dryRun ? .dryRun : .sync, plan: sourceVolume.plan)
+        sourceVolume.apply(to: &options)
+        try RunCommand(common, dryRun ? .dryRun : .synchronize)
             .run(options, endsWithDifferent: exitCode)
     }
 }
 
-extension SizePolicy: ExpressibleByArgument {}
-
-extension SizePolicy {
-    var asOption: Replication.Options.SizePolicy {
-        switch self {
-        case .refuse: .refuse
-        case .resize: .resize
-        case .prefix: .prefix
-        }
-    }
-}
+extension Replication.Options.SizePolicy: ExpressibleByArgument {}

@@ -3,7 +3,6 @@
 
 internal import ArgumentParser
 internal import BlockReplication
-internal import DeviceProbe
 
 /// Options of `sync` and `refresh` for a logical volume as the target.
 struct TargetVolumeOptions: ParsableArguments {
@@ -29,7 +28,7 @@ struct TargetVolumeOptions: ParsableArguments {
             valueName: "n"))
     var keep: Int?
 
-    func validate(_ sizePolicy: SizePolicy?) throws {
+    func validate(_ sizePolicy: Replication.Options.SizePolicy?) throws {
         if shrink && sizePolicy != .resize && !(create && sizePolicy == nil) {
             throw ValidationError("--shrink goes with --size-policy resize or --create")
         }

@@ -3,7 +3,6 @@
 
 internal import ArgumentParser
 internal import BlockReplication
-internal import DeviceProbe
 
 /// `blkferry verify`: compares and writes nothing.
 struct Verify: ParsableCommand {
@@ -15,7 +14,7 @@ struct Verify: ParsableCommand {
     @Option(
         help: ArgumentHelp(
             "With prefix, a TARGET that is larger than SOURCE may be equal.", valueName: "policy"))
-    var sizePolicy: SizePolicy?
+    var sizePolicy: Replication.Options.SizePolicy?
 
     @Flag(help: "Leave unreadable blocks of the source out and end with 6, if all else is equal.")
     var skipUnreadable = false
@@ -31,9 +30,9 @@ struct Verify: ParsableCommand {
 
     func run() throws {
         var options = common.options()
-        options.sizePolicy = sizePolicy?.asOption
+        options.sizePolicy = sizePolicy
         options.skipsUnreadable = skipUnreadable
         backupTable.apply(to: &options)
-        try RunCommand(common, kind: .verify).run(options)
+        try RunCommand(common, .compare).run(options)
     }
 }

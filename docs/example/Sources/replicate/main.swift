@@ -13,9 +13,7 @@ func replicate(_ source: String, _ target: String) throws(ReplicationError) -> B
 
     var options = Replication.Options()
     options.verifies = true
-    let replication = try Replication(from: source, to: target, options: options) { event in
-        if case .warning(let text) = event { print("warning: \(text)") }
-    }
+    let replication = try Replication(from: source, to: target, options: options, events: show)
     let report = replication.run { progress in
         print("\(progress.phase.rawValue): \(progress.done) of \(progress.total) bytes")
     }
@@ -24,12 +22,46 @@ func replicate(_ source: String, _ target: String) throws(ReplicationError) -> B
     return report.isDone
 }
 
-guard CommandLine.arguments.count == 3 else {
-    print("usage: replicate SOURCE TARGET")
-    exit(64)
+/// Brings the replica of a logical volume up to date, and reads only what has changed.
+///
+/// - Parameter snapshot: the one that the target is the replica of; `nil` for the one that the last
+///   refresh left.
+func refresh(
+    _ volume: String, _ target: String, since snapshot: String? = nil
+) throws(ReplicationError) -> Bool {
+    var options = Replication.Options()
+    options.snapshotsSource = true
+    options.snapshotSize = .percent(20)
+    options.since = snapshot
+    let report = try Replication(
+        snapshot == nil ? .refresh : .synchronize, from: volume, to: target, options: options,
+        events: show
+    ).run()
+    if let error = report.error { throw error }
+    print("\(report.compared) bytes compared, \(report.unchanged) left unread")
+    return report.isDone
 }
+
+func show(_ event: Replication.Event) {
+    switch event {
+    case .warning(let text): print("warning: \(text)")
+    case .advice(let text): print("  \(text)")
+    case .failure(let error): print(error.message)
+    case .note, .waiting: break
+    }
+}
+
 do throws(ReplicationError) {
-    let isDone = try replicate(CommandLine.arguments[1], CommandLine.arguments[2])
+    let arguments = Array(CommandLine.arguments.dropFirst())
+    let isDone: Bool
+    switch (arguments.first, arguments.count) {
+    case ("--refresh", 3): isDone = try refresh(arguments[1], arguments[2])
+    case ("--since", 4): isDone = try refresh(arguments[2], arguments[3], since: arguments[1])
+    case (_, 2): isDone = try replicate(arguments[0], arguments[1])
+    default:
+        print("usage: replicate [--refresh | --since SNAPSHOT] SOURCE TARGET")
+        exit(64)
+    }
     print(isDone ? "a replica" : "not a replica")
     exit(isDone ? 0 : 1)
 } catch {

@@ -3,8 +3,6 @@
 
 internal import ArgumentParser
 internal import BlockReplication
-internal import DeviceProbe
-internal import LogicalVolumes
 internal import WireProtocol
 
 /// `blkferry refresh`: brings a replica of a logical volume up to date by reading only the changes.
@@ -50,9 +48,7 @@ struct Refresh: ParsableCommand {
         options.verifies = verify
         options.maximumChange = changeLimit.maxChange?.value
         volume.apply(to: &options)
-        let plan = VolumePlan(
-            takesSnapshot: true, snapshotSize: snapshot.size ?? .usual, base: .lastRun,
-            leavesBase: true)
-        try RunCommand(common, kind: .refresh, plan: plan).run(options)
+        snapshot.apply(to: &options)
+        try RunCommand(common, .refresh).run(options)
     }
 }

@@ -11,7 +11,7 @@ internal import Synchronization
 ///
 /// Clones of a template have the same UUIDs, so the gate takes the disk of one for a replica of
 /// another. Only an unusual share shows the mistake.
-extension Replication {
+extension OpenPair {
     struct ExpectedChange {
         /// 0 to 1; `nil` if nothing was compared.
         var share: Double?
@@ -27,7 +27,7 @@ extension Replication {
     ///
     /// - Parameter changes: the ranges that may differ; `nil` for all.
     func expectedChange(_ changes: [ByteRange]?) -> ExpectedChange {
-        guard action == .synchronize, !targetEnd.wasCreated else { return ExpectedChange() }
+        guard action.writes, !targetEnd.wasCreated else { return ExpectedChange() }
         guard let limit = options.maximumChange else { return sampledChange(changes) }
         var comparing = engineOptions
         comparing.changes = changes
@@ -75,7 +75,7 @@ extension Replication {
 
     /// Warns if more than half of a replica differed and no earlier warning said so.
     func warning(after expected: ExpectedChange, _ result: SyncReport) -> String? {
-        guard action == .synchronize, targetEnd.isReplica, !options.wholeFile,
+        guard action.writes, targetEnd.isReplica, !options.wholeFile,
             (expected.share ?? 0) <= Self.unusualShare
         else { return nil }
         // After a lost session the last pass may end before it has compared what the others found.

@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-internal import BlockReplication
 internal import DeviceProbe
 internal import Digests
 internal import LinuxIO
@@ -11,52 +10,36 @@ internal import SyncEngine
 internal import WireProtocol
 
 /// A run whose source is a logical volume, through a snapshot, or limited to the changes since one.
-struct SnapshotRun {
-    private let plan: VolumePlan
-    private let kind: RunCommand.Kind
-    private let operands: Operands
+struct VolumeJob: Sendable {
+    let action: Replication.Action
+    let operands: Operands
+    let options: Replication.Options
+    let control: RunControl
+    let events: @Sendable (Replication.Event) -> Void
+
+    /// The volume as the user named it.
     private var source: String { operands.source.description }
-    private var target: String { operands.target.description }
-    private let options: Replication.Options
-    private let control: RunControl
-    private let console: Console
-    private let events: @Sendable (Replication.Event) -> Void
+    var target: String { operands.target.description }
 
-    init(
-        _ plan: VolumePlan, _ kind: RunCommand.Kind, _ operands: Operands,
-        _ options: Replication.Options, _ control: RunControl, _ console: Console,
-        _ events: @escaping @Sendable (Replication.Event) -> Void
-    ) {
-        self.plan = plan
-        self.kind = kind
-        self.operands = operands
-        self.options = options
-        self.control = control
-        self.console = console
-        self.events = events
-    }
-
-    /// Runs; afterwards the snapshot is removed, or is the base of the next run.
-    func run() throws(CommandFailure) -> RunCommand.Outcome {
+    /// Takes the snapshot, opens both devices, and determines the changes.
+    func open() throws(ReplicationError) -> RefreshRun {
         var hasFailed = false
-        do throws(CommandFailure) { return try runWhenFree(&hasFailed) } catch {
+        do throws(ReplicationError) { return try openWhenFree(&hasFailed) } catch {
             // An error that a signal caused counts as an interruption.
-            let isEnded = error.status == .deviceError || BusyWait.isBusy(error.cause)
+            let isEnded = error.kind == .device || BusyWait.isBusy(error.cause)
             guard control.isCancelled, !hasFailed, isEnded else { throw error }
-            throw CommandFailure(
-                .interrupted, "\(target): \(kind.rawValue): interrupted, nothing was written")
+            throw ReplicationError(
+                .interrupted, "\(target): \(action.rawValue): interrupted, nothing was written")
         }
     }
 
-    /// Runs, and waits for a busy target if the user wants that; no snapshot is kept during the
+    /// Opens, and waits for a busy target if the user wants that; no snapshot is kept during the
     /// wait.
-    private func runWhenFree(
-        _ hasFailed: inout Bool
-    ) throws(CommandFailure) -> RunCommand.Outcome {
+    private func openWhenFree(_ hasFailed: inout Bool) throws(ReplicationError) -> RefreshRun {
         var wait = BusyWait(options.wait, control, events)
         while true {
-            var failure: CommandFailure
-            do throws(CommandFailure) { return try runOnVolume(&hasFailed) } catch {
+            var failure: ReplicationError
+            do throws(ReplicationError) { return try openNow(&hasFailed) } catch {
                 failure = error
             }
             repeat {
@@ -68,8 +51,7 @@ struct SnapshotRun {
     /// Whether the gate would refuse the target because it is in use.
     private var isBusy: Bool {
         do throws(ReplicationError) {
-            _ = try Replication(
-                .dryRun, operands, options: optionsOfRun, control: control, { _ in })
+            _ = try OpenPair(.dryRun, operands, options: pairOptions, control: control) { _ in }
             return false
         } catch {
             return BusyWait.isBusy(error.cause)
@@ -78,22 +60,21 @@ struct SnapshotRun {
 
     /// Options without a wait, because this type waits itself; a snapshot of the source must not
     /// age during a wait.
-    private var optionsOfRun: Replication.Options {
+    var pairOptions: Replication.Options {
         var options = options
         if options.wait != nil { options.wait = .zero }
         return options
     }
 
-    /// Runs once; sets `hasFailed` if something other than a signal failed.
-    private func runOnVolume(
-        _ hasFailed: inout Bool
-    ) throws(CommandFailure) -> RunCommand.Outcome {
+    /// Opens once; sets `hasFailed` if something other than a signal failed.
+    private func openNow(_ hasFailed: inout Bool) throws(ReplicationError) -> RefreshRun {
         let (lvm, volume) = try findVolume()
         guard !volume.isPart, !volume.isThinPool else {
-            throw CommandFailure(.refused, "\(source): read: it is a part of LVM itself")
+            throw ReplicationError(.refused, "\(source): read: it is a part of LVM itself")
         }
-        guard volume.isActive || (plan.takesSnapshot && volume.isThin) else {
-            throw CommandFailure(
+        let takesSnapshot = action == .refresh || options.snapshotsSource
+        guard volume.isActive || (takesSnapshot && volume.isThin) else {
+            throw ReplicationError(
                 IOError(
                     volume.fullName, "read", reason: "it is not active",
                     advice: "Activate it first: lvchange --activate y \(volume.fullName)"))
@@ -104,51 +85,44 @@ struct SnapshotRun {
         var snapshot: SnapshotSource?
         do throws(IOError) {
             try removeLeftovers(of: volume, lvm)
-            if plan.takesSnapshot {
+            if takesSnapshot {
                 snapshot = try SnapshotSource(
-                    of: volume, size: plan.snapshotSize, lvm, control, console)
+                    of: volume, size: options.snapshotSize.ofStore, lvm, control, events)
             }
         } catch {
-            throw CommandFailure(error)
+            throw ReplicationError(error)
         }
-        let session = RefreshRun(
-            origin: volume, read: snapshot?.volume ?? volume, lvm: lvm,
-            targetLocation: operands.target, kind: kind, plan: plan, control: control,
-            console: console)
-        var result: RefreshRun.Ending
-        do throws(CommandFailure) {
-            result = try session.run(
-                optionsOfRun, whereSourceIs: { snapshot?.isSound() ?? true }, events)
+        do throws(ReplicationError) {
+            return try RefreshRun(self, of: volume, through: snapshot, lvm, lock)
         } catch {
             for failure in snapshot?.finish() ?? [] {
                 hasFailed = true
-                console.error(failure.message, advice: failure.advice)
+                events(.failure(failure))
             }
             throw error
         }
-        let kept = plan.leavesBase ? result.record : nil
-        result.failures += snapshot?.finish(keptAs: kept) ?? []
-        if result.failures.isEmpty { result.failures += session.settle(result) }
-        return RunCommand.Outcome(report: result.report, failures: result.failures)
     }
 
     /// Removes the snapshots that killed runs left; open ones stay for the next run.
     private func removeLeftovers(of volume: LogicalVolume, _ lvm: LVM) throws(IOError) {
         let (removed, failures) = try VolumeSnapshot.removeLeftovers(of: volume, lvm)
-        for name in removed { console.note("\(name): removed: a run that was killed has left it") }
-        for failure in failures { console.warning("\(failure)") }
+        for name in removed {
+            events(.note("\(name): removed: a run that was killed has left it"))
+        }
+        for failure in failures { events(.warning("\(failure)")) }
         guard let pool = volume.pool, volume.isThin else { return }
         // The owner of a held metadata snapshot may be unknown. A later change map reports that.
         if (try? ThinPool(group: volume.group, pool: pool).releaseLeftover()) == true {
-            console.note("\(pool): released: a run that was killed has left its metadata snapshot")
+            events(
+                .note("\(pool): released: a run that was killed has left its metadata snapshot"))
         }
     }
 
     /// Finds the source by its name, a selector, or a path.
-    private func findVolume() throws(CommandFailure) -> (LVM, LogicalVolume) {
+    private func findVolume() throws(ReplicationError) -> (LVM, LogicalVolume) {
         let path: String
         do throws(ProbeError) { path = try resolve(operands.source.local ?? .path(source)) } catch {
-            throw CommandFailure(error)
+            throw ReplicationError(error)
         }
         do throws(IOError) {
             let identity = volumeIdentity(at: path)
@@ -160,34 +134,34 @@ struct SnapshotRun {
             guard let identity else { return (lvm, try lvm.volume(path)) }
             return (lvm, try lvm.volume(identity, as: source))
         } catch {
-            throw CommandFailure(error)
+            throw ReplicationError(error)
         }
     }
 
     /// Refuses a target that is the volume, or is on it; the gate would compare only with the
     /// snapshot.
-    private func refuseItself(_ volume: LogicalVolume) throws(CommandFailure) {
+    private func refuseItself(_ volume: LogicalVolume) throws(ReplicationError) {
         guard let selector = operands.target.local else { return }
         do throws(ProbeError) {
             try SafetyGate.refuse(selector, on: volume.identity, called: source)
         } catch {
-            throw CommandFailure(error)
+            throw ReplicationError(error)
         }
     }
 
     /// Locks the job against another run, as long as the result lives.
-    private func lockedJob(of volume: LogicalVolume) throws(CommandFailure) -> RunLock? {
-        guard plan.leavesBase else { return nil }
+    private func lockedJob(of volume: LogicalVolume) throws(ReplicationError) -> RunLock? {
+        guard action == .refresh else { return nil }
         let lock: RunLock?
         do throws(IOError) {
-            lock = try RunLock("\(kind.rawValue)-\(volume.uuid)-\(try fileName(of: target))")
+            lock = try RunLock("\(action.rawValue)-\(volume.uuid)-\(try fileName(of: target))")
         } catch {
-            throw CommandFailure(error)
+            throw ReplicationError(error)
         }
         guard let lock else {
-            var failure = CommandFailure(
+            var failure = ReplicationError(
                 .refused,
-                "\(volume.fullName): \(kind.rawValue): another run to \(target) is in progress",
+                "\(volume.fullName): \(action.rawValue): another run to \(target) is in progress",
                 advice: "Wait until it has ended, or say --wait DURATION.")
             failure.cause = Refusal.Cause.locked.rawValue
             throw failure

@@ -7,7 +7,7 @@ internal import SyncEngine
 internal import Synchronization
 
 /// A snapshot of the source for one run, and its watch.
-struct SnapshotSource {
+struct SnapshotSource: Sendable {
     private let snapshot: VolumeSnapshot
     private let watch: SnapshotWatch
 
@@ -17,11 +17,11 @@ struct SnapshotSource {
     /// Takes and watches the snapshot; cancels the run before the snapshot overflows.
     init(
         of origin: LogicalVolume, size: VolumeSnapshot.Size, _ lvm: LVM, _ control: RunControl,
-        _ console: Console
+        _ events: @escaping @Sendable (Replication.Event) -> Void
     ) throws(IOError) {
         snapshot = try VolumeSnapshot(of: origin, size: size, lvm)
-        console.note("\(snapshot.volume.fullName): a snapshot of \(origin.fullName)")
-        watch = SnapshotWatch(snapshot, control, console)
+        events(.note("\(snapshot.volume.fullName): a snapshot of \(origin.fullName)"))
+        watch = SnapshotWatch(snapshot, control, events)
     }
 
     /// Checks that the snapshot has been valid so far; `finish` reports what is wrong.
@@ -31,8 +31,8 @@ struct SnapshotSource {
     ///
     /// - Parameter record: the record to keep it with; `nil` to remove it.
     /// - Returns: failures, such as an overflow.
-    func finish(keptAs record: ReplicaRecord? = nil) -> [CommandFailure] {
-        var failures = watch.stop().map { [CommandFailure($0)] } ?? []
+    func finish(keptAs record: ReplicaRecord? = nil) -> [ReplicationError] {
+        var failures = watch.stop().map { [ReplicationError($0)] } ?? []
         do throws(IOError) {
             if let record, failures.isEmpty {
                 try snapshot.keep(as: record)
@@ -40,7 +40,7 @@ struct SnapshotSource {
                 try snapshot.remove()
             }
         } catch {
-            failures.append(CommandFailure(error))
+            failures.append(ReplicationError(error))
         }
         return failures
     }
@@ -55,16 +55,19 @@ private final class SnapshotWatch: Sendable {
 
     private let snapshot: VolumeSnapshot
     private let control: RunControl
-    private let console: Console
+    private let events: @Sendable (Replication.Event) -> Void
     private let problem = Mutex<IOError?>(nil)
     /// Bytes of the store when LVM no longer extended it, because it cannot need more.
     private let fullSize = Mutex<Int?>(nil)
     private let ticker = Mutex<Ticker?>(nil)
 
-    init(_ snapshot: VolumeSnapshot, _ control: RunControl, _ console: Console) {
+    init(
+        _ snapshot: VolumeSnapshot, _ control: RunControl,
+        _ events: @escaping @Sendable (Replication.Event) -> Void
+    ) {
         self.snapshot = snapshot
         self.control = control
-        self.console = console
+        self.events = events
         guard snapshot.volume.isClassicSnapshot else { return }
         ticker.withLock { $0 = Ticker(Self.pause) { [self] in look() } }
     }
@@ -92,7 +95,7 @@ private final class SnapshotWatch: Sendable {
                 try snapshot.extend(by: min(size / 2, max(now.groupFree, now.extentSize)))
                 let after = try snapshot.status().storeSize ?? size
                 if after == size { fullSize.withLock { $0 = size } }
-                console.note("\(now.fullName): extended to \(after) bytes")
+                events(.note("\(now.fullName): extended to \(after) bytes"))
             } catch {
                 throw IOError(
                     now.fullName, "snapshot",

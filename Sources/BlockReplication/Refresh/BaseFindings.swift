@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-package import LogicalVolumes
+internal import LogicalVolumes
 
 /// What a run knows about its base: a snapshot of the source that the target may be the replica of.
 ///
 /// `decision` answers whether the run may leave most of the target unread. It is a pure function
 /// of the findings. The run adds one finding after the other, because each one costs I/O.
-package struct BaseFindings: Sendable {
+struct BaseFindings: Sendable {
     /// The target's persistent change counter.
-    package enum Counter: Hashable, Sendable {
+    enum Counter: Hashable, Sendable {
         /// The target has none; the reason, if it is known.
         case missing(reason: String?)
         case value(TargetMark)
     }
 
     /// What `decision` may ask for.
-    package enum Finding: Hashable, Sendable {
+    enum Finding: Hashable, Sendable {
         /// The target's change counter, after a flush; a server's from before it enlarged the target.
         case counter
         /// Where the source differs from the base.
@@ -30,7 +30,7 @@ package struct BaseFindings: Sendable {
         case counterAtEnd
     }
 
-    package enum Decision: Hashable, Sendable {
+    enum Decision: Hashable, Sendable {
         case find(Finding)
         case compareEverything(because: FallbackReason)
         /// Outside of the changes, the target equals the source; its change counter had this text.
@@ -38,27 +38,27 @@ package struct BaseFindings: Sendable {
     }
 
     /// The target as the user named it.
-    package let target: String
-    /// The target's identity, see `Replication.targetIdentity()`.
-    package let identity: String
+    let target: String
+    /// The target's identity, see `OpenPair.targetIdentity()`.
+    let identity: String
     /// The volume or snapshot that the run reads.
-    package let source: LogicalVolume
+    let source: LogicalVolume
     /// Bytes of the opened source.
-    package let sourceSize: Int
+    let sourceSize: Int
     /// `nil` if no run has left one.
-    package let base: LogicalVolume?
+    let base: LogicalVolume?
 
-    package var counter: Counter?
-    package var changes: ChangeMap?
+    var counter: Counter?
+    var changes: ChangeMap?
     /// Hexadecimal.
-    package var sampleDigest: String?
+    var sampleDigest: String?
     /// Ascending byte ranges.
-    package var differences: [Range<Int>]?
-    package var counterAtEnd: Counter?
+    var differences: [Range<Int>]?
+    var counterAtEnd: Counter?
     /// Why a finding could not be determined.
-    package var failure: FallbackReason?
+    var failure: FallbackReason?
 
-    package init(
+    init(
         target: String, identity: String, source: LogicalVolume, sourceSize: Int,
         base: LogicalVolume?
     ) {
@@ -70,7 +70,7 @@ package struct BaseFindings: Sendable {
     }
 
     /// Whether most of the target may be left unread, or what else must be found out first.
-    package var decision: Decision {
+    var decision: Decision {
         guard let base else { return .compareEverything(because: .noEarlierRun) }
         guard let record = base.replica(on: identity) else {
             return .compareEverything(because: .unknownReplica)
@@ -121,7 +121,7 @@ package struct BaseFindings: Sendable {
 }
 
 /// Why a run that has a base compares everything.
-package enum FallbackReason: Error, Hashable {
+enum FallbackReason: Hashable, Sendable {
     case noEarlierRun
     /// The base has no valid record of this target.
     case unknownReplica
@@ -142,10 +142,10 @@ package enum FallbackReason: Error, Hashable {
     /// A finding could not be determined.
     case failed(String, advice: String?)
 
-    package init(_ error: ChangeMapError) { self = .failed("\(error)", advice: error.advice) }
+    init(_ error: ChangeMapError) { self = .failed("\(error)", advice: error.advice) }
 
     /// One line that names the object and the reason.
-    package func message(_ findings: BaseFindings) -> String {
+    func message(_ findings: BaseFindings) -> String {
         let (source, target) = (findings.source.fullName, findings.target)
         let base = findings.base?.fullName ?? ""
         return switch self {
@@ -164,11 +164,11 @@ package enum FallbackReason: Error, Hashable {
         }
     }
 
-    package static func missingCounter(of target: String, _ reason: String?) -> String {
+    static func missingCounter(of target: String, _ reason: String?) -> String {
         "\(target) has no persistent change counter" + (reason.map { ": \($0)" } ?? "")
     }
 
-    package func advice(_ findings: BaseFindings) -> String? {
+    func advice(_ findings: BaseFindings) -> String? {
         switch self {
         case .failed(_, let advice): advice
         case .sourceInUse where findings.source.origin == nil: "--snapshot reads a snapshot of it."

@@ -10,11 +10,11 @@ internal import SyncEngine
 internal import WireProtocol
 
 /// Lets the next run find out whether the target has been changed; both sides are open.
-extension Replication {
+extension OpenPair {
     /// The target's identity: 32 hexadecimal digits that do not depend on its content.
     ///
     /// It is the same for the same device while the user reaches it in the same way.
-    package func targetIdentity() throws(ReplicationError) -> String {
+    func targetIdentity() throws(ReplicationError) -> String {
         let words: [String]
         do throws(ProbeError) { words = try targetEndpoint.identity() } catch {
             throw ReplicationError(error)
@@ -27,7 +27,7 @@ extension Replication {
     /// It also changes when the counter restarts, with a boot or when the device is attached again.
     ///
     /// - Parameter isFound: uses the counter from before the server enlarged the target.
-    package func targetMark(asFound isFound: Bool = false) throws(ReplicationError) -> TargetMark? {
+    func targetMark(asFound isFound: Bool = false) throws(ReplicationError) -> TargetMark? {
         let found: HostCounter?
         do throws(ProbeError) {
             found = try targetEndpoint.persistentCounter(asFound: isFound)
@@ -46,18 +46,18 @@ extension Replication {
     }
 
     /// Why the target has no persistent change counter; `nil` if the reason is unknown.
-    package var reasonForNoMark: String? { targetEnd.device.reasonForNoCounter }
+    var reasonForNoMark: String? { targetEnd.device.reasonForNoCounter }
 
     /// Whether other programs could write to the target for a while, because the server ended or
     /// the session timed out.
-    package var hasLostTarget: Bool { targetEndpoint.hasGap }
+    var hasLostTarget: Bool { targetEndpoint.hasGap }
 
-    package var isTargetResized: Bool {
+    var isTargetResized: Bool {
         targetEnd.resizeTo != nil || targetEnd.device.geometry.size != targetEnd.sizeBefore
     }
 
     /// Flushes the target, including what other programs wrote.
-    package func flushTarget() throws(ReplicationError) {
+    func flushTarget() throws(ReplicationError) {
         do throws(IOError) { try targetEnd.device.flush() } catch { throw ReplicationError(error) }
     }
 
@@ -67,14 +67,14 @@ extension Replication {
         return hexadecimal(try digest(of: Array(text.utf8)).prefix(16))
     }
 
-    package enum Side: Sendable { case source, target }
+    enum Side: Sendable { case source, target }
 
     /// The SHA-256 of a sample of a device, in hexadecimal.
     ///
     /// - Parameters:
     ///   - seed: determines the places.
     ///   - size: the bytes from which the places are chosen.
-    package func root(
+    func root(
         of side: Side, seed: UInt64, size: Int
     ) throws(ReplicationError) -> String {
         let device = side == .source ? comparedDevices.source : comparedDevices.target
@@ -106,7 +106,7 @@ extension Replication {
     ///   - size: the bytes of both devices from which the places are chosen.
     ///   - share: compares about one byte in this number.
     ///   - isWanted: whether to compare a place, in bytes.
-    package func sampleDifferences(
+    func sampleDifferences(
         size: Int, oneIn share: Int, where isWanted: (Range<Int>) -> Bool = { _ in true }
     ) throws(ReplicationError) -> [Range<Int>] {
         try sample(size: size, oneIn: share, atMost: 1024, where: isWanted)?
@@ -138,19 +138,19 @@ extension Replication {
 }
 
 /// A target's persistent change counter, as a replica record keeps it.
-package struct TargetMark: Hashable, Sendable {
+struct TargetMark: Hashable, Sendable {
     /// 32 hexadecimal digits.
-    package let text: String
+    let text: String
     /// Texts, including this one, that prove that no program wrote in between.
     let equivalents: Set<String>
 
-    package init(text: String, equivalents: Set<String>) {
+    init(text: String, equivalents: Set<String>) {
         self.text = text
         self.equivalents = equivalents
     }
 
     /// Whether it is proved that no program wrote since the change counter had this text.
-    package func isUnchanged(since text: String) -> Bool { equivalents.contains(text) }
+    func isUnchanged(since text: String) -> Bool { equivalents.contains(text) }
 }
 
 private func digest(of bytes: [UInt8]) throws(ReplicationError) -> [UInt8] {

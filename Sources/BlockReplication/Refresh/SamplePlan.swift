@@ -6,12 +6,12 @@ internal import BlockDevices
 /// Places of a device that represent all of it: random ones, and its first and last regions.
 ///
 /// File systems, partition tables and volume groups change these regions with every use.
-package struct SamplePlan: Hashable, Sendable {
+struct SamplePlan: Hashable, Sendable {
     /// In bytes, ascending and disjoint.
-    package let ranges: [Range<Int>]
+    let ranges: [Range<Int>]
 
     /// Bytes of a place.
-    package static let region = BlockLayout.smallestRegion
+    static let region = BlockLayout.smallestRegion
 
     /// Chooses places; the same seed and size yield the same ones.
     ///
@@ -19,7 +19,7 @@ package struct SamplePlan: Hashable, Sendable {
     ///   - size: bytes of the device.
     ///   - share: the places cover about one byte in this number.
     ///   - most: maximum number of places, at least 8.
-    package init(size: Int, oneIn share: Int, atMost most: Int, seed: UInt64) {
+    init(size: Int, oneIn share: Int, atMost most: Int, seed: UInt64) {
         precondition(size > 0 && share > 0 && most >= Self.least)
         let regions = (size + Self.region - 1) / Self.region
         let count = min(regions, max(Self.least, min(most, regions / share)))

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import BlockDevices
+internal import DeviceProbe
+internal import LinuxIO
+internal import SyncEngine
+internal import Synchronization
+
+/// Both devices of one run, open until this object is released, or on a server until the run ends.
+final class OpenPair: Sendable {
+    let action: Replication.Action
+    let operands: Operands
+    let options: Replication.Options
+    let events: @Sendable (Replication.Event) -> Void
+    let sourceEnd: OpenedSource
+    let targetEnd: AdmittedTarget
+    let targetEndpoint: any Endpoint
+    let engineOptions: SyncOptions
+    /// Warnings from before the first write.
+    let earlyWarnings = Mutex<[String]>([])
+    let control: RunControl
+    private let movedBackup: MovedBackup?
+    private let openSeconds: Double
+
+    var source: String { operands.source.description }
+    var target: String { operands.target.description }
+
+    /// Opens both devices; the target passes the safety gate, here or on its server.
+    ///
+    /// If it throws, nothing has been written.
+    init(
+        _ action: Replication.Action, _ operands: Operands, options: Replication.Options,
+        control: RunControl,
+        _ events: @escaping @Sendable (Replication.Event) -> Void
+    ) throws(ReplicationError) {
+        let clock = ContinuousClock()
+        let start = clock.now
+        let endpoints = Endpoints(
+            options: options, digest: try options.digestMethod(),
+            isCancelled: { control.isCancelled }, events: events)
+        if action == .compare {
+            (sourceEnd, targetEnd, targetEndpoint) = try endpoints.pair(operands)
+        } else {
+            let policy = options.policy(isDryRun: action == .dryRun)
+            var wait = BusyWait(options.wait, control, events)
+            (sourceEnd, targetEnd, targetEndpoint) = try endpoints.ends(operands, policy, &wait)
+        }
+        do throws(ReplicationError) {
+            var engineOptions = try options.forEngine(action, sourceEnd, targetEnd, events)
+            movedBackup = try options.movedBackup(sourceEnd, targetEnd, targetEndpoint)
+            engineOptions.tail += movedBackup?.backup ?? []
+            self.engineOptions = engineOptions
+        } catch {
+            // Only a server has extended it already.
+            if action.writes { _ = targetEnd.giveSizeBack() }
+            sourceEnd.device.release(isComplete: false)
+            targetEnd.device.release(isComplete: false)
+            throw error
+        }
+        self.action = action
+        self.operands = operands
+        self.options = options
+        self.events = events
+        self.control = control
+        openSeconds = (clock.now - start) / .seconds(1)
+    }
+
+    deinit { release(isDone: false) }
+
+    /// Does the work once.
+    ///
+    /// - Parameters:
+    ///   - changes: the only ranges that may differ, in bytes, ascending and disjoint; `nil` for
+    ///     all. All other bytes are neither read nor written.
+    ///   - stamp: the source's change counter from before `changes` were determined, which may lack
+    ///     later writes.
+    ///   - begin: called before the first write, once nothing has refused the run; an error that it
+    ///     returns ends the run.
+    ///   - end: called after the flush, while the target is open; returns whether the run counts.
+    ///     If it does not count or is not complete, older snapshots of the target stay.
+    func run(
+        changes: [ByteRange]? = nil, since stamp: ChangeCounter? = nil,
+        begin: () -> IOError? = { nil }, end: (SyncReport) -> Bool
+    ) -> Replication.Report {
+        let expected = expectedChange(changes)
+        if let ending = expected.ending {
+            return ended(ending, isDone: false, refusal: expected.refusal)
+        }
+        if let failure = begin() {
+            var ending = SyncReport(
+                size: sourceEnd.facts.size, blockSize: engineOptions.layout.block)
+            ending.failure = failure
+            return ended(ending, isDone: false, refusal: nil)
+        }
+        let (source, target) = comparedDevices
+        var engineOptions = engineOptions
+        engineOptions.changes = changes
+        engineOptions.sourceChangeCounter = stamp
+        var result =
+            action == .compare
+            ? SyncEngine.compare(
+                source: source, target: target, options: engineOptions, control: control)
+            : SyncEngine.synchronize(
+                source: source, target: target, options: engineOptions, control: control)
+        let backupDiffers = backupDiffers(&result)
+        let counts = end(result)
+        var refusal: ReplicationError?
+        if action == .dryRun, let limit = options.maximumChange, !targetEnd.wasCreated,
+            result.failure == nil, !result.wasInterrupted
+        {
+            refusal = self.refusal(share(of: result), limit)
+        }
+        var report = ended(result, isDone: counts, refusal: refusal)
+        report.estimatedChange = expected.share.map { $0 * 100 }
+        if let warning = warning(after: expected, result) { report.closingWarnings.append(warning) }
+        if backupDiffers {
+            report.backupTableDiffers = true
+            report.closingWarnings.append("\(operands.target): the backup GPT at its end differs")
+        }
+        if action.writes { report.closingWarnings += refreshCaches(result) }
+        return report
+    }
+
+    /// Whether a run that only compares finds another backup GPT than a sync would write.
+    private func backupDiffers(_ result: inout SyncReport) -> Bool {
+        guard !action.writes, let movedBackup, result.failure == nil, !result.wasInterrupted
+        else { return false }
+        do throws(IOError) { return try movedBackup.differs(on: targetEnd.device) } catch {
+            result.failure = error
+            return false
+        }
+    }
+
+    private func ended(
+        _ result: SyncReport, isDone: Bool, refusal: ReplicationError?
+    ) -> Replication.Report {
+        var report = Replication.Report(
+            result, action, sourceEnd, targetEnd, sizePolicy: options.sizePolicy,
+            openSeconds: openSeconds)
+        report.warnings += earlyWarnings.withLock { $0 }
+        report.refusal = refusal
+        let sizeWarning = sizeWarning(after: result, isRefused: refusal != nil)
+        report.closingWarnings = release(isDone: report.isDone && isDone)
+        if let sizeWarning { report.closingWarnings.append(sizeWarning) }
+        return report
+    }
+
+    /// Both devices, shown as equal devices would be.
+    ///
+    /// If the backup of a GPT is moved, the primary headers differ. The local device then shows the
+    /// header that the other one has, because a server compares its real bytes.
+    var comparedDevices: (source: any BlockDevice, target: any BlockDevice) {
+        let (source, target) = (sourceEnd.device, targetEnd.device)
+        guard let movedBackup else { return (source, target) }
+        return source.isRemote
+            ? (source, movedBackup.target(target)) : (movedBackup.source(source), target)
+    }
+
+    @discardableResult private func release(isDone: Bool) -> [String] {
+        sourceEnd.device.release(isComplete: isDone)
+        let target = targetEnd.device
+        let failures = target.release(isComplete: isDone)
+        return target.isRemote ? failures.map { "\(target.name): \($0)" } : failures
+    }
+
+    /// Updates the kernel's caches and partition table of the target, and returns warnings.
+    private func refreshCaches(_ result: SyncReport) -> [String] {
+        for relative in targetEnd.relatives {
+            BlockSpecialFile.writeBackCache(of: relative, dropping: true)
+        }
+        let device = targetEnd.device
+        let update = KernelPartitions.update(device, wasWritten: result.tally.extents > 0)
+        if update.wasRead { events(.note("\(device.name): partition table read again")) }
+        return update.warning.map { [$0] } ?? []
+    }
+}
