@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import DeviceProbe
 internal import LinuxIO
 internal import SyncEngine
 
@@ -28,7 +27,7 @@ struct BusyWait {
     }
 
     static func isBusy(_ cause: String?) -> Bool {
-        cause == Refusal.Cause.inUse.rawValue || cause == Refusal.Cause.locked.rawValue
+        cause == IOError.Refusal.inUse.rawValue || cause == IOError.Refusal.locked.rawValue
     }
 
     /// Waits up to a second; `false` if the failure is permanent, the time is over, or the run is

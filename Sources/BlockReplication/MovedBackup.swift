@@ -34,14 +34,13 @@ struct MovedBackup: Sendable {
         let place = targetSize - sector - length
         guard targetSize % sector == 0, place >= source.geometry.size else {
             throw ReplicationError(
-                ProbeError.refused(
-                    Refusal(
-                        .size, target.name,
-                        "no room for the backup GPT: the target must be larger than the source "
-                            + "by at least \(sector + length) bytes and end with a sector of "
-                            + "\(sector)",
-                        advice: "--size-policy prefix without --move-backup-gpt leaves the "
-                            + "backup where the source has it.")))
+                IOError.refusal(
+                    .size, target.name,
+                    "no room for the backup GPT: the target must be larger than the source "
+                        + "by at least \(sector + length) bytes and end with a sector of "
+                        + "\(sector)",
+                    advice: "--size-policy prefix without --move-backup-gpt leaves the "
+                        + "backup where the source has it."))
         }
         let last = targetSize / sector - 1
         original = Patch(table.bytes, at: sector)

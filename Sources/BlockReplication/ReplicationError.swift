@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-package import DeviceProbe
 package import LinuxIO
 
 /// Why a replication could not start, or why it failed.
@@ -41,19 +40,14 @@ public struct ReplicationError: Error, Hashable, Sendable {
     }
 
     package init(_ error: IOError) {
-        self.init(
-            error.kind == .unauthorized ? .unauthorized : error.isNetwork ? .network : .device,
-            error.description, advice: error.advice)
-    }
-
-    package init(_ error: ProbeError) {
-        switch error {
-        case .refused(let refusal):
-            self.init(.refused, refusal.description, advice: refusal.advice)
-            cause = refusal.cause.rawValue
-        case .failed(let error):
-            self.init(error)
-        }
+        let kind: Kind =
+            switch error.kind {
+            case .refused: .refused
+            case .unauthorized: .unauthorized
+            default: error.isNetwork ? .network : .device
+            }
+        self.init(kind, error.description, advice: error.advice)
+        cause = error.cause?.rawValue
     }
 }
 

@@ -3,9 +3,10 @@
 
 package import SystemPackage
 
-/// A failed operation on a device or file, on the connection to it, or on its data.
+/// A failed operation on a device or file, on the connection to it, or on its data, or a refusal.
 ///
-/// The message has the form of all messages of blkferry: object, operation, reason, then advice.
+/// All layers throw it; a layer may add context, such as advice, and passes it on. The message has
+/// the form of all messages of blkferry: object, operation, reason, then advice.
 package struct IOError: Error, Hashable, Sendable {
     /// A path, as the user wrote it if possible.
     package var object: String
@@ -33,6 +34,24 @@ package struct IOError: Error, Hashable, Sendable {
         case digest
         /// LVM did not answer in time, or not before the run was cancelled.
         case noAnswer
+        /// The safety gate refused, before anything was written.
+        case refused(Refusal)
+    }
+
+    package enum Refusal: String, Sendable {
+        case inUse = "in-use"
+        case locked = "locked"
+        case readOnly = "read-only"
+        case wrongKind = "wrong-kind"
+        case overlap = "overlap"
+        case signature = "signature"
+        case size = "size"
+        case sectorSize = "sector-size"
+        case ambiguousSelector = "ambiguous-selector"
+        case noSpace = "no-space"
+        case nameTaken = "name-taken"
+        /// Another program or client has written to the target since the run's session ended.
+        case changed = "changed"
     }
 
     package init(_ object: String, _ operation: String, _ errno: Errno, advice: String? = nil) {
@@ -78,11 +97,25 @@ package struct IOError: Error, Hashable, Sendable {
         return error
     }
 
+    /// A refusal of the safety gate; reason and advice are one line each.
+    package static func refusal(
+        _ cause: Refusal, _ object: String, _ reason: String, advice: String? = nil
+    ) -> IOError {
+        var error = IOError(object, "refused", reason: reason, advice: advice)
+        error.kind = .refused(cause)
+        return error
+    }
+
+    /// Why the safety gate refused; `nil` for any other error.
+    package var cause: Refusal? {
+        if case .refused(let cause) = kind { cause } else { nil }
+    }
+
     /// Whether the connection to the device failed, and not the device.
     package var isNetwork: Bool {
         switch kind {
         case .network, .unauthorized, .noSession, .corrupted: true
-        case .device, .creation, .digest, .noAnswer: false
+        case .device, .creation, .digest, .noAnswer, .refused: false
         }
     }
 }

@@ -124,14 +124,14 @@ private final class MadeUpSessions: Sendable {
             let (created, text) = MadeUpSessions.session("1")
             return (created, text.replacing("\"alignment\":512", with: "\"alignment\":7"))
         }
-        #expect(throws: ProbeError.self) { try open(sessions) { _ in } }
+        #expect(throws: IOError.self) { try open(sessions) { _ in } }
         let lines = sessions.lines.withLock { $0 }.filter { !$0.hasPrefix("POST ") }
         #expect(lines == ["DELETE /v1/sessions/1 HTTP/1.1"])
     }
 
     @Test func `a session whose name cannot be part of a path is not ended`() throws {
         let sessions = MadeUpSessions { _, _ in MadeUpSessions.session("../devices/x") }
-        #expect(throws: ProbeError.self) { try open(sessions) { _ in } }
+        #expect(throws: IOError.self) { try open(sessions) { _ in } }
         let lines = sessions.lines.withLock { $0 }
         #expect(lines.allSatisfy { $0.hasPrefix("POST ") }, "\(lines)")
     }

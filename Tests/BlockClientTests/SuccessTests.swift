@@ -62,8 +62,6 @@ import WireProtocol
             }
         } catch let error as IOError {
             return error.isNetwork ? error : nil
-        } catch ProbeError.failed(let error) {
-            return error.isNetwork ? error : nil
         } catch {}
         return nil
     }

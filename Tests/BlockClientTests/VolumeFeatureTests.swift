@@ -3,6 +3,7 @@
 
 import BlockClient
 import DeviceProbe
+import LinuxIO
 import Synchronization
 import TestSupport
 import Testing
@@ -15,7 +16,7 @@ import WireProtocol
     /// - Returns: the error, and what the server was asked.
     private func open(
         _ policy: GatePolicy, features: [String]
-    ) throws -> (error: ProbeError?, requests: [String]) {
+    ) throws -> (error: IOError?, requests: [String]) {
         let record = ServerRecord(version: "0.0.9", features: features, digests: ["sha256"])
         let heads = Mutex<[String]>([])
         let server = ScriptedServer { connection, _ in
@@ -35,7 +36,7 @@ import WireProtocol
         }
         let source = SourceFacts(
             name: "S", size: 4096, content: .empty, logicalSector: 512, identity: nil)
-        do throws(ProbeError) {
+        do throws(IOError) {
             _ = try RemoteBlockDevice(
                 try RemoteServer(location, RemoteServer.Options()),
                 for: .init(mode: .write, block: 4096, source: source, policy: policy), digest: nil)

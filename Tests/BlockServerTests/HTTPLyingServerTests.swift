@@ -75,13 +75,7 @@ import WireProtocol
     }
 
     private func isNetwork(_ error: (any Error)?) -> Bool {
-        switch error {
-        case let error as LinuxIO.IOError: return error.isNetwork
-        case let error as ProbeError:
-            if case .failed(let error) = error { return error.isNetwork }
-            return false
-        default: return false
-        }
+        (error as? LinuxIO.IOError)?.isNetwork ?? false
     }
 
     private func failure(_ work: () throws -> Void) -> (any Error)? {
@@ -135,11 +129,8 @@ import WireProtocol
 
     /// The texts of an error that are printed beside the client's own name of the device.
     private func texts(of error: (any Error)?) -> [String] {
-        switch error as? ProbeError {
-        case .failed(let error)?: [error.operation, error.reason, error.advice ?? ""]
-        case .refused(let refusal)?: [refusal.reason, refusal.advice ?? ""]
-        case nil: []
-        }
+        guard let error = error as? LinuxIO.IOError else { return [] }
+        return [error.operation, error.reason, error.advice ?? ""]
     }
 
     @Test(arguments: [

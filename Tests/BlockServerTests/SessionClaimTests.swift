@@ -42,10 +42,8 @@ import WireProtocol
         do {
             try open(mode, claims: claims).release(isComplete: false)
             return false
-        } catch ProbeError.refused(let refusal) {
-            return refusal.cause == .locked
         } catch {
-            return false
+            return (error as? IOError)?.cause == .locked
         }
     }
 

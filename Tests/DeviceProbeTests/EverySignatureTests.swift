@@ -4,6 +4,7 @@
 import BlockDevices
 import DeviceProbe
 import Foundation
+import LinuxIO
 import TestSupport
 import Testing
 

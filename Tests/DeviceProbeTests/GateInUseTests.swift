@@ -292,7 +292,7 @@ struct GateInUseTests {
         let loop = try LoopDevice(size: MiB)
         let scratch = try ScratchDirectory()
         let image = try scratch.sparseFile("image", size: MiB)
-        for (path, cause) in [(loop.path, Refusal.Cause.inUse), (image, .locked)] {
+        for (path, cause) in [(loop.path, IOError.Refusal.inUse), (image, .locked)] {
             let target = try SafetyGate.admit(
                 path, source: facts(size: MiB), policy: GatePolicy())
             #expect(try refusal(path, source: facts(size: MiB)).cause == cause)

@@ -9,7 +9,7 @@ import Testing
 
 @Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct GateOverlapTests {
-    private func overlapRefusal(_ source: String, _ target: String) throws -> Refusal {
+    private func overlapRefusal(_ source: String, _ target: String) throws -> IOError {
         let opened = try openSource(source)
         return try refusal(
             target, source: opened.facts,

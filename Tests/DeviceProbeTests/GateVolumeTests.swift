@@ -48,10 +48,9 @@ struct GateVolumeTests {
 
     @Test func `a volume that is too large is cut only with --shrink`() throws {
         let volume = try LoopVolume(size: 12 * MiB)
-        #expect(throws: ProbeError.self) { try volume.admit(8 * MiB - 512, policy()) }
-        do throws(ProbeError) { _ = try volume.admit(8 * MiB - 512, policy()) } catch {
-            guard case .refused(let no) = error else { throw error }
-            #expect(no.cause == .size && no.advice?.contains("--shrink") == true)
+        #expect(throws: IOError.self) { try volume.admit(8 * MiB - 512, policy()) }
+        do throws(IOError) { _ = try volume.admit(8 * MiB - 512, policy()) } catch {
+            #expect(error.cause == .size && error.advice?.contains("--shrink") == true)
         }
         let target = try volume.admit(8 * MiB - 512, policy(shrinks: true))
         #expect(target.resizeTo == 8 * MiB && target.device.geometry.size == 12 * MiB)
@@ -64,13 +63,13 @@ struct GateVolumeTests {
 
     @Test func `a size beyond all numbers does not crash the gate`() throws {
         let volume = try LoopVolume(size: 4 * MiB, obstacle: "there is no room")
-        let error = #expect(throws: ProbeError.self) { try volume.admit(.max, policy()) }
+        let error = #expect(throws: IOError.self) { try volume.admit(.max, policy()) }
         #expect(error?.description == "TARGET: refused: there is no room")
     }
 
     @Test func `without the size policy no volume is resized, whatever --shrink says`() throws {
         let volume = try LoopVolume(size: 4 * MiB)
-        #expect(throws: ProbeError.self) {
+        #expect(throws: IOError.self) {
             try volume.admit(5 * MiB, policy(resizes: false, shrinks: true))
         }
         #expect(volume.done == [])
@@ -86,7 +85,7 @@ struct GateVolumeTests {
 
     @Test func `an obstacle to resizing is a refusal`() throws {
         let volume = try LoopVolume(size: 4 * MiB, obstacle: "it has snapshots")
-        do throws(ProbeError) {
+        do throws(IOError) {
             _ = try volume.admit(5 * MiB, policy())
             Issue.record("admitted")
         } catch {
@@ -113,7 +112,7 @@ struct GateVolumeTests {
             let target = try volume.admit(4 * MiB, policy(snapshot: "done"))
             #expect(target.device.release(isComplete: true) == ["an older one stays"])
         }
-        #expect(throws: ProbeError.self) { try volume.admit(4 * MiB, policy(snapshot: "taken")) }
+        #expect(throws: IOError.self) { try volume.admit(4 * MiB, policy(snapshot: "taken")) }
         #expect(
             volume.done.dropFirst(3) == [
                 "find", "take written", "find", "take done", "rotate vg0/done", "find",
@@ -180,7 +179,7 @@ struct GateVolumeTests {
         for suffix in ["-tpool", "-pool", "-real", "-cow"] {
             let volume = try LoopVolume(size: 4 * MiB)
             try volume.describe(suffix: suffix)
-            do throws(ProbeError) {
+            do throws(IOError) {
                 _ = try volume.admit(4 * MiB, policy(resizes: false))
                 Issue.record("admitted")
             } catch {
@@ -205,7 +204,7 @@ struct GateVolumeTests {
                 "dm/uuid": "LVM-" + String(repeating: "v", count: 64) + "-real",
             ])
         try volume.describe(on: ["dm-8"])
-        do throws(ProbeError) {
+        do throws(IOError) {
             _ = try volume.admit(4 * MiB, policy(resizes: false))
             Issue.record("admitted")
         } catch {
@@ -283,7 +282,7 @@ struct GateVolumeTests {
     @Test func `a name that LVM reserves is refused for a new volume`() throws {
         let volume = try LoopVolume(size: 8 * MiB)
         for name in ["snapshot1", "pvmove0", "x_rimage_0", "pool_tdata"] {
-            #expect(throws: ProbeError.self) {
+            #expect(throws: IOError.self) {
                 try volume.admit(5 * MiB, policy(creates: true), target: "vg0/\(name)")
             }
         }
@@ -293,7 +292,7 @@ struct GateVolumeTests {
     @Test func `a created volume is removed when the gate refuses it`() throws {
         let volume = try LoopVolume(size: 8 * MiB)
         let claim = try BlockSpecialFile(path: volume.path, name: "claim", access: .readWrite)
-        #expect(throws: ProbeError.self) {
+        #expect(throws: IOError.self) {
             try volume.admit(5 * MiB, policy(creates: true), target: "vg0/new")
         }
         #expect(volume.done == ["create vg0/new", "remove"])

@@ -3,6 +3,7 @@
 
 import DeviceProbe
 import Foundation
+import LinuxIO
 import TestSupport
 import Testing
 

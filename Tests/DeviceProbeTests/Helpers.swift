@@ -104,7 +104,7 @@ func facts(
 /// Opens the device that a text names.
 func openSource(
     _ text: String, for purpose: ReadPurpose = .source, view: SystemView = SystemView()
-) throws(ProbeError) -> OpenedSource {
+) throws(IOError) -> OpenedSource {
     try openSource(Selector(text), for: purpose, view: view)
 }
 
@@ -114,7 +114,7 @@ extension SafetyGate {
         _ text: String, as name: String? = nil, source: SourceFacts, policy: GatePolicy,
         volumes: (any VolumeManager)? = nil, patience: GatePatience = GatePatience(),
         view: SystemView = SystemView()
-    ) throws(ProbeError) -> AdmittedTarget {
+    ) throws(IOError) -> AdmittedTarget {
         try admit(
             Selector(text), as: name, source: source, policy: policy, volumes: volumes,
             patience: patience, view: view)
@@ -129,18 +129,16 @@ func refusal(
     patience: GatePatience = GatePatience(.zero), view: SystemView = SystemView(),
     comparing count: Int = .max,
     sourceLocation: SourceLocation = #_sourceLocation
-) throws -> Refusal {
+) throws -> IOError {
     let before = fingerprint(target, count)
     defer { #expect(fingerprint(target, count) == before, sourceLocation: sourceLocation) }
-    do throws(ProbeError) {
+    do throws(IOError) {
         _ = try SafetyGate.admit(
             target, source: source, policy: policy, patience: patience, view: view)
-    } catch .refused(let refusal) {
-        #expect(!refusal.reason.contains("\n"), sourceLocation: sourceLocation)
-        return refusal
     } catch {
-        Issue.record("\(error)", sourceLocation: sourceLocation)
-        throw error
+        #expect(error.cause != nil, "\(error)", sourceLocation: sourceLocation)
+        #expect(!error.reason.contains("\n"), sourceLocation: sourceLocation)
+        return error
     }
     Issue.record("admitted", sourceLocation: sourceLocation)
     throw CancellationError()

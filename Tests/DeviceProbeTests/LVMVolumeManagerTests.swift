@@ -12,10 +12,8 @@ import Testing
 private func place(_ text: String) throws -> VolumePlace { try #require(VolumePlace(text)) }
 
 /// How a target is refused.
-private func refusal(_ body: () throws(ProbeError) -> Void) -> Refusal? {
-    do throws(ProbeError) { try body() } catch {
-        if case .refused(let refusal) = error { return refusal }
-    }
+private func refusal(_ body: () throws(IOError) -> Void) -> IOError? {
+    do throws(IOError) { try body() } catch { return error.cause == nil ? nil : error }
     return nil
 }
 
@@ -28,7 +26,7 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
     @Test func `a linear volume is created in whole extents`() throws {
         let lvm = try ScriptedGroup(volumes: [])
         // It is not found afterwards, since the script makes none.
-        #expect(throws: ProbeError.self) {
+        #expect(throws: IOError.self) {
             try lvm.all.create(try place("vg0/new"), size: 5_000_000, as: "T")
         }
         #expect(
@@ -42,13 +40,13 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
 
     @Test func `a thin volume is created in its pool, which may be smaller`() throws {
         let lvm = try ScriptedGroup(free: 0, volumes: [pool])
-        #expect(throws: ProbeError.self) {
+        #expect(throws: IOError.self) {
             try lvm.all.create(try place("vg0/new@pool"), size: 5_000_000, as: "T")
         }
         #expect(
             lvm.calls.first
                 == "lvcreate --type thin --virtualsize 8388608b --thinpool pool --name new vg0")
-        #expect(throws: ProbeError.self) {
+        #expect(throws: IOError.self) {
             try lvm.all.sizeOfNew(try place("vg0/new@other"), size: 1, as: "T")
         }
     }
@@ -56,20 +54,20 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
     @Test func `a full group and a taken name are refusals, a missing group is a failure`() throws {
         let lvm = try ScriptedGroup(free: 4 << 20, volumes: [["lv_name": "root"]])
         let (new, root) = (try place("vg0/new"), try place("vg0/root"))
-        let full = refusal { () throws(ProbeError) in
+        let full = refusal { () throws(IOError) in
             _ = try lvm.all.create(new, size: 5_000_000, as: "T")
         }
         #expect(full?.cause == .noSpace)
         #expect(full?.reason == "vg0 has 4194304 bytes that are free, and 8388608 are needed")
-        let endless = refusal { () throws(ProbeError) in
+        let endless = refusal { () throws(IOError) in
             _ = try lvm.all.create(new, size: .max, as: "T")
         }
         #expect(endless?.cause == .noSpace)
-        let taken = refusal { () throws(ProbeError) in
+        let taken = refusal { () throws(IOError) in
             _ = try lvm.all.create(root, size: 1, as: "T")
         }
         #expect(taken?.cause == .nameTaken)
-        do throws(ProbeError) {
+        do throws(IOError) {
             let place = VolumePlace("vg9/new") ?? root
             _ = try lvm.all.sizeOfNew(place, size: 1, as: "T")
             Issue.record("there is such a group")
@@ -113,7 +111,7 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
         ]
         let lvm = try ScriptedGroup(free: 0, volumes: [["lv_name": "root"], old])
         let volume = try lvm.all.volume(at: "vg0/root")
-        let no = refusal { () throws(ProbeError) in
+        let no = refusal { () throws(IOError) in
             _ = try volume.take(TargetSnapshot(name: "day", keeps: 1), as: "T")
         }
         #expect(no?.cause == .noSpace && lvm.calls == [])
@@ -133,7 +131,7 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
         #expect(tried.count == 3 && tried == tried.sorted() && Set(tried).count == 3)
         #expect(name == "vg0/\(tried.last ?? "")")
         try lvm.refuse(count: 1, "Logical Volume \"day\" already exists in volume group \"vg0\"")
-        let no = refusal { () throws(ProbeError) in
+        let no = refusal { () throws(IOError) in
             _ = try volume.take(TargetSnapshot(name: "day"), as: "T")
         }
         #expect(no?.cause == .nameTaken && no?.advice?.contains("lvremove vg0/day") == true)
@@ -154,7 +152,7 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
             count: 1,
             "Cannot create new thin volume, free space in thin pool vg0/pool reached threshold.")
         let volume = try lvm.all.volume(at: "vg0/root")
-        let no = refusal { () throws(ProbeError) in
+        let no = refusal { () throws(IOError) in
             _ = try volume.take(TargetSnapshot(name: "day", keeps: 1), as: "T")
         }
         #expect(no?.cause == .noSpace && no?.reason.contains("reached threshold") == true)
@@ -170,7 +168,7 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
         let volumes = LVMVolumeManager(program: scratch.file("lvm"), patience: .milliseconds(200))
         let error = #expect(throws: IOError.self) { try volumes.volume(at: "vg0/root") }
         #expect(error?.reason == "timed out waiting for LVM")
-        #expect(throws: ProbeError.self) {
+        #expect(throws: IOError.self) {
             try volumes.create(try place("vg0/new"), size: 1, as: "T")
         }
     }
@@ -238,7 +236,7 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
             ])
         let full = try ScriptedGroup(free: 8 << 20, volumes: [["lv_name": "root"]])
         let volume = try full.volume()
-        let no = refusal { () throws(ProbeError) in
+        let no = refusal { () throws(IOError) in
             _ = try volume.take(TargetSnapshot(name: "before"), as: "T")
         }
         #expect(no?.cause == .noSpace && full.calls == [])
@@ -295,7 +293,7 @@ private let pool = ["lv_name": "pool", "segtype": "thin-pool", "lv_attr": "twi-a
             volume.removeOlder(than: oldest, of: wish).map { $0.prefix(24) } == [
                 "vg0/day-20251231T000000Z", "vg0/day-20260102T000000Z", "vg0/day-20260103T000000Z",
             ])
-        let taken = refusal { () throws(ProbeError) in
+        let taken = refusal { () throws(IOError) in
             _ = try volume.take(TargetSnapshot(name: "root"), as: "T")
         }
         #expect(taken?.cause == .nameTaken)

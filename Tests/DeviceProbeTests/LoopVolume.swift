@@ -64,14 +64,14 @@ final class LoopVolume: VolumeManager, ManagedVolume {
         return self
     }
 
-    func sizeOfNew(_ place: VolumePlace, size: Int, as name: String) throws(ProbeError) -> Int {
+    func sizeOfNew(_ place: VolumePlace, size: Int, as name: String) throws(IOError) -> Int {
         note("plan \(place.name)")
         return (size + sizeUnit - 1) / sizeUnit * sizeUnit
     }
 
     func create(
         _ place: VolumePlace, size: Int, as name: String
-    ) throws(ProbeError) -> any ManagedVolume {
+    ) throws(IOError) -> any ManagedVolume {
         note("create \(place.name)")
         return self
     }
@@ -93,8 +93,8 @@ final class LoopVolume: VolumeManager, ManagedVolume {
 
     func take(
         _ snapshot: TargetSnapshot, as name: String
-    ) throws(ProbeError) -> String {
-        if snapshot.name == "taken" { throw .refused(Refusal(.nameTaken, name, "it is there")) }
+    ) throws(IOError) -> String {
+        if snapshot.name == "taken" { throw .refusal(.nameTaken, name, "it is there") }
         note("take \(snapshot.name)")
         return "vg0/\(snapshot.name)"
     }
@@ -109,7 +109,7 @@ final class LoopVolume: VolumeManager, ManagedVolume {
 
     func admit(
         _ size: Int, _ policy: GatePolicy, target: String? = nil
-    ) throws(ProbeError) -> AdmittedTarget {
+    ) throws(IOError) -> AdmittedTarget {
         try SafetyGate.admit(
             target ?? path, as: "TARGET", source: facts(size: size), policy: policy,
             volumes: self, view: tree.view)

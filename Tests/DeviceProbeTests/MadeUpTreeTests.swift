@@ -211,7 +211,7 @@ struct MadeUpTreeTests {
                 == VolumeIdentity(groupUUID: "VVVVVV-VVVV-VVVV-VVVV-VVVV-VVVV-VVVVVV", uuid: dashed)
         )
         for text in [dashed, "abcdefGHIJklmnOPQRstuvWXYZ012345"] {
-            do throws(ProbeError) {
+            do throws(IOError) {
                 _ = try resolve(Selector("LVUUID=\(text)"), view: tree.view)
                 Issue.record("resolved")
             } catch {
@@ -227,7 +227,7 @@ struct MadeUpTreeTests {
         let image = try scratch.sparseFile("image", size: MiB)
         for view in [SystemView(sys: "/none"), SystemView(proc: "/none")] {
             for path in [loop.path, image, scratch.file("new")] {
-                #expect(throws: ProbeError.self) {
+                #expect(throws: IOError.self) {
                     try SafetyGate.admit(
                         path, source: facts(size: MiB), policy: GatePolicy(overwrite: true),
                         view: view)

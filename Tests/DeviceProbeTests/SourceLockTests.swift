@@ -26,11 +26,8 @@ struct SourceLockTests {
         do {
             _ = try admit(path, size: size)
             return false
-        } catch let error as ProbeError {
-            guard case .refused(let no) = error else { return false }
-            return no.cause == .locked
         } catch {
-            return false
+            return (error as? IOError)?.cause == .locked
         }
     }
 
@@ -50,12 +47,11 @@ struct SourceLockTests {
         let image = try scratch.sparseFile("image", size: 64 * MiB)
         for path in [device.path, image] {
             let target = try admit(path)
-            do throws(ProbeError) {
+            do throws(IOError) {
                 _ = try openSource(path)
                 Issue.record("opened")
             } catch {
-                guard case .refused(let no) = error else { throw error }
-                #expect(no.cause == .locked && no.advice != nil, "\(no)")
+                #expect(error.cause == .locked && error.advice != nil, "\(error)")
             }
             let side = try openSource(path, for: .comparison)
             // By another program, or by a child of this one that has not started its program yet.

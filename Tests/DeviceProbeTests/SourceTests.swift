@@ -13,12 +13,11 @@ import Testing
 @Suite(.enabled(if: isRoot, "loop devices need root"), .blocking, .timeLimit(.minutes(60)))
 struct SourceTests {
     @Test func `a missing source fails with ENOENT`() throws {
-        do throws(ProbeError) {
+        do throws(IOError) {
             _ = try openSource("/nowhere/at all")
             Issue.record("opened")
         } catch {
-            guard case .failed(let failure) = error else { throw error }
-            #expect(failure.errno == .noSuchFileOrDirectory)
+            #expect(error.errno == .noSuchFileOrDirectory)
         }
     }
 
@@ -31,9 +30,9 @@ struct SourceTests {
         defer { _ = try? run("umount", "--lazy", directory) }
         let image = "\(directory)/image"
         try must("truncate", "-s", "\(Int.max)", image)
-        let error = #expect(throws: ProbeError.self) { try openSource(image) }
+        let error = #expect(throws: IOError.self) { try openSource(image) }
         #expect(error?.description.contains("are the most that blkferry copies") == true)
-        #expect(throws: ProbeError.self) {
+        #expect(throws: IOError.self) {
             try SafetyGate.admit(
                 image, source: facts(size: MiB), policy: GatePolicy(sizePolicy: .prefix))
         }
@@ -44,7 +43,7 @@ struct SourceTests {
         let image = try scratch.sparseFile("image", size: MiB)
         #expect(try openSource(image).warnings.isEmpty)
         let locker = try Locker(image, scratch: scratch)
-        #expect(throws: ProbeError.self) { try openSource(image) }
+        #expect(throws: IOError.self) { try openSource(image) }
         #expect(try openSource(image, for: .comparison).warnings.count == 1)
         withExtendedLifetime(locker) {}
     }

@@ -192,11 +192,11 @@ import WireProtocol
             (.wrongKind, .refused, 409), (.overlap, .refused, 409), (.signature, .refused, 409),
             (.size, .refused, 409), (.sectorSize, .refused, 409),
             (.ambiguousSelector, .ambiguous, 409),
-        ] as [(Refusal.Cause, Problem.Kind, Int)] {
-            let refusal = Refusal(cause, "/dev/x", "a reason", advice: "an advice")
-            let problem = try onTheWire(Problem(ProbeError.refused(refusal)))
+        ] as [(IOError.Refusal, Problem.Kind, Int)] {
+            let refusal = IOError.refusal(cause, "/dev/x", "a reason", advice: "an advice")
+            let problem = try onTheWire(Problem(refusal))
             #expect(problem.kind == kind && problem.status == status)
-            let expected = Refusal(cause, "http://h/x", "a reason", advice: "an advice")
+            let expected = IOError.refusal(cause, "http://h/x", "a reason", advice: "an advice")
             #expect(problem.refusal(of: "http://h/x") == expected)
             #expect(problem.deviceError(of: "x") == nil)
         }

@@ -4,7 +4,7 @@
 internal import BlockDevices
 package import DeviceProbe
 package import Digests
-internal import LinuxIO
+package import LinuxIO
 internal import SystemPackage
 internal import WireProtocol
 
@@ -20,29 +20,25 @@ extension PdiffcopyServer {
     ///   - concurrency: hashing processes on the server; `nil` for the server's default.
     package func source(
         block: Int, digest: DigestMethod? = nil, concurrency: Int? = nil
-    ) throws(ProbeError) -> OpenedSource {
-        do throws(IOError) {
-            guard let size = try size() else {
-                throw IOError(name, "open", .noSuchFileOrDirectory)
-            }
-            if size == 0 {
-                throw try holdsBytes()
-                    ? asDevice
-                    : IOError(
-                        name, "open",
-                        reason: "its size is 0: it is empty, has no medium or is not attached")
-            }
-            let device = try PdiffcopyDevice(
-                self, size: size, block: block, method: digest, concurrency: concurrency)
-            return OpenedSource(
-                device: device,
-                facts: SourceFacts(
-                    name: name, size: size, content: try content(size: size), logicalSector: nil,
-                    identity: nil),
-                warnings: warnings(isTarget: false))
-        } catch {
-            throw .failed(error)
+    ) throws(IOError) -> OpenedSource {
+        guard let size = try size() else {
+            throw IOError(name, "open", .noSuchFileOrDirectory)
         }
+        if size == 0 {
+            throw try holdsBytes()
+                ? asDevice
+                : IOError(
+                    name, "open",
+                    reason: "its size is 0: it is empty, has no medium or is not attached")
+        }
+        let device = try PdiffcopyDevice(
+            self, size: size, block: block, method: digest, concurrency: concurrency)
+        return OpenedSource(
+            device: device,
+            facts: SourceFacts(
+                name: name, size: size, content: try content(size: size), logicalSector: nil,
+                identity: nil),
+            warnings: warnings(isTarget: false))
     }
 
     /// Runs the gate on the file as a target, without writing to it or creating it.
@@ -51,16 +47,10 @@ extension PdiffcopyServer {
     package func target(
         for source: SourceFacts, policy: GatePolicy, block: Int, digest: DigestMethod? = nil,
         concurrency: Int? = nil
-    ) throws(ProbeError) -> AdmittedTarget {
-        let size: Int?
-        let content: Content
-        do throws(IOError) {
-            size = try self.size()
-            content = try self.content(size: size ?? 0)
-            if size == 0, try holdsBytes() { throw asDevice }
-        } catch {
-            throw .failed(error)
-        }
+    ) throws(IOError) -> AdmittedTarget {
+        let size = try self.size()
+        let content = try self.content(size: size ?? 0)
+        if size == 0, try holdsBytes() { throw asDevice }
         if size ?? 0 == 0 { try refuseKernelFile() }
         var resizeTo: Int? = source.size
         var warnings = warnings(isTarget: true)
@@ -70,16 +60,12 @@ extension PdiffcopyServer {
             resizeTo = verdict.resizeTo
             warnings += verdict.warnings
         }
-        do throws(IOError) {
-            return AdmittedTarget(
-                device: try PdiffcopyDevice(
-                    self, size: size ?? 0, seenAs: policy.isDryRun ? resizeTo : nil,
-                    block: block, method: digest, concurrency: concurrency),
-                kind: .image, sizeBefore: size ?? 0, resizeTo: resizeTo,
-                wasCreated: size == nil, warnings: warnings)
-        } catch {
-            throw .failed(error)
-        }
+        return AdmittedTarget(
+            device: try PdiffcopyDevice(
+                self, size: size ?? 0, seenAs: policy.isDryRun ? resizeTo : nil,
+                block: block, method: digest, concurrency: concurrency),
+            kind: .image, sizeBefore: size ?? 0, resizeTo: resizeTo,
+            wasCreated: size == nil, warnings: warnings)
     }
 
     /// The error for a device, whose size pdiffcopy reports as 0.
@@ -92,15 +78,14 @@ extension PdiffcopyServer {
 
     /// Refuses a missing file below /dev, /proc or /sys; it is likely a mistyped device, and a file
     /// there would fill the server's memory.
-    private func refuseKernelFile() throws(ProbeError) {
+    private func refuseKernelFile() throws(IOError) {
         let place = FilePath(path).lexicallyNormalized()
         guard ["/dev", "/proc", "/sys"].contains(where: { place.starts(with: FilePath($0)) }) else {
             return
         }
-        throw .refused(
-            Refusal(
-                .wrongKind, name, "a pdiffcopy server has no devices, only files",
-                advice: "blkferry serve offers devices."))
+        throw .refusal(
+            .wrongKind, name, "a pdiffcopy server has no devices, only files",
+            advice: "blkferry serve offers devices.")
     }
 
     /// Reads the ends of the file, and probes them for signatures.

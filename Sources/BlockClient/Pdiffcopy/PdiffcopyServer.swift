@@ -2,9 +2,8 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-package import DeviceProbe
 internal import Digests
-internal import LinuxIO
+package import LinuxIO
 internal import SystemPackage
 internal import WireProtocol
 
@@ -33,7 +32,7 @@ package final class PdiffcopyServer: Sendable {
     /// reports the size of the root directory.
     ///
     /// - Throws: also if the server is neither.
-    package static func find(_ server: RemoteServer) throws(ProbeError) -> PdiffcopyServer? {
+    package static func find(_ server: RemoteServer) throws(IOError) -> PdiffcopyServer? {
         let location = server.location
         // ssh starts a blkferry server.
         guard location.scheme != .ssh, let path = location.selector else { return nil }
@@ -42,7 +41,7 @@ package final class PdiffcopyServer: Sendable {
         request.isAnonymous = true
         let response: HTTPResponse
         do throws(HTTPError) { response = try server.transport.send(request, into: body) } catch {
-            throw .failed(RemoteServer.error(error, location.text, "open"))
+            throw RemoteServer.error(error, location.text, "open")
         }
         guard response.status == 404, !response.contentType.hasPrefix(MediaType.problem) else {
             return nil
@@ -55,13 +54,12 @@ package final class PdiffcopyServer: Sendable {
         let hasToken = server.options.token != nil
         let root = PdiffcopyServer(anonymous, path: "/", hasToken: hasToken)
         guard (try? root.size()).flatMap({ $0 }) != nil else {
-            throw .failed(server.noBlkferry("open", response))
+            throw server.noBlkferry("open", response)
         }
         guard path.begins(with: "/") else {
-            throw .failed(
-                .network(
-                    location.text, "open",
-                    reason: "a pdiffcopy server knows files by their paths alone"))
+            throw .network(
+                location.text, "open",
+                reason: "a pdiffcopy server knows files by their paths alone")
         }
         return PdiffcopyServer(anonymous, path: path, hasToken: hasToken)
     }

@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 package import BlockDevices
-internal import DeviceProbe
 package import LinuxIO
 package import SyncEngine
 internal import Synchronization
@@ -100,7 +99,7 @@ extension RemoteBlockDevice {
 
     package func flush() throws(IOError) {
         let size = state.withLock { $0.pendingSize }
-        _ = try within { session throws(ProbeError) in
+        _ = try within { session throws(IOError) in
             try commit(session, release: false, size: size)
         }
         state.withLock { $0.pendingSize = nil }

@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-internal import DeviceProbe
 internal import LinuxIO
 internal import Synchronization
 internal import WireProtocol
@@ -17,20 +16,21 @@ extension RemoteBlockDevice {
     ///
     /// - Throws: also if everything must be compared again, until `takeRestart()` is called.
     func within<Result>(
-        _ body: (_ session: String) throws(ProbeError) -> Result
+        _ body: (_ session: String) throws(IOError) -> Result
     ) throws(IOError) -> Result {
         var attempts = 0
         while true {
             let (session, generation, isReleased) = try usableSession()
-            do throws(ProbeError) {
+            do throws(IOError) {
                 try askWhereLate(session)
                 let result = try body(session)
                 state.withLock { $0.lastAnswer = .now }
                 return result
             } catch {
-                let failure = asIOError(error)
                 attempts += 1
-                guard failure.kind == .noSession, attempts < 4, !isReleased else { throw failure }
+                guard error.kind == .noSession, attempts < 4, !isReleased else {
+                    throw withinRun(error)
+                }
                 try reopen(after: generation)
             }
         }
@@ -50,7 +50,7 @@ extension RemoteBlockDevice {
     ///
     /// The clock continues while the machine is suspended and while the process is stopped
     /// (CLOCK_BOOTTIME).
-    private func askWhereLate(_ session: String) throws(ProbeError) {
+    private func askWhereLate(_ session: String) throws(IOError) {
         guard request.mode == .write else { return }
         let silence = state.withLock { state in
             state.record.timeout.map { (state.lastAnswer, $0) }
@@ -77,20 +77,18 @@ extension RemoteBlockDevice {
         }
     }
 
-    private func asIOError(_ error: ProbeError) -> IOError {
-        switch error {
-        case .failed(let error): return error
-        case .refused(let refusal):
-            var advice = refusal.advice
-            if refusal.cause == .signature {
-                advice = [advice, "It may be this run's own unfinished replica."]
-                    .compactMap { $0 }.joined(separator: " ")
-            }
-            let start = refusal.cause == .changed ? "" : "the session has ended, and "
-            return .network(
-                name, "open again", reason: "\(start)\(refusal.reason); nothing more was written",
-                advice: advice)
+    /// Turns a refusal into an error of the connection, because the run has already begun.
+    private func withinRun(_ error: IOError) -> IOError {
+        guard let cause = error.cause else { return error }
+        var advice = error.advice
+        if cause == .signature {
+            advice = [advice, "It may be this run's own unfinished replica."]
+                .compactMap { $0 }.joined(separator: " ")
         }
+        let start = cause == .changed ? "" : "the session has ended, and "
+        return .network(
+            name, "open again", reason: "\(start)\(error.reason); nothing more was written",
+            advice: advice)
     }
 
     /// Opens a new session, unless another thread has just done so.
@@ -114,7 +112,7 @@ extension RemoteBlockDevice {
             again.continues = SessionRequest.Continuation(host: before.host)
         }
         let new: SessionRecord
-        do throws(ProbeError) { new = try openAgain(again) } catch { throw asIOError(error) }
+        do throws(IOError) { new = try openAgain(again) } catch { throw withinRun(error) }
         let isSame = new.device.isSame(as: before.device) && new.host == before.host
         guard isSame || mayBeAnother && new.created == true, new.block == before.block,
             new.region == before.region, new.alignment == before.alignment,
@@ -165,9 +163,9 @@ extension RemoteBlockDevice {
 
     /// Opens the same device, or creates an unused volume of this run again if the server removed
     /// it with the lost session.
-    private func openAgain(_ again: SessionRequest) throws(ProbeError) -> SessionRecord {
-        do throws(ProbeError) { return try Self.open(server, record.device, again) } catch {
-            guard case .failed = error, mayBeAnother, let selector = server.location.selector
+    private func openAgain(_ again: SessionRequest) throws(IOError) -> SessionRecord {
+        do throws(IOError) { return try Self.open(server, record.device, again) } catch {
+            guard error.cause == nil, mayBeAnother, let selector = server.location.selector
             else { throw error }
             return try Self.open(server, selector, again)
         }
@@ -196,7 +194,7 @@ extension RemoteBlockDevice {
     }
 
     func currentRecord() throws(IOError) -> SessionRecord {
-        let record = try within { session throws(ProbeError) in
+        let record = try within { session throws(IOError) in
             let record = try server.json(
                 HTTPRequest(.get, Route.session(session).path), "get status", SessionRecord.self)
             do throws(WireError) {
@@ -205,7 +203,7 @@ extension RemoteBlockDevice {
                     throw WireError("the record is that of another session or device")
                 }
             } catch {
-                throw .failed(RemoteServer.invalid(error, name, "get status"))
+                throw RemoteServer.invalid(error, name, "get status")
             }
             return record
         }
@@ -229,12 +227,12 @@ extension RemoteBlockDevice {
             abandon(session)
             return []
         }
-        do throws(ProbeError) { return try commit(session, release: true, size: nil) } catch {
+        do throws(IOError) { return try commit(session, release: true, size: nil) } catch {
             // The data is durable already. But this commit also removes older snapshots and what
             // the target had behind the replica, and makes the server keep a created volume even
             // if nothing was written to it.
             guard request.mode == .write else { return [] }
-            let reason = asIOError(error)
+            let reason = withinRun(error)
             if request.taken != nil || record.created == true {
                 return commitAgain(after: reason, generation)
             }
@@ -252,14 +250,11 @@ extension RemoteBlockDevice {
             guard failure.kind == .noSession else { throw failure }
             try reopen(after: generation)
             let session = state.withLock { $0.session }
-            do throws(ProbeError) { return try commit(session, release: true, size: nil) } catch {
-                throw asIOError(error)
-            }
+            return try commit(session, release: true, size: nil)
         } catch {
             return [
-                request.taken == nil
-                    ? "it may be gone: \(error.reason)"
-                    : "older snapshots may stay: \(error.reason)"
+                (request.taken == nil ? "it may be gone: " : "older snapshots may stay: ")
+                    + withinRun(error).reason
             ]
         }
     }
@@ -269,7 +264,7 @@ extension RemoteBlockDevice {
 
     /// - Returns: the server's warnings for the user.
     @discardableResult
-    func commit(_ session: String, release: Bool, size: Int?) throws(ProbeError) -> [String] {
+    func commit(_ session: String, release: Bool, size: Int?) throws(IOError) -> [String] {
         let bytes = WireJSON.encode(CommitRequest(size: size, release: release))
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
         defer { memory.deallocate() }
@@ -287,7 +282,7 @@ extension RemoteBlockDevice {
             guard let warnings = record.warnings else { throw WireError("warnings is missing") }
             return warnings.shortened
         } catch {
-            throw .failed(RemoteServer.invalid(error, name, "flush"))
+            throw RemoteServer.invalid(error, name, "flush")
         }
     }
 }

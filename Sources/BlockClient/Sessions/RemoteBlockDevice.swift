@@ -5,7 +5,7 @@ package import BlockDevices
 package import DeviceProbe
 package import Digests
 internal import Glibc
-internal import LinuxIO
+package import LinuxIO
 internal import SyncEngine
 internal import Synchronization
 package import WireProtocol
@@ -88,26 +88,20 @@ package final class RemoteBlockDevice: RemoteDevice {
     /// - Throws: the refusal of the server's gate, or an error of the device or the network.
     package init(
         _ server: RemoteServer, for purpose: Purpose, digest method: DigestMethod?
-    ) throws(ProbeError) {
+    ) throws(IOError) {
         let name = server.location.text
         guard let selector = server.location.selector else {
-            throw .failed(
-                .network(
-                    name, "open", reason: "the URL names no device",
-                    advice: "blkferry list \(name) shows what there is."))
+            throw .network(
+                name, "open", reason: "the URL names no device",
+                advice: "blkferry list \(name) shows what there is.")
         }
         let offered = try Self.offered(method)
         var request = SessionRequest(
             mode: purpose.mode, block: purpose.block, digest: offered.method.name, key: nil)
         request.fasterDigests = offered.faster
-        let key: DigestKey?
-        do throws(IOError) {
-            key = method?.isKeyed ?? true ? try DigestKey() : nil
-            request.key = key?.withUnsafeBytes { hexadecimal($0) }
-            request.run = try DigestKey().withUnsafeBytes { hexadecimal($0.prefix(16)) }
-        } catch {
-            throw .failed(error)
-        }
+        let key = method?.isKeyed ?? true ? try DigestKey() : nil
+        request.key = key?.withUnsafeBytes { hexadecimal($0) }
+        request.run = try DigestKey().withUnsafeBytes { hexadecimal($0.prefix(16)) }
         request.source = purpose.source.map { SourceRecord($0, boot: bootIdentifier()) }
         request.set(purpose.policy)
         if purpose.policy?.concernsVolumes == true { try server.requireVolumes() }
@@ -122,9 +116,7 @@ package final class RemoteBlockDevice: RemoteDevice {
             request.snapshot = nil
             request.keep = nil
         }
-        do throws(IOError) { digestMethod = try DigestMethod(named: request.digest) } catch {
-            throw .failed(error)
-        }
+        digestMethod = try DigestMethod(named: request.digest)
         self.name = name
         self.server = server
         self.request = request
@@ -149,7 +141,7 @@ package final class RemoteBlockDevice: RemoteDevice {
     /// - Returns: the method that every server has, and faster ones unless the user chose a method.
     private static func offered(
         _ method: DigestMethod?
-    ) throws(ProbeError) -> (method: DigestMethod, faster: [String]?) {
+    ) throws(IOError) -> (method: DigestMethod, faster: [String]?) {
         if let method { return (method, nil) }
         let faster = DigestMethod.fasterOnes.map(\.name).filter {
             (try? DigestMethod(named: $0)) != nil
@@ -158,16 +150,15 @@ package final class RemoteBlockDevice: RemoteDevice {
             let method = try DigestMethod(named: DigestMethod.poly1305.name)
             return (method, faster.isEmpty ? nil : faster)
         } catch {
-            throw .failed(
-                .digest(
-                    error.object, error.operation, reason: error.reason,
-                    advice: "-m NAME chooses another digest."))
+            throw .digest(
+                error.object, error.operation, reason: error.reason,
+                advice: "-m NAME chooses another digest.")
         }
     }
 
     static func open(
         _ server: RemoteServer, _ selector: String, _ request: SessionRequest
-    ) throws(ProbeError) -> SessionRecord {
+    ) throws(IOError) -> SessionRecord {
         let bytes = WireJSON.encode(request)
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
         defer { memory.deallocate() }
@@ -179,7 +170,7 @@ package final class RemoteBlockDevice: RemoteDevice {
             "open", SessionRecord.self, .created)
         do throws(WireError) { try record.check(against: request) } catch {
             if record.hasName { reject(record.session, on: server) }
-            throw .failed(RemoteServer.invalid(error, server.location.text, "open"))
+            throw RemoteServer.invalid(error, server.location.text, "open")
         }
         record.warnings = record.warnings.shortened
         return record
@@ -206,10 +197,10 @@ package final class RemoteBlockDevice: RemoteDevice {
     }
 
     /// The facts that the local gate needs of a remote source.
-    package func sourceFacts() throws(ProbeError) -> SourceFacts {
+    package func sourceFacts() throws(IOError) -> SourceFacts {
         let content: Content
         do throws(WireError) { content = try record.content.content() } catch {
-            throw .failed(.network(name, "open", reason: error.reason))
+            throw .network(name, "open", reason: error.reason)
         }
         return SourceFacts(
             name: name, size: record.size, content: content, logicalSector: record.logicalSector,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import DeviceProbe
 internal import LinuxIO
 internal import WireProtocol
 
@@ -40,11 +39,11 @@ extension RemoteServer {
     func json<Value: Decodable>(
         _ request: HTTPRequest, _ operation: String, _ type: Value.Type,
         _ answer: ExpectedAnswer = .json
-    ) throws(ProbeError) -> Value {
+    ) throws(IOError) -> Value {
         let body = ResponseBody(limit: Limits.answer)
         try send(request, operation, answer, into: body)
         do throws(WireError) { return try WireJSON.decode(type, from: body.bytes) } catch {
-            throw .failed(Self.invalid(error, location.text, operation))
+            throw Self.invalid(error, location.text, operation)
         }
     }
 
@@ -56,20 +55,19 @@ extension RemoteServer {
     func send(
         _ request: HTTPRequest, _ operation: String, _ answer: ExpectedAnswer,
         into body: ResponseBody
-    ) throws(ProbeError) -> HTTPResponse {
+    ) throws(IOError) -> HTTPResponse {
         let response: HTTPResponse
         do throws(HTTPError) { response = try transport.send(request, into: body) } catch {
-            throw .failed(Self.error(error, location.text, operation))
+            throw Self.error(error, location.text, operation)
         }
         if answer.matches(response) { return response }
         guard response.status >= 400, response.isOf(MediaType.problem),
             let problem = try? WireJSON.decode(Problem.self, from: body.bytes).shortened
         else {
-            guard response.status >= 500 else { throw .failed(noBlkferry(operation, response)) }
-            throw .failed(
-                .network(
-                    location.text, operation,
-                    reason: "the server answers HTTP \(response.status)\(transport.way)"))
+            guard response.status >= 500 else { throw noBlkferry(operation, response) }
+            throw .network(
+                location.text, operation,
+                reason: "the server answers HTTP \(response.status)\(transport.way)")
         }
         throw Self.error(problem, location.text, operation)
     }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-package import DeviceProbe
 internal import Digests
-internal import LinuxIO
+package import LinuxIO
 package import WireProtocol
 
 /// A server that a URL names, and the requests outside of a session.
@@ -41,7 +40,7 @@ package final class RemoteServer: Sendable {
 
     /// Prepares the transport without sending anything; throws if libcurl cannot be loaded or the
     /// proxy cannot be used.
-    package init(_ location: RemoteLocation, _ options: Options) throws(ProbeError) {
+    package init(_ location: RemoteLocation, _ options: Options) throws(IOError) {
         self.location = location
         self.options = options
         let isSSH = location.scheme == .ssh
@@ -62,7 +61,7 @@ package final class RemoteServer: Sendable {
             try Self.keepToken(options, location, from: proxy)
         }
         do throws(HTTPError) { transport = try HTTPTransport(transportOptions) } catch {
-            throw .failed(.network(location.text, "connect", reason: error.reason))
+            throw .network(location.text, "connect", reason: error.reason)
         }
     }
 
@@ -76,27 +75,26 @@ package final class RemoteServer: Sendable {
     }
 
     /// Throws if libcurl cannot use a proxy.
-    private static func check(_ proxy: Proxy, _ location: RemoteLocation) throws(ProbeError) {
+    private static func check(_ proxy: Proxy, _ location: RemoteLocation) throws(IOError) {
         guard let fault = proxy.fault else { return }
-        throw .failed(
-            .network(
-                location.text, "connect",
-                reason: "the proxy that \(proxy.variable) names cannot be used: \(fault)",
-                advice: "Write \(proxy.variable)=http://HOST:PORT; in a user's name or password "
-                    + "write / as %2F, @ as %40, ? as %3F and # as %23."))
+        throw .network(
+            location.text, "connect",
+            reason: "the proxy that \(proxy.variable) names cannot be used: \(fault)",
+            advice: "Write \(proxy.variable)=http://HOST:PORT; in a user's name or password "
+                + "write / as %2F, @ as %40, ? as %3F and # as %23.")
     }
 
     /// Throws if a proxy would see the token; with https it sees nothing of the request.
     private static func keepToken(
         _ options: Options, _ location: RemoteLocation, from proxy: Proxy
-    ) throws(ProbeError) {
+    ) throws(IOError) {
         guard options.token != nil, location.scheme == .http else { return }
         var error = IOError.network(
             location.text, "connect",
             reason: "the token would go to the proxy \(proxy.description) in clear",
             advice: "Use https, or no_proxy=\(location.host) where no proxy is needed.")
         error.kind = .unauthorized
-        throw .failed(error)
+        throw error
     }
 
     /// Whether others can read a token on its way to the server; it is not sent where a proxy would
@@ -107,13 +105,9 @@ package final class RemoteServer: Sendable {
 
     private static func connector(
         _ location: RemoteLocation, _ options: Options
-    ) throws(ProbeError) -> SSHConnector {
-        do throws(IOError) {
-            let command = SSHCommand(location, options.ssh, group: try SSHCommand.newGroup())
-            return SSHConnector(command, note: options.log)
-        } catch {
-            throw .failed(error)
-        }
+    ) throws(IOError) -> SSHConnector {
+        let command = SSHCommand(location, options.ssh, group: try SSHCommand.newGroup())
+        return SSHConnector(command, note: options.log)
     }
 
     /// Whether a keepalive costs no new connection, or is needed even so.
@@ -125,36 +119,35 @@ package final class RemoteServer: Sendable {
     /// Bytes over all connections so far, including headers.
     package var traffic: (sent: Int, received: Int) { transport.traffic }
 
-    package func exports() throws(ProbeError) -> ExportList {
+    package func exports() throws(IOError) -> ExportList {
         let list = try json(HTTPRequest(.get, Route.devices.path), "list", ExportList.self)
         do throws(WireError) { try list.check() } catch {
-            throw .failed(Self.invalid(error, location.text, "list"))
+            throw Self.invalid(error, location.text, "list")
         }
         return list
     }
 
-    private func check(_ record: ExportRecord) throws(ProbeError) {
+    private func check(_ record: ExportRecord) throws(IOError) {
         do throws(WireError) { try record.check() } catch {
-            throw .failed(Self.invalid(error, location.text, "list"))
+            throw Self.invalid(error, location.text, "list")
         }
     }
 
     /// Throws if the server does not know the options for logical volumes; an older server would
     /// ignore them.
-    func requireVolumes() throws(ProbeError) {
+    func requireVolumes() throws(IOError) {
         let record = try json(HTTPRequest(.get, Route.info.path), "open", ServerRecord.self)
         guard record.features.contains(SessionRequest.volumes) else {
-            throw .failed(
-                .network(
-                    location.text, "open",
-                    reason:
-                        "the server, version \(record.version.shortened), knows nothing of --shrink, "
-                        + "--create and --snapshot-target",
-                    advice: "Install a newer blkferry there."))
+            throw .network(
+                location.text, "open",
+                reason:
+                    "the server, version \(record.version.shortened), knows nothing of --shrink, "
+                    + "--create and --snapshot-target",
+                advice: "Install a newer blkferry there.")
         }
     }
 
-    package func export(_ selector: String) throws(ProbeError) -> ExportRecord {
+    package func export(_ selector: String) throws(IOError) -> ExportRecord {
         let record = try json(
             HTTPRequest(.get, Route.device(selector).path), "list", ExportRecord.self)
         try check(record)
@@ -191,9 +184,9 @@ package final class RemoteServer: Sendable {
 
     static func error(
         _ problem: Problem, _ name: String, _ operation: String
-    ) -> ProbeError {
-        if let refusal = problem.refusal(of: name) { return .refused(refusal) }
-        if let error = problem.deviceError(of: name) { return .failed(error) }
+    ) -> IOError {
+        if let refusal = problem.refusal(of: name) { return refusal }
+        if let error = problem.deviceError(of: name) { return error }
         var error = IOError.network(name, operation, reason: problem.detail, advice: problem.advice)
         switch problem.kind {
         case .noSession: error.kind = .noSession
@@ -206,6 +199,6 @@ package final class RemoteServer: Sendable {
             }
         default: break
         }
-        return .failed(error)
+        return error
     }
 }

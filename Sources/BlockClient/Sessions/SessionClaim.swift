@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import DeviceProbe
 internal import Digests
 internal import Glibc
 internal import LinuxIO
@@ -37,13 +36,13 @@ package final class SessionClaim: Sendable {
     /// - Returns: the session. There is no claim for a reading session, or if no file can be kept.
     static func open(
         _ server: RemoteServer, _ selector: String, _ request: SessionRequest
-    ) throws(ProbeError) -> (SessionRecord, SessionClaim?) {
+    ) throws(IOError) -> (SessionRecord, SessionClaim?) {
         var claim: SessionClaim?
         let record: SessionRecord
-        do throws(ProbeError) {
+        do throws(IOError) {
             record = try RemoteBlockDevice.open(server, selector, request)
         } catch {
-            guard case .refused(let refusal) = error, refusal.cause == .locked else { throw error }
+            guard error.cause == .locked else { throw error }
             claim = SessionClaim(of: selector, on: server)
             guard let session = claim?.session else { throw error }
             server.note("a client of this machine was killed: ending its session")

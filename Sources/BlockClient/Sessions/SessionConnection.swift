@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-internal import DeviceProbe
 internal import Digests
 internal import LinuxIO
 internal import SyncEngine
@@ -159,18 +158,14 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
     ) throws(IOError) -> Result {
         for attempt in 1... {
             do throws(IOError) {
-                return try device.within { session throws(ProbeError) in
+                return try device.within { session throws(IOError) in
                     var request = HTTPRequest(
                         .post, route(session).path, contentType: MediaType.frames)
                     if parts.count == 1 { request.body = parts[0] } else { request.parts = parts }
                     try device.server.send(request, operation, answer, into: body)
-                    do throws(IOError) {
-                        let result = try understand(body.bytes)
-                        device.noteUse()
-                        return result
-                    } catch {
-                        throw .failed(error)
-                    }
+                    let result = try understand(body.bytes)
+                    device.noteUse()
+                    return result
                 }
             } catch {
                 guard error.kind == .corrupted else { throw error }

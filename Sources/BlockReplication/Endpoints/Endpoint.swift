@@ -4,6 +4,7 @@
 internal import BlockClient
 internal import BlockDevices
 internal import DeviceProbe
+internal import LinuxIO
 internal import WireProtocol
 
 /// A kind of source and target: a folder next to this file, and a line in `Endpoints.kinds`.
@@ -17,7 +18,7 @@ protocol Endpoint: Sendable {
     ///   - purpose: ignored for a device on a server.
     static func source(
         _ context: EndpointContext, block: Int?, for purpose: ReadPurpose
-    ) throws(ProbeError) -> (OpenedSource, any Endpoint)?
+    ) throws(IOError) -> (OpenedSource, any Endpoint)?
 
     /// Opens a device for writing through a safety gate, here or on its server; `nil` if it is of
     /// another kind.
@@ -25,10 +26,10 @@ protocol Endpoint: Sendable {
     /// - Throws: also the gate's refusal.
     static func target(
         _ context: EndpointContext, for source: OpenedSource, _ policy: GatePolicy
-    ) throws(ProbeError) -> (AdmittedTarget, any Endpoint)?
+    ) throws(IOError) -> (AdmittedTarget, any Endpoint)?
 
     /// Gives its source blocks that suit the target's alignment in bytes; it may be opened again.
-    func fit(_ source: inout OpenedSource, to alignment: Int) throws(ProbeError)
+    func fit(_ source: inout OpenedSource, to alignment: Int) throws(IOError)
 
     /// Why nothing can be written behind the replica; `nil` if that is possible.
     var reasonForNoTail: String? { get }
@@ -38,16 +39,16 @@ protocol Endpoint: Sendable {
     var hasGap: Bool { get }
 
     /// Words that do not depend on its content, for `Replication.targetIdentity()`.
-    func identity() throws(ProbeError) -> [String]
+    func identity() throws(IOError) -> [String]
 
     /// The persistent change counter and the device of a host that has it; `nil` if there is none.
     ///
     /// - Parameter isFound: the counter from before the server enlarged the target.
-    func persistentCounter(asFound isFound: Bool) throws(ProbeError) -> HostCounter?
+    func persistentCounter(asFound isFound: Bool) throws(IOError) -> HostCounter?
 }
 
 extension Endpoint {
-    func fit(_ source: inout OpenedSource, to alignment: Int) throws(ProbeError) {
+    func fit(_ source: inout OpenedSource, to alignment: Int) throws(IOError) {
         source.device = source.device.fitting(alignment)
     }
     var reasonForNoTail: String? { nil }

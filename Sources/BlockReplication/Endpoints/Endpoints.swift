@@ -53,10 +53,10 @@ struct Endpoints: Sendable {
                 try options.check(found)
                 var source = found
                 let (target, targetEndpoint) = try find(operands.target, isTarget: true) {
-                    kind, context throws(ProbeError) in
+                    kind, context throws(IOError) in
                     try kind.target(context, for: found, policy)
                 }
-                do throws(ProbeError) {
+                do throws(IOError) {
                     try endpoint.fit(&source, to: target.device.geometry.alignment)
                 } catch {
                     throw ReplicationError(error)
@@ -72,7 +72,7 @@ struct Endpoints: Sendable {
     private func open(
         _ location: Location, block: Int? = nil, for purpose: ReadPurpose = .source
     ) throws(ReplicationError) -> (OpenedSource, any Endpoint) {
-        try find(location, isTarget: false) { kind, context throws(ProbeError) in
+        try find(location, isTarget: false) { kind, context throws(IOError) in
             try kind.source(context, block: block, for: purpose)
         }
     }
@@ -80,17 +80,17 @@ struct Endpoints: Sendable {
     /// Asks the kinds one after the other to open a location.
     private func find<Opened>(
         _ location: Location, isTarget: Bool,
-        _ open: (any Endpoint.Type, EndpointContext) throws(ProbeError) -> Opened?
+        _ open: (any Endpoint.Type, EndpointContext) throws(IOError) -> Opened?
     ) throws(ReplicationError) -> Opened {
-        do throws(ProbeError) {
-            let server = try location.remote.map { remote throws(ProbeError) in
+        do throws(IOError) {
+            let server = try location.remote.map { remote throws(IOError) in
                 try self.server(remote, isTarget: isTarget)
             }
             let context = EndpointContext(location: location, server: server, run: self)
             for kind in Self.kinds {
                 if let opened = try open(kind, context) { return opened }
             }
-            throw .failed(IOError("\(location)", "open", .notSupported))
+            throw IOError("\(location)", "open", .notSupported)
         } catch {
             throw ReplicationError(error)
         }
@@ -98,7 +98,7 @@ struct Endpoints: Sendable {
 
     private func server(
         _ location: RemoteLocation, isTarget: Bool
-    ) throws(ProbeError) -> RemoteServer {
+    ) throws(IOError) -> RemoteServer {
         let events = events
         var settings = RemoteServer.Options(
             log: { events(.note($0)) }, isCancelled: isCancelled)

@@ -16,7 +16,7 @@ extension OpenPair {
     /// It is the same for the same device while the user reaches it in the same way.
     func targetIdentity() throws(ReplicationError) -> String {
         let words: [String]
-        do throws(ProbeError) { words = try targetEndpoint.identity() } catch {
+        do throws(IOError) { words = try targetEndpoint.identity() } catch {
             throw ReplicationError(error)
         }
         return try name(of: words)
@@ -29,7 +29,7 @@ extension OpenPair {
     /// - Parameter isFound: uses the counter from before the server enlarged the target.
     func targetMark(asFound isFound: Bool = false) throws(ReplicationError) -> TargetMark? {
         let found: HostCounter?
-        do throws(ProbeError) {
+        do throws(IOError) {
             found = try targetEndpoint.persistentCounter(asFound: isFound)
         } catch {
             throw ReplicationError(error)

@@ -121,7 +121,7 @@ struct VolumeJob: Sendable {
     /// Finds the source by its name, a selector, or a path.
     private func findVolume() throws(ReplicationError) -> (LVM, LogicalVolume) {
         let path: String
-        do throws(ProbeError) { path = try resolve(operands.source.local ?? .path(source)) } catch {
+        do throws(IOError) { path = try resolve(operands.source.local ?? .path(source)) } catch {
             throw ReplicationError(error)
         }
         do throws(IOError) {
@@ -142,7 +142,7 @@ struct VolumeJob: Sendable {
     /// snapshot.
     private func refuseItself(_ volume: LogicalVolume) throws(ReplicationError) {
         guard let selector = operands.target.local else { return }
-        do throws(ProbeError) {
+        do throws(IOError) {
             try SafetyGate.refuse(selector, on: volume.identity, called: source)
         } catch {
             throw ReplicationError(error)
@@ -163,7 +163,7 @@ struct VolumeJob: Sendable {
                 .refused,
                 "\(volume.fullName): \(action.rawValue): another run to \(target) is in progress",
                 advice: "Wait until it has ended, or say --wait DURATION.")
-            failure.cause = Refusal.Cause.locked.rawValue
+            failure.cause = IOError.Refusal.locked.rawValue
             throw failure
         }
         return lock

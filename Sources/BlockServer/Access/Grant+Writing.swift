@@ -143,12 +143,11 @@ private func names(in directory: [UInt8], for image: String) throws(Problem) -> 
         let hasGone = error == .noSuchFileOrDirectory || error == .notDirectory
         guard !hasGone && mayEnter(directory) else { return [] }
         throw Problem(
-            .refused(
-                Refusal(
-                    .size, image,
-                    "max-size= limits the token's directory, and the server cannot read a directory "
-                        + "there (\(error))",
-                    advice: "Let the server's user read every directory in the exported one.")))
+            .refusal(
+                .size, image,
+                "max-size= limits the token's directory, and the server cannot read a directory "
+                    + "there (\(error))",
+                advice: "Let the server's user read every directory in the exported one."))
     }
 }
 

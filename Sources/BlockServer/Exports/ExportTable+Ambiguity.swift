@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import DeviceProbe
+internal import LinuxIO
 internal import LogicalVolumes
 internal import WireProtocol
 

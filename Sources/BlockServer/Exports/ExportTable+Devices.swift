@@ -90,7 +90,7 @@ extension ExportTable {
         _ number: UInt64?, _ groups: [ExportSelector], isOffered: Bool, for grant: Grant,
         _ survey: DeviceSurvey
     ) throws(Problem) -> DeviceDescription? {
-        try Self.asProblem { () throws(ProbeError) in
+        try Self.asProblem { () throws(IOError) in
             // Lists the machine's devices even without a number, so that both cases take the same
             // time.
             let names = try survey.names(of: number ?? 0)
@@ -117,9 +117,9 @@ extension ExportTable {
     }
 
     static func asProblem<Result>(
-        _ body: () throws(ProbeError) -> Result
+        _ body: () throws(IOError) -> Result
     ) throws(Problem) -> Result {
-        do throws(ProbeError) { return try body() } catch { throw Problem(error) }
+        do throws(IOError) { return try body() } catch { throw Problem(error) }
     }
 
     private func devices(
@@ -199,7 +199,7 @@ extension ExportTable {
     }
 
     private func devicesOfMachine(_ survey: DeviceSurvey) throws(Problem) -> [DeviceDescription] {
-        try Self.asProblem { () throws(ProbeError) in
+        try Self.asProblem { () throws(IOError) in
             try survey.devices().filter(\.entry.hasNode)
         }
     }

@@ -44,10 +44,10 @@ extension ExportTable {
     private static func description(
         of path: String, as name: String, _ survey: DeviceSurvey
     ) throws(Problem) -> DeviceDescription? {
-        do throws(ProbeError) {
+        do throws(IOError) {
             return try survey.describe(path: path, as: name)
         } catch {
-            if case .failed(let error) = error { try require(absenceOf: name, by: error.errno) }
+            try require(absenceOf: name, by: error.errno)
             return nil
         }
     }
@@ -98,10 +98,9 @@ extension ExportTable {
     private static func checkNew(_ name: String) throws(Problem) {
         guard name.unicodeScalars.contains(where: isControl) else { return }
         throw Problem(
-            .refused(
-                Refusal(
-                    .wrongKind, escaped(name), "a new image gets no name with control characters",
-                    advice: "Give it a name without them.")))
+            .refusal(
+                .wrongKind, escaped(name), "a new image gets no name with control characters",
+                advice: "Give it a name without them."))
     }
 
     private static func split(_ path: String) -> (parent: String, last: String)? {

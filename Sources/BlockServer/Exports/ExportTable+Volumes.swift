@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import DeviceProbe
+internal import LinuxIO
 internal import LogicalVolumes
 internal import WireProtocol
 
@@ -21,12 +22,12 @@ extension ExportTable {
         let only = export.group == nil ? VolumePlace(export.text) : nil
         let isExported = export.group.map { $0 == place.group } ?? (only?.name == place.name)
         guard isExported else { return nil }
-        let number = try Self.asProblem { () throws(ProbeError) in
+        let number = try Self.asProblem { () throws(IOError) in
             try survey.number(of: VolumeName(group: place.group, volume: place.volume))
         }
         guard grant.maySee(place.selector, number: number) else { return nil }
         if let number {
-            let known = try Self.asProblem { () throws(ProbeError) in
+            let known = try Self.asProblem { () throws(IOError) in
                 try survey.describe(device: number)
             }
             if let known, known.entry.hasNode { return Found(known, as: place, in: export) }

@@ -40,7 +40,7 @@ struct SessionDevice {
         boot: String?, view: SystemView, unless reasonToGiveUp: @escaping @Sendable () -> Problem?
     ) throws(Problem) {
         let wanted = request.mode == .read ? nil : try Self.wanted(found, request, boot: boot)
-        do throws(ProbeError) {
+        do throws(IOError) {
             guard let (source, policy) = wanted else {
                 let opened = try openSource(.path(found.path), as: found.name, view: view)
                 device = opened.device
@@ -53,11 +53,10 @@ struct SessionDevice {
                 return
             }
             if let silent = found.silentRivals.first {
-                throw .refused(
-                    Refusal(
-                        .ambiguousSelector, found.name,
-                        "\(silent), which does not answer, may have the same tag",
-                        advice: "Name the one that is meant by its path."))
+                throw .refusal(
+                    .ambiguousSelector, found.name,
+                    "\(silent), which does not answer, may have the same tag",
+                    advice: "Name the one that is meant by its path.")
             }
             var allowed = policy
             // The user accepted the loss of what the first session found, but not of what other
@@ -73,10 +72,9 @@ struct SessionDevice {
                 let now = device.persistentChangeCounter()
                 isUnchanged = now?.equivalents.contains(counter) ?? false
                 guard isUnchanged || now == nil && !allowed.overwrite else {
-                    throw .refused(
-                        .changed(
-                            found.name,
-                            "another program may have written to it since the session ended"))
+                    throw .changed(
+                        found.name,
+                        "another program may have written to it since the session ended")
                 }
             }
             let identity =
@@ -184,13 +182,6 @@ extension Problem {
             }
         case .some(.readOnlyFileSystem): status = 403
         default: break
-        }
-    }
-
-    init(opening error: ProbeError) {
-        switch error {
-        case .refused: self.init(error)
-        case .failed(let error): self.init(opening: error)
         }
     }
 }

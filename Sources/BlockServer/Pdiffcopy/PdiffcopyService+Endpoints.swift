@@ -4,6 +4,7 @@
 internal import BlockDevices
 internal import DeviceProbe
 internal import Digests
+internal import LinuxIO
 internal import NIOCore
 internal import NIOHTTP1
 internal import WireProtocol

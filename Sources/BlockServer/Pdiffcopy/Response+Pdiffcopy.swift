@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import DeviceProbe
+internal import LinuxIO
 internal import NIOHTTP1
 internal import WireProtocol
 
@@ -27,7 +27,7 @@ extension Problem {
     /// Advice for users of pdiffcopy, which has none of blkferry's options.
     fileprivate var pdiffcopyAdvice: String? {
         if kind == .unauthorized { return "pdiffcopy cannot show one, blkferry can." }
-        switch cause.flatMap({ Refusal.Cause(rawValue: $0) }) {
+        switch cause.flatMap({ IOError.Refusal(rawValue: $0) }) {
         case .signature:
             return
                 "If that may be lost, end the file name with \(PdiffcopyService.overwriteSuffix)."

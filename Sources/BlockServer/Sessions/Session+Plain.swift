@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
-internal import DeviceProbe
 internal import LinuxIO
 internal import Synchronization
 internal import WireProtocol
@@ -23,8 +22,8 @@ extension Session {
             .access, status: 403, "The session may not write", detail: "the session is for reading")
     }
 
-    static func refusal(_ name: String, _ cause: Refusal.Cause, _ reason: String) -> Problem {
-        Problem(.refused(Refusal(cause, name, reason)))
+    static func refusal(_ name: String, _ cause: IOError.Refusal, _ reason: String) -> Problem {
+        Problem(.refusal(cause, name, reason))
     }
 
     static func beyondEnd(_ name: String, _ offset: Int, _ count: Int, size: Int) -> Problem {

@@ -156,12 +156,11 @@ final class SessionTable: Sendable {
             DeviceKey(host) != claim.key || host.boot != boot || isReborn == true
         {
             throw Problem(
-                .refused(
-                    .changed(found.name, "it is another device than before the session ended")))
+                .changed(found.name, "it is another device than before the session ended"))
         }
         switch history.answer(to: request.run, of: claim.grant.name, for: claim.key) {
         case .since(let counter): return counter
-        case .changed(let reason): throw Problem(.refused(.changed(found.name, reason)))
+        case .changed(let reason): throw Problem(.changed(found.name, reason))
         case .lost(let reason):
             // Not a refusal: the client must not try another path to the device.
             throw Problem(

@@ -153,9 +153,9 @@ extension String {
     }
 }
 
-extension Refusal {
-    static func changed(_ name: String, _ reason: String) -> Refusal {
-        Refusal(
+extension IOError {
+    static func changed(_ name: String, _ reason: String) -> IOError {
+        .refusal(
             .changed, name, reason,
             advice: "Run it again if that may be overwritten: it compares everything.")
     }

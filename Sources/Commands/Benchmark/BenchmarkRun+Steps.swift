@@ -77,7 +77,7 @@ extension BenchmarkRun {
         guard let source else { preconditionFailure("nothing to change yet") }
         try checkIdentity()
         let target: AdmittedTarget
-        do throws(ProbeError) {
+        do throws(IOError) {
             target = try SafetyGate.admit(
                 .path(targetPath), source: source, policy: restoring.policy(isDryRun: false))
         } catch {

@@ -81,12 +81,12 @@ final class BenchmarkRun {
     /// Replaces names that a change of content would invalidate, such as UUID= and the links of
     /// udev.
     private func pin() throws(CommandFailure) {
-        func pinned(_ location: Location) throws(ProbeError) -> Location {
+        func pinned(_ location: Location) throws(IOError) -> Location {
             guard let selector = location.local else { return location }
             let path = try resolve(selector)
             return .local(.path((try? canonicalPath(path)) ?? path))
         }
-        do throws(ProbeError) {
+        do throws(IOError) {
             operands.source = try pinned(operands.source)
             operands.target = try pinned(operands.target)
         } catch {

@@ -39,7 +39,7 @@ struct List: ParsableCommand {
         let console = Console()
         if let remote = try location?.get().remote { return try listExports(of: remote, console) }
         let inventory: Inventory
-        do throws(ProbeError) { inventory = try Inventory() } catch {
+        do throws(IOError) { inventory = try Inventory() } catch {
             try end(CommandFailure(error), console)
         }
         let volumes = volumes(of: inventory.devices, console)
@@ -129,7 +129,7 @@ struct List: ParsableCommand {
             try end(error, console)
         }
         credentials.warn(of: options.token, to: [location], console)
-        do throws(ProbeError) {
+        do throws(IOError) {
             options.ssh = credentials.ssh.settings(isTarget: false)
             let server = try RemoteServer(location, options)
             if let selector = location.selector {

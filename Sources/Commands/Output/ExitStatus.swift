@@ -2,7 +2,6 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockReplication
-internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
 
@@ -49,8 +48,6 @@ struct CommandFailure: Error {
     }
 
     init(_ error: IOError) { self.init(ReplicationError(error)) }
-
-    init(_ error: ProbeError) { self.init(ReplicationError(error)) }
 
     init(_ error: ReplicationError) {
         let status: ExitStatus =

@@ -112,7 +112,7 @@ extension Operands {
             guard let first = streams.first else { continue }
             for stream in streams { StandardDescriptors.silence(stream) }
             let refusal = StandardStreams.refusal(of: selector.description, descriptor: first)
-            throw CommandFailure(ProbeError.refused(refusal))
+            throw CommandFailure(refusal)
         }
     }
 }

@@ -68,9 +68,9 @@ struct ImageRoom {
     }
 
     /// Refuses an image of so many bytes that can never be written to its end.
-    func refusal(ofSize size: Int, growing: Bool) -> Refusal? {
+    func refusal(ofSize size: Int, growing: Bool) -> IOError? {
         if growing, let largestFile, size > largestFile {
-            return Refusal(
+            return .refusal(
                 .size, name,
                 "it would have \(size) bytes, and its file system takes files of \(largestFile) bytes "
                     + "at most",
@@ -80,7 +80,7 @@ struct ImageRoom {
         guard getrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit) == 0,
             limit.rlim_cur < UInt64(size)
         else { return nil }
-        return Refusal(
+        return .refusal(
             .size, name,
             "it would have \(size) bytes, and this process may write files of \(limit.rlim_cur) bytes "
                 + "at most",

@@ -50,8 +50,8 @@ struct LVMVolume: ManagedVolume {
         }
         let more = size - volume.size
         if volume.segmentType == "linear" && more > volume.groupFree {
-            let refusal = Refusal(
-                noRoomFor: more, in: volume.group, free: volume.groupFree, volume.fullName)
+            let refusal = IOError.noRoom(
+                for: more, in: volume.group, free: volume.groupFree, volume.fullName)
             return (refusal.reason, refusal.advice)
         }
         return nil
@@ -85,10 +85,10 @@ struct LVMVolume: ManagedVolume {
 extension LVMVolume {
     func take(
         _ snapshot: TargetSnapshot, as name: String
-    ) throws(ProbeError) -> String {
+    ) throws(IOError) -> String {
         let tags = ["blkferry", ownTag] + (snapshot.keeps == nil ? [] : [Self.tag(of: snapshot)])
         var arguments = tags.flatMap { ["--addtag", $0] }
-        let others = try others()
+        let others = try lvm.volumes(volume.group)
         let names = Self.names(for: snapshot).filter { name in
             !others.contains { $0.name == name }
         }
@@ -96,10 +96,9 @@ extension LVMVolume {
         let spare = dated(snapshot, in: others).first
         if !volume.isThin {
             guard storeSize <= volume.groupFree else {
-                throw .refused(
-                    Refusal(
-                        noRoomFor: storeSize, in: volume.group, free: volume.groupFree, name,
-                        spare: spare))
+                throw .noRoom(
+                    for: storeSize, in: volume.group, free: volume.groupFree, name,
+                    spare: spare)
             }
             arguments += ["--chunksize", "\(SnapshotStore.chunk)b", "--size", "\(storeSize)b"]
         }
@@ -128,18 +127,16 @@ extension LVMVolume {
 
     private static func nameTaken(
         _ snapshot: TargetSnapshot, in group: String, _ name: String
-    ) -> ProbeError {
+    ) -> IOError {
         let fullName = "\(group)/\(snapshot.name)"
         guard snapshot.keeps == nil else {
-            return .refused(
-                Refusal(
-                    .nameTaken, name, "all names like \(fullName) of this minute are taken",
-                    advice: "Run it again later, or choose another name."))
+            return .refusal(
+                .nameTaken, name, "all names like \(fullName) of this minute are taken",
+                advice: "Run it again later, or choose another name.")
         }
-        return .refused(
-            Refusal(
-                .nameTaken, name, "\(fullName), which is to be its snapshot, is there already",
-                advice: "Remove it, lvremove \(fullName), or choose another name."))
+        return .refusal(
+            .nameTaken, name, "\(fullName), which is to be its snapshot, is there already",
+            advice: "Remove it, lvremove \(fullName), or choose another name.")
     }
 
     private static func isNameTaken(_ error: IOError) -> Bool {
@@ -155,20 +152,15 @@ extension LVMVolume {
     /// lvm.conf(5).
     private func explanation(
         of error: IOError, _ name: String, spare: String?
-    ) -> ProbeError {
+    ) -> IOError {
         guard volume.isThin, error.reason.contains("reached threshold") else {
-            return .failed(IOError(name, "take a snapshot", reason: error.reason))
+            return IOError(name, "take a snapshot", reason: error.reason)
         }
         let pool = volume.pool.map { "\(volume.group)/\($0)" } ?? "POOL"
         let room = spare.map { "Remove what is not needed, such as \($0), or make" } ?? "Make"
-        return .refused(
-            Refusal(
-                .noSpace, name, error.reason,
-                advice: "\(room) the pool larger: lvextend --size SIZE \(pool)"))
-    }
-
-    private func others() throws(ProbeError) -> [LogicalVolume] {
-        try asProbeError { () throws(IOError) in try lvm.volumes(volume.group) }
+        return .refusal(
+            .noSpace, name, error.reason,
+            advice: "\(room) the pool larger: lvextend --size SIZE \(pool)")
     }
 
     /// Lists the dated snapshots of one name that were taken of this volume, the oldest first.

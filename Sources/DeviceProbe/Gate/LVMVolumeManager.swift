@@ -32,13 +32,13 @@ package struct LVMVolumeManager: VolumeManager {
 
     package func sizeOfNew(
         _ place: VolumePlace, size: Int, as name: String
-    ) throws(ProbeError) -> Int {
+    ) throws(IOError) -> Int {
         try plan(place, size, name).size
     }
 
     package func create(
         _ place: VolumePlace, size: Int, as name: String
-    ) throws(ProbeError) -> any ManagedVolume {
+    ) throws(IOError) -> any ManagedVolume {
         let plan = try plan(place, size, name)
         // lvcreate removes old signatures. Otherwise a run that is killed before its first write
         // would leave them, and the gate would refuse the next run.
@@ -57,7 +57,7 @@ package struct LVMVolumeManager: VolumeManager {
                 throw error
             }
         } catch {
-            throw .failed(IOError(name, "create", reason: error.reason, advice: error.advice))
+            throw IOError(name, "create", reason: error.reason, advice: error.advice)
         }
     }
 
@@ -68,7 +68,7 @@ package struct LVMVolumeManager: VolumeManager {
     /// Computes the size of a new volume, and checks the name, the pool and the group's free space.
     private func plan(
         _ place: VolumePlace, _ wanted: Int, _ name: String
-    ) throws(ProbeError) -> (lvm: LVM, size: Int) {
+    ) throws(IOError) -> (lvm: LVM, size: Int) {
         let lvm: LVM
         let group: VolumeGroup
         let others: [LogicalVolume]
@@ -77,36 +77,36 @@ package struct LVMVolumeManager: VolumeManager {
             group = try lvm.group(place.group)
             others = try lvm.volumes(place.group)
         } catch {
-            throw .failed(IOError(name, "create", reason: error.reason, advice: error.advice))
+            throw IOError(name, "create", reason: error.reason, advice: error.advice)
         }
         if let other = others.first(where: { $0.name == place.volume }) {
-            throw .refused(
-                Refusal(
-                    .nameTaken, name, "\(other.fullName) is there, but not active",
-                    advice: "Activate it first: lvchange --activate y \(other.fullName)"))
+            throw .refusal(
+                .nameTaken, name, "\(other.fullName) is there, but not active",
+                advice: "Activate it first: lvchange --activate y \(other.fullName)")
         }
         let size = wanted.roundedUp(to: group.extentSize)
         if let pool = place.pool {
             guard others.contains(where: { $0.name == pool && $0.isThinPool }) else {
-                throw .failed(
-                    IOError(
-                        name, "create", reason: "\(place.group)/\(pool) is no thin pool",
-                        advice: "lvs \(place.group) shows what there is."))
+                throw IOError(
+                    name, "create", reason: "\(place.group)/\(pool) is no thin pool",
+                    advice: "lvs \(place.group) shows what there is.")
             }
         } else if group.free < size {
-            throw .refused(Refusal(noRoomFor: size, in: place.group, free: group.free, name))
+            throw .noRoom(for: size, in: place.group, free: group.free, name)
         }
         return (lvm, size)
     }
 }
 
-extension Refusal {
+extension IOError {
     /// Refuses because the group does not have enough free space; sizes in bytes.
     ///
     /// - Parameter spare: a snapshot that the user may remove to make room.
-    init(noRoomFor size: Int, in group: String, free: Int, _ name: String, spare: String? = nil) {
+    static func noRoom(
+        for size: Int, in group: String, free: Int, _ name: String, spare: String? = nil
+    ) -> IOError {
         let room = spare.map { "Remove what is not needed, such as \($0)" } ?? "Make room in it"
-        self.init(
+        return .refusal(
             .noSpace, name, "\(group) has \(free) bytes that are free, and \(size) are needed",
             advice: "\(room), or add a disk: vgextend \(group) DISK")
     }

@@ -62,13 +62,13 @@ package struct OpenedSource: Sendable {
 package func openSource(
     _ selector: Selector, as name: String? = nil, for purpose: ReadPurpose = .source,
     view: SystemView = SystemView()
-) throws(ProbeError) -> OpenedSource {
+) throws(IOError) -> OpenedSource {
     let found = try find(selector, view: view)
     let path = found.path
     let name = name ?? selector.description
     let status: FileStatus
     do throws(Errno) { status = try FileStatus(path: path) } catch {
-        throw .failed(IOError(name, "open", error))
+        throw IOError(name, "open", error)
     }
     switch status.kind {
     case .blockDevice:
@@ -80,25 +80,22 @@ package func openSource(
     case .regular:
         if let no = AmbiguousPath(selector)?.refusalOfFile(as: name, view: view) { throw no }
         return try openImageAsSource(path, name: name, purpose, view)
-    case .directory, .other: throw .refused(.wrongKind(name, path))
+    case .directory, .other: throw .wrongKind(name, path)
     }
 }
 
 private func openDeviceAsSource(
     _ path: String, name: String, _ purpose: ReadPurpose, _ view: SystemView
-) throws(ProbeError) -> OpenedSource {
-    let device = try asProbeError { () throws(IOError) in
-        let device = try BlockSpecialFile(path: path, name: name, access: .read)
-        try device.requireContent()
-        try device.writeBackCache()
-        return device
-    }
+) throws(IOError) -> OpenedSource {
+    let device = try BlockSpecialFile(path: path, name: name, access: .read)
+    try device.requireContent()
+    try device.writeBackCache()
     let host = HostState(view)
     let identity = DeviceIdentity.device(device.number)
-    if let no = StandardStreams.refusal(identity, name, host) { throw .refused(no) }
+    if let no = StandardStreams.refusal(identity, name, host) { throw no }
     var warnings = host.reasonToChange(device.number).map { ["\(name): \($0)"] } ?? []
     let locks = SharedLocks(identity, on: host)
-    do throws(Refusal) {
+    do throws(IOError) {
         if (try? device.lock(exclusive: false)) == false {
             throw locks.refusal(name, of: device.number)
         }
@@ -127,21 +124,19 @@ private func openDeviceAsSource(
 
 private func openImageAsSource(
     _ path: String, name: String, _ purpose: ReadPurpose, _ view: SystemView
-) throws(ProbeError) -> OpenedSource {
+) throws(IOError) -> OpenedSource {
     var warnings: [String] = []
-    let (image, file) = try asProbeError { () throws(IOError) in
-        let image = try ImageFile(path: path, name: name, access: .read)
-        try image.requireContent()
-        return (image, FileIdentity(try image.status()))
-    }
+    let image = try ImageFile(path: path, name: name, access: .read)
+    try image.requireContent()
+    let file = FileIdentity(try image.status())
     let host = HostState(view)
     for loop in host.loops where loop.backing == .file(file) && !loop.loop.isReadOnly {
         warnings.append("\(name): it is behind loop device \(loop.loop.path) and may change")
     }
     let identity = DeviceIdentity.image(file, path: path)
-    if let no = StandardStreams.refusal(identity, name, host) { throw .refused(no) }
+    if let no = StandardStreams.refusal(identity, name, host) { throw no }
     let locks = SharedLocks(identity, on: host)
-    do throws(Refusal) {
+    do throws(IOError) {
         // On a file system without locks no program can hold one.
         if (try? image.lock(exclusive: false)) == false { throw locks.refusal(name, of: nil) }
         image.keep(try locks.takeOnRelatives(name))
@@ -164,8 +159,8 @@ private func openImageAsSource(
         isRotational: host.isRotational(Footprint(identity, on: host)))
 }
 
-private func warning(instead no: Refusal, _ purpose: ReadPurpose) throws(ProbeError) -> String {
-    guard purpose == .comparison else { throw .refused(no) }
+private func warning(instead no: IOError, _ purpose: ReadPurpose) throws(IOError) -> String {
+    guard purpose == .comparison else { throw no }
     return "\(no.object): \(no.reason)"
 }
 
@@ -238,8 +233,8 @@ extension BlockDevice {
     }
 }
 
-extension Refusal {
-    static func wrongKind(_ name: String, _ path: String) -> Refusal {
+extension IOError {
+    static func wrongKind(_ name: String, _ path: String) -> IOError {
         var answer = stat()
         _ = stat(path, &answer)
         let kind =
@@ -250,7 +245,7 @@ extension Refusal {
             case S_IFSOCK: "a socket"
             default: "no file that can be copied"
             }
-        return Refusal(
+        return .refusal(
             .wrongKind, name, "it is \(kind)",
             advice: "Name a block device or a disk image.")
     }

@@ -8,65 +8,53 @@ internal import LogicalVolumes
 internal import SystemPackage
 
 extension TargetAdmission {
-    func admitDevice() throws(ProbeError) -> AdmittedTarget {
-        try onceUnlocked { () throws(ProbeError) in try admitUnlockedDevice() }
+    func admitDevice() throws(IOError) -> AdmittedTarget {
+        try onceUnlocked { () throws(IOError) in try admitUnlockedDevice() }
     }
 
     /// Repeats all checks while another program holds a lock for a moment.
     func onceUnlocked(
-        _ admit: () throws(ProbeError) -> AdmittedTarget
-    ) throws(ProbeError) -> AdmittedTarget {
+        _ admit: () throws(IOError) -> AdmittedTarget
+    ) throws(IOError) -> AdmittedTarget {
         var wait = GateWait(name, patience)
         while true {
-            do throws(ProbeError) { return try admit() } catch {
-                guard case .refused(let no) = error, no.cause == .locked,
-                    wait.pauses({ no.reason })
-                else { throw error }
+            do throws(IOError) { return try admit() } catch {
+                guard error.cause == .locked, wait.pauses({ error.reason }) else { throw error }
             }
         }
     }
 
-    func refusalForLock(_ owners: [String]) -> ProbeError {
+    func refusalForLock(_ owners: [String]) -> IOError {
         let who = owners.isEmpty ? "another program" : owners.joined(separator: ", ")
         return refusal(
             .locked, "it is locked by \(who)",
             advice: "Stop that program first, or wait for it with --wait DURATION.")
     }
 
-    private func admitUnlockedDevice() throws(ProbeError) -> AdmittedTarget {
+    private func admitUnlockedDevice() throws(IOError) -> AdmittedTarget {
         let device = try claimDevice()
         let host = try seeingHost()
         let identity = DeviceIdentity.device(device.number)
         if let no = refusalForLargeChunks(device) ?? refusalForUnzeroedChunks(device, host) {
             throw no
         }
-        let isReadOnly = try asProbeError { () throws(IOError) in
-            try device.requireContent()
-            return try device.isReadOnly()
-        }
-        if isReadOnly { throw refusal(.readOnly, "it is read-only") }
+        try device.requireContent()
+        if try device.isReadOnly() { throw refusal(.readOnly, "it is read-only") }
         if let no = refusalForOverlap(identity, host) { throw no }
-        if let no = StandardStreams.refusal(identity, name, host) { throw .refused(no) }
+        if let no = StandardStreams.refusal(identity, name, host) { throw no }
         // Some uses do not claim the device: a loop device on it lets other programs open it.
         if let no = refusal(for: host.uses(of: device.number)) { throw no }
         if let no = refusal(for: host.usesOfSharedBytes(with: device.number)) { throw no }
         if let no = refusalForPartOfVolume(device.number, host) { throw no }
         // A virtual machine's lock is not a claim either.
-        let isLocked = try asProbeError { () throws(IOError) in
-            try device.lock(exclusive: true)
-        }
-        if !isLocked {
+        guard try device.lock(exclusive: true) else {
             throw refusalForLock(Claimants(host: host).ofDevice(device.number))
         }
         let backings = LoopBackings(below: identity, host)
         if let no = refusalForLockedBacking(backings) { throw no }
         // Another run may write to the same bytes through another device, such as a second loop
         // device.
-        do throws(Refusal) {
-            device.keep(try SharedLocks(identity, on: host).takeOnRelatives(name))
-        } catch {
-            throw .refused(error)
-        }
+        device.keep(try SharedLocks(identity, on: host).takeOnRelatives(name))
         device.flushThrough(backings.cached)
         device.setBackings(backings.all)
         let writers = backings.writers
@@ -103,14 +91,14 @@ extension TargetAdmission {
 
     /// Refuses if a program has locked the file behind a loop device, which does not lock the
     /// device.
-    private func refusalForLockedBacking(_ backings: LoopBackings) -> ProbeError? {
+    private func refusalForLockedBacking(_ backings: LoopBackings) -> IOError? {
         guard let file = backings.files.first(where: { $0.isLocked() }) else { return nil }
         return refusal(
             .locked, "the file behind it, \(printable(file.path)), is locked by another program",
             advice: "Wait until that program has ended.")
     }
 
-    private func claimDevice() throws(ProbeError) -> BlockSpecialFile {
+    private func claimDevice() throws(IOError) -> BlockSpecialFile {
         do throws(IOError) {
             var wait = GateWait(name, patience)
             while true {
@@ -129,8 +117,8 @@ extension TargetAdmission {
                 let number = try? FileStatus(path: path).device
                 let device = number.flatMap { HostState(view)[$0] }
                 if device?.isReadOnly == true { throw refusal(.readOnly, "it is read-only") }
-                throw .failed(error)
-            default: throw .failed(error)
+                throw error
+            default: throw error
             }
         }
     }
@@ -148,7 +136,7 @@ extension TargetAdmission {
     }
 
     /// A refusal for the uses that are visible from this mount namespace.
-    private func refusalForUses(_ host: HostState) -> ProbeError? {
+    private func refusalForUses(_ host: HostState) -> IOError? {
         guard let number = try? FileStatus(path: path).device else { return nil }
         return refusal(for: host.uses(of: number))
     }
@@ -163,7 +151,7 @@ extension TargetAdmission {
             + (claims.isEmpty ? "another program" : claims.joined(separator: ", "))
     }
 
-    private func explanationOfClaim() -> ProbeError {
+    private func explanationOfClaim() -> IOError {
         let host = HostState(view)
         if let no = refusalForUses(host) { return no }
         guard let number = try? FileStatus(path: path).device else {

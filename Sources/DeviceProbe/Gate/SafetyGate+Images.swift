@@ -8,32 +8,32 @@ internal import LinuxIO
 internal import SystemPackage
 
 extension TargetAdmission {
-    func admitImage() throws(ProbeError) -> AdmittedTarget {
-        try onceUnlocked { () throws(ProbeError) in try admitUnlockedImage() }
+    func admitImage() throws(IOError) -> AdmittedTarget {
+        try onceUnlocked { () throws(IOError) in try admitUnlockedImage() }
     }
 
-    private func admitUnlockedImage() throws(ProbeError) -> AdmittedTarget {
+    private func admitUnlockedImage() throws(IOError) -> AdmittedTarget {
         let unshared = imageThatNoProgramHasOpen()
         let (image, file) = try openImage()
-        try asProbeError { () throws(IOError) in try image.requireSaneSize() }
+        try image.requireSaneSize()
         if let status = try? FileStatus(path: path), isAmongDeviceFiles(status) {
             throw refusal(.wrongKind, "it is a file of the kernel's, not an image")
         }
         let host = try seeingHost()
         let identity = DeviceIdentity.image(file, path: path)
-        if let no = StandardStreams.refusal(identity, name, host) { throw .refused(no) }
+        if let no = StandardStreams.refusal(identity, name, host) { throw no }
         try claim(image, file, host)
         if let no = refusal(for: host.uses(of: file)) { throw no }
         if unshared != file, let no = refusalForUnknownLoop(size: image.geometry.size, host) {
             throw no
         }
         let backings = watch(image, file, host)
-        let data = try asProbeError { () throws(IOError) in try image.nextData(from: 0) }
+        let data = try image.nextData(from: 0)
         let verdict = try verdict(.image, identity, image.geometry, hasData: data != nil)
         let size = verdict.resizeTo ?? image.geometry.size
         let room = ImageRoom(ofImage: path, name: name)
         if let no = room.refusal(ofSize: size, growing: size > image.geometry.size) {
-            throw .refused(no)
+            throw no
         }
         let allocated = (try? image.status())?.allocated ?? 0
         let warnings = verdict.warnings + room.warnings(for: source, allocated: allocated)
@@ -73,14 +73,14 @@ extension TargetAdmission {
     }
 
     /// Refuses the image if a loop device with an unknown backing may use it.
-    private func refusalForUnknownLoop(size: Int, _ host: HostState) -> ProbeError? {
+    private func refusalForUnknownLoop(size: Int, _ host: HostState) -> IOError? {
         let suspect = host.loops.first {
             $0.backing == .unknown && $0.offset <= size - min(size, $0.loop.size)
         }
         guard let loop = suspect?.loop.path else { return nil }
         // Asking the loop device takes a pipe.
         if let reason = Descriptors.shortage(of: 2) {
-            return .failed(IOError(loop, "get the backing file", reason))
+            return IOError(loop, "get the backing file", reason)
         }
         return refusal(
             .inUse,
@@ -91,7 +91,7 @@ extension TargetAdmission {
                 : "Run it as root, or detach it first: losetup -d \(loop)")
     }
 
-    private func openImage() throws(ProbeError) -> (ImageFile, FileIdentity) {
+    private func openImage() throws(IOError) -> (ImageFile, FileIdentity) {
         do throws(IOError) {
             let image = try ImageFile(path: path, name: name, access: .readWrite)
             return (image, FileIdentity(try image.status()))
@@ -102,7 +102,7 @@ extension TargetAdmission {
             case .some(.textFileBusy): throw refusal(.inUse, "it is in use as a program or swap")
             case .some(.permissionDenied), .some(.notPermitted):
                 throw refusal(.readOnly, "it is read-only for this user (\(error.reason))")
-            default: throw .failed(error)
+            default: throw error
             }
         }
     }
@@ -110,8 +110,8 @@ extension TargetAdmission {
     /// Locks the image before anything else is decided, and checks that it is not the source.
     private func claim(
         _ image: ImageFile, _ file: FileIdentity, _ host: HostState
-    ) throws(ProbeError) {
-        let isOurs = try asProbeError { () throws(IOError) in try image.lock(exclusive: true) }
+    ) throws(IOError) {
+        let isOurs = try image.lock(exclusive: true)
         // Checked first, because the lock may be the source's own.
         if let no = refusalForOverlap(.image(file, path: path), host) { throw no }
         if isOurs { return }
@@ -119,14 +119,14 @@ extension TargetAdmission {
         throw refusalForLock(Claimants(host: host).ofImage(file, path: path))
     }
 
-    func admitNewImage() throws(ProbeError) -> AdmittedTarget {
+    func admitNewImage() throws(IOError) -> AdmittedTarget {
         let directory = try directoryOfNewImage()
         let host = try seeingHost()
         let identity = DeviceIdentity.newImage(
             fileSystem: directory.status.fileSystem, directory: directory.path)
         if let no = refusalForOverlap(identity, host) { throw no }
         let room = ImageRoom(inDirectory: directory.path, name: name)
-        if let no = room.refusal(ofSize: source.size, growing: true) { throw .refused(no) }
+        if let no = room.refusal(ofSize: source.size, growing: true) { throw no }
         return AdmittedTarget(
             device: policy.isDryRun
                 ? untouchable(nil, size: source.size) : try createImage(in: directory.path, host),
@@ -135,7 +135,7 @@ extension TargetAdmission {
             isRotational: host.isRotational(Footprint(identity, on: host)))
     }
 
-    private func directoryOfNewImage() throws(ProbeError) -> (path: String, status: FileStatus) {
+    private func directoryOfNewImage() throws(IOError) -> (path: String, status: FileStatus) {
         if symbolicLinkTarget(path) != nil {
             throw refusal(.wrongKind, "it is a symbolic link that leads nowhere")
         }
@@ -167,17 +167,17 @@ extension TargetAdmission {
         return (real, status)
     }
 
-    private func failedCreation(_ errno: Errno, reason: String? = nil) -> ProbeError {
+    private func failedCreation(_ errno: Errno, reason: String? = nil) -> IOError {
         var error = IOError(name, "create", errno)
         error.kind = .creation
         if let reason { error.reason = reason }
-        return .failed(error)
+        return error
     }
 
     /// A file under /dev is a mistyped device name, and would fill the memory.
     private func refusalForDeviceDirectory(
         _ directory: String, _ status: FileStatus
-    ) -> ProbeError? {
+    ) -> IOError? {
         let devices = (try? canonicalPath(view.dev)) ?? view.dev
         guard
             isAmongDeviceFiles(status) || directory.isSame(as: devices)
@@ -199,7 +199,7 @@ extension TargetAdmission {
 
     private func createImage(
         in directory: String, _ host: HostState
-    ) throws(ProbeError) -> ImageFile {
+    ) throws(IOError) -> ImageFile {
         let created: FileIdentity
         do throws(Errno) {
             let parent = try OwnedDescriptor.open(directory, flags: O_RDONLY | O_DIRECTORY)
@@ -216,11 +216,9 @@ extension TargetAdmission {
         } catch {
             throw failedCreation(error)
         }
-        do throws(ProbeError) {
+        do throws(IOError) {
             let (image, file) = try openImage()
-            let isLocked = try asProbeError { () throws(IOError) in
-                try image.lock(exclusive: true)
-            }
+            let isLocked = try image.lock(exclusive: true)
             if file == created && isLocked {
                 _ = watch(image, file, host)
                 return image

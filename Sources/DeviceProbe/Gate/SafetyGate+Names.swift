@@ -23,38 +23,36 @@ struct AmbiguousPath: Sendable {
     }
 
     /// Refuses an existing file if an inactive volume has the name as well.
-    func refusalOfFile(as name: String, view: SystemView) -> ProbeError? {
+    func refusalOfFile(as name: String, view: SystemView) -> IOError? {
         do throws(IOError) {
             guard try isInactive(view) else { return nil }
         } catch {
-            return .refused(refusalWithoutAnswer(as: name))
+            return refusalWithoutAnswer(as: name)
         }
-        return .refused(
-            Refusal(
-                .ambiguousSelector, name,
-                "there is a file of that name, and a logical volume, which is not active",
-                advice: "Say ./\(text), or activate the volume: \(activation)"))
+        return .refusal(
+            .ambiguousSelector, name,
+            "there is a file of that name, and a logical volume, which is not active",
+            advice: "Say ./\(text), or activate the volume: \(activation)")
     }
 
     /// Refuses to create a file in a directory that has the name of a volume group.
-    func refusalOfNewFile(as name: String, view: SystemView) -> ProbeError? {
+    func refusalOfNewFile(as name: String, view: SystemView) -> IOError? {
         let start: String
         do throws(IOError) {
             guard try isInKnownGroup(view) else { return nil }
             start = try isInactive(view) ? "To activate the volume: \(activation); for" : "For"
         } catch {
-            return .refused(refusalWithoutAnswer(as: name))
+            return refusalWithoutAnswer(as: name)
         }
-        return .refused(
-            Refusal(
-                .ambiguousSelector, name, "it is no active logical volume",
-                advice: "\(start) the file write ./\(text)."))
+        return .refusal(
+            .ambiguousSelector, name, "it is no active logical volume",
+            advice: "\(start) the file write ./\(text).")
     }
 
     private var activation: String { "lvchange --activate y \(volume.text)" }
 
-    func refusalWithoutAnswer(as name: String) -> Refusal {
-        Refusal(
+    func refusalWithoutAnswer(as name: String) -> IOError {
+        .refusal(
             .ambiguousSelector, name, "LVM does not answer whether it is a logical volume",
             advice: "For the file write ./\(text).")
     }
@@ -84,7 +82,7 @@ struct AmbiguousPath: Sendable {
 
 extension TargetAdmission {
     /// Checks that the user means a file, and not a logical volume that exists or is to be created.
-    func checkName(_ target: Selector, exists: Bool) throws(ProbeError) {
+    func checkName(_ target: Selector, exists: Bool) throws(IOError) {
         guard let ambiguous = AmbiguousPath(target) else { return }
         if policy.creates { try checkNameOfNewVolume(ambiguous, exists: exists) }
         let no =
@@ -96,10 +94,10 @@ extension TargetAdmission {
 
     private func checkNameOfNewVolume(
         _ ambiguous: AmbiguousPath, exists: Bool
-    ) throws(ProbeError) {
+    ) throws(IOError) {
         let isGroup: Bool
         do throws(IOError) { isGroup = try ambiguous.isInKnownGroup(view) } catch {
-            throw .refused(ambiguous.refusalWithoutAnswer(as: name))
+            throw ambiguous.refusalWithoutAnswer(as: name)
         }
         if exists, isGroup {
             throw refusal(
@@ -111,9 +109,8 @@ extension TargetAdmission {
         guard !exists, VolumePlace(ambiguous.text) == nil,
             isGroup || !FileStatus.exists(ambiguous.volume.group)
         else { return }
-        throw .failed(
-            IOError(
-                name, "create", reason: "no logical volume can have that name",
-                advice: "Letters, digits, and the characters + _ . - make one; see lvm(8)."))
+        throw IOError(
+            name, "create", reason: "no logical volume can have that name",
+            advice: "Letters, digits, and the characters + _ . - make one; see lvm(8).")
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import LinuxIO
+package import LinuxIO
 package import LogicalVolumes
 internal import SystemPackage
 
@@ -15,16 +15,16 @@ extension SafetyGate {
     package static func refuse(
         _ target: Selector, on volume: VolumeIdentity, called source: String,
         view: SystemView = SystemView()
-    ) throws(ProbeError) {
+    ) throws(IOError) {
         let host = HostState(view)
         guard let origin = host.devices.first(where: { $0.volumeIdentity == volume }),
             let identity = identity(of: target, view)
         else { return }
         if identity == .device(origin.number) {
-            throw .refused(Refusal(.overlap, target.description, "it is the source, \(source)"))
+            throw .refusal(.overlap, target.description, "it is the source, \(source)")
         }
         guard host.overlap(identity, origin) else { return }
-        throw .refused(Refusal(.overlap, target.description, "it lies on the source, \(source)"))
+        throw .refusal(.overlap, target.description, "it lies on the source, \(source)")
     }
 
     /// The identity of a target, which may be an image that does not exist yet.
@@ -43,7 +43,7 @@ extension SafetyGate {
 
 extension TargetAdmission {
     /// The same check at the gate, where the source is known only as the snapshot, as on a server.
-    func refusalForOrigin(_ identity: DeviceIdentity, _ host: HostState) -> ProbeError? {
+    func refusalForOrigin(_ identity: DeviceIdentity, _ host: HostState) -> IOError? {
         guard case .device(let number)? = source.identity,
             let origin = host.originOfOwnSnapshot(number), host.overlap(identity, origin)
         else { return nil }

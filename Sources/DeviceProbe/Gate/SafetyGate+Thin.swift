@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
+internal import LinuxIO
 internal import LogicalVolumes
 
 /// Refuses thin pools and their parts, and devices on pools that do not zero new chunks.
@@ -9,7 +10,7 @@ extension TargetAdmission {
     /// Refuses a device that LVM uses below its volumes, and any thin pool.
     ///
     /// Other uses of a part are visible, but a pool without active volumes has none.
-    func refusalForPartOfVolume(_ number: UInt64, _ host: HostState) -> ProbeError? {
+    func refusalForPartOfVolume(_ number: UInt64, _ host: HostState) -> IOError? {
         guard let known = host[number], known.mapperName != nil,
             known.isPartOfLogicalVolume || firstTarget(of: number)?.isThinPool == true
         else { return nil }
@@ -29,7 +30,7 @@ extension TargetAdmission {
 
     /// Refuses chunks that are too large: chunks that the pool does not zero are the unit of
     /// transfer.
-    func refusalForLargeChunks(_ device: BlockSpecialFile) -> ProbeError? {
+    func refusalForLargeChunks(_ device: BlockSpecialFile) -> IOError? {
         let chunk = device.geometry.alignment
         guard chunk > Self.largestUnit else { return nil }
         return refusal(
@@ -41,7 +42,7 @@ extension TargetAdmission {
     ///
     /// The start of a chunk is not known there. After a partial write of a new chunk, the rest
     /// would hold old data of some volume, although the comparison has read zeros.
-    func refusalForUnzeroedChunks(_ device: BlockSpecialFile, _ host: HostState) -> ProbeError? {
+    func refusalForUnzeroedChunks(_ device: BlockSpecialFile, _ host: HostState) -> IOError? {
         for below in host.foundations(of: device.number) where below.mapperName != nil {
             // The pool of a thin volume, whose chunks are written whole.
             if device.isThin, host[device.number]?.slaves == [below.name] { continue }

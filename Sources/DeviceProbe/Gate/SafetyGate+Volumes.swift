@@ -10,7 +10,7 @@ extension TargetAdmission {
     /// device.
     func targetVolume(
         _ device: BlockSpecialFile, _ host: HostState
-    ) throws(ProbeError) -> (any ManagedVolume)? {
+    ) throws(IOError) -> (any ManagedVolume)? {
         if let newVolume { return newVolume }
         guard let known = host[device.number], known.logicalVolumeUUID != nil else {
             if let no = refusalForSnapshot { throw no }
@@ -24,12 +24,10 @@ extension TargetAdmission {
             if let no = refusalForSnapshot { throw no }
             return nil
         }
-        return try asProbeError { () throws(IOError) in
-            try volumes.volume(at: view.devicePath(known.path))
-        }
+        return try volumes.volume(at: view.devicePath(known.path))
     }
 
-    var refusalForSnapshot: ProbeError? {
+    var refusalForSnapshot: IOError? {
         policy.snapshot == nil
             ? nil
             : refusal(.wrongKind, "it is no logical volume, so that no snapshot of it can be taken")
@@ -38,7 +36,7 @@ extension TargetAdmission {
     /// Refuses a size that the volume cannot get.
     func checkResizing(
         _ volume: (any ManagedVolume)?, to size: Int?
-    ) throws(ProbeError) {
+    ) throws(IOError) {
         guard let volume, let size,
             let no = volume.obstacle(toResizing: size, withSnapshot: policy.snapshot != nil)
         else { return }
@@ -50,7 +48,7 @@ extension TargetAdmission {
     func target(
         _ device: consuming BlockSpecialFile, _ volume: any ManagedVolume,
         _ verdict: TargetRules.Verdict
-    ) throws(ProbeError) -> VolumeDevice {
+    ) throws(IOError) -> VolumeDevice {
         var made: VolumeDevice.Made? = newVolume == nil ? nil : .volume
         if let wish = policy.snapshot, newVolume == nil {
             let snapshot: String
@@ -65,14 +63,13 @@ extension TargetAdmission {
     }
 
     /// Creates and admits the missing volume, or simulates that; after an error no volume is left.
-    func admitNewVolume(_ place: VolumePlace) throws(ProbeError) -> AdmittedTarget {
+    func admitNewVolume(_ place: VolumePlace) throws(IOError) -> AdmittedTarget {
         guard let volumes else {
-            throw .failed(IOError(name, "create", reason: "logical volumes cannot be made here"))
+            throw IOError(name, "create", reason: "logical volumes cannot be made here")
         }
         guard !VolumePlace.isReserved(place.volume) else {
-            throw .failed(
-                IOError(
-                    name, "create", reason: "LVM keeps names like \(place.volume) for itself"))
+            throw IOError(
+                name, "create", reason: "LVM keeps names like \(place.volume) for itself")
         }
         if policy.isDryRun {
             let size = try volumes.sizeOfNew(place, size: source.size, as: name)
@@ -84,7 +81,7 @@ extension TargetAdmission {
         var admission = self
         admission.path = volume.path
         admission.newVolume = volume
-        do throws(ProbeError) {
+        do throws(IOError) {
             var target = try admission.admitDevice()
             target.sizeBefore = 0
             target.wasCreated = true

@@ -2,7 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 package import BlockDevices
-internal import LinuxIO
+package import LinuxIO
 internal import LogicalVolumes
 internal import SystemPackage
 
@@ -72,7 +72,7 @@ package enum SafetyGate {
         _ target: Selector, as name: String? = nil, source: SourceFacts, policy: GatePolicy,
         volumes: (any VolumeManager)? = nil, patience: GatePatience = GatePatience(),
         view: SystemView = SystemView()
-    ) throws(ProbeError) -> AdmittedTarget {
+    ) throws(IOError) -> AdmittedTarget {
         let name = name ?? target.description
         let place = policy.creates ? VolumePlace(target.description) : nil
         let found = try find(place.map { Selector($0.selector) } ?? target, view: view)
@@ -81,11 +81,10 @@ package enum SafetyGate {
         // docs/decisions/0029-devices-that-do-not-answer.md.
         let isSource = view.deviceNumber(at: path).map { source.identity == .device($0) } ?? false
         if let rival = found.rivals.first, !isSource {
-            throw .refused(
-                Refusal(
-                    .ambiguousSelector, name,
-                    "\(path) has it, and \(rival), which does not answer, may have it as well",
-                    advice: "Name the one that is meant by its path."))
+            throw .refusal(
+                .ambiguousSelector, name,
+                "\(path) has it, and \(rival), which does not answer, may have it as well",
+                advice: "Name the one that is meant by its path.")
         }
         let admission = TargetAdmission(
             path: path, name: name, source: source, policy: policy, view: view,
@@ -96,7 +95,7 @@ package enum SafetyGate {
         } catch .noSuchFileOrDirectory {
             kind = nil
         } catch {
-            throw .failed(IOError(name, "open", error))
+            throw IOError(name, "open", error)
         }
         switch kind {
         case .blockDevice: return try admission.admitDevice()
@@ -104,7 +103,7 @@ package enum SafetyGate {
             try admission.checkName(target, exists: true)
             if let no = admission.refusalForSnapshot { throw no }
             return try admission.admitImage()
-        case .directory, .other: throw .refused(.wrongKind(name, path))
+        case .directory, .other: throw .wrongKind(name, path)
         case nil:
             if let place { return try admission.admitNewVolume(place) }
             try admission.checkName(target, exists: false)
@@ -127,20 +126,20 @@ struct TargetAdmission: Sendable {
     var newVolume: (any ManagedVolume)?
 
     /// The state of the whole machine; fails if the uses of devices cannot be seen.
-    func seeingHost() throws(ProbeError) -> HostState {
+    func seeingHost() throws(IOError) -> HostState {
         let host = HostState(view)
-        if let error = host.blindness { throw .failed(error) }
+        if let error = host.blindness { throw error }
         return host
     }
 
     var rules: TargetRules { TargetRules(source: source, policy: policy) }
 
-    func refusal(_ cause: Refusal.Cause, _ reason: String, advice: String? = nil) -> ProbeError {
-        .refused(Refusal(cause, name, reason, advice: advice))
+    func refusal(_ cause: IOError.Refusal, _ reason: String, advice: String? = nil) -> IOError {
+        .refusal(cause, name, reason, advice: advice)
     }
 
     /// A refusal that names all uses, with advice about the first.
-    func refusal(for uses: [Use]) -> ProbeError? {
+    func refusal(for uses: [Use]) -> IOError? {
         guard let first = uses.first else { return nil }
         return refusal(
             .inUse, uses.map(\.clause).joined(separator: ", and "), advice: first.advice)
@@ -152,7 +151,7 @@ struct TargetAdmission: Sendable {
     }
 
     /// Refuses a target that shares bytes with the source.
-    func refusalForOverlap(_ identity: DeviceIdentity, _ host: HostState) -> ProbeError? {
+    func refusalForOverlap(_ identity: DeviceIdentity, _ host: HostState) -> IOError? {
         guard let theirs = source.identity else { return nil }
         let overlap = Footprint(identity, on: host).overlap(with: Footprint(theirs, on: host))
         guard let overlap else { return refusalForOrigin(identity, host) }
@@ -175,7 +174,7 @@ struct TargetAdmission: Sendable {
         _ kind: AdmittedTarget.Kind, _ identity: DeviceIdentity, _ geometry: Geometry,
         hasData: Bool = true, knownPartitions: [Partition] = [],
         volume: (any ManagedVolume)? = nil
-    ) throws(ProbeError) -> TargetRules.Verdict {
+    ) throws(IOError) -> TargetRules.Verdict {
         let sector = kind == .image ? nil : geometry.logicalSector
         var content = Content.empty
         // A new volume holds no content that a user could lose.
@@ -185,19 +184,19 @@ struct TargetAdmission: Sendable {
         let target = TargetFacts(
             name: name, kind: kind, size: geometry.size, logicalSector: sector, content: content,
             hasData: hasData, fittingVolume: volume?.rounded(source.size))
-        do throws(Refusal) { return try rules.apply(to: target) } catch { throw .refused(error) }
+        return try rules.apply(to: target)
     }
 
     private func content(
         _ identity: DeviceIdentity, _ size: Int, _ sector: Int?, _ knownPartitions: [Partition]
-    ) throws(ProbeError) -> Content {
+    ) throws(IOError) -> Content {
         do throws(Errno) {
             let prober = try Prober(
                 path: path, identity: identity, size: size, logicalSector: sector)
             return prober.content(
                 lookingIntoPartitions: true, knownPartitions: knownPartitions)
         } catch {
-            throw .failed(IOError(name, "open", error))
+            throw IOError(name, "open", error)
         }
     }
 }

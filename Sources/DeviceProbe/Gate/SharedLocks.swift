@@ -36,7 +36,7 @@ struct SharedLocks {
     }
 
     /// Locks the relatives that can be opened, as long as the returned objects live.
-    func takeOnRelatives(_ name: String) throws(Refusal) -> [BlockSpecialFile] {
+    func takeOnRelatives(_ name: String) throws(IOError) -> [BlockSpecialFile] {
         var locks: [BlockSpecialFile] = []
         for relative in relatives {
             let path = host.view.devicePath(relative.path)
@@ -54,7 +54,7 @@ struct SharedLocks {
     /// Refuses a device that another program writes to, and names the holder of the lock.
     ///
     /// - Parameter number: of a locked block device; `nil` for an image.
-    func refusal(_ name: String, of number: UInt64?, _ subject: String = "it") -> Refusal {
+    func refusal(_ name: String, of number: UInt64?, _ subject: String = "it") -> IOError {
         var owners: [String] = []
         if let number {
             owners = Claimants(host: host).ofDevice(number)
@@ -62,7 +62,7 @@ struct SharedLocks {
             owners = Claimants(host: host).ofImage(file, path: path)
         }
         let who = owners.isEmpty ? "another program" : owners.joined(separator: ", ")
-        return Refusal(
+        return .refusal(
             .locked, name, "\(subject) is locked by \(who), which may write to it",
             advice: "Wait until that program has ended.")
     }

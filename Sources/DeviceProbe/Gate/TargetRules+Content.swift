@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
+internal import LinuxIO
 
 extension TargetRules {
     /// Signatures that would remain behind the replica on a larger target.
@@ -21,7 +22,7 @@ extension TargetRules {
     }
 
     /// A refusal that names everything that would be lost.
-    func refusal(of target: TargetFacts, _ behind: [Signature]) -> Refusal {
+    func refusal(of target: TargetFacts, _ behind: [Signature]) -> IOError {
         // Signatures behind the source's end are listed separately.
         let lost = target.content.lost(to: source.content).filter { !behind.contains($0) }
         var things = lost.list
@@ -52,7 +53,7 @@ extension TargetRules {
                 reason = "it holds \(things), which would be lost"
             }
         }
-        return Refusal(
+        return .refusal(
             .signature, target.name, reason, advice: "If that is what you want, say --overwrite.")
     }
 
@@ -60,12 +61,12 @@ extension TargetRules {
     ///
     /// The source's own size is allowed, since an earlier or interrupted run may have left it. A
     /// source that is no disk image has replicas of such a size, too.
-    func refusalOfOddSize(_ target: TargetFacts) -> Refusal? {
+    func refusalOfOddSize(_ target: TargetFacts) -> IOError? {
         guard target.kind == .image, target.hasData, !policy.overwrite,
             target.size != source.size, source.size.isMultiple(of: 512),
             !target.size.isMultiple(of: 512)
         else { return nil }
-        return Refusal(
+        return .refusal(
             .signature, target.name,
             "its size, \(target.size) bytes, is no multiple of 512, so it is no disk image",
             advice: "If it may be lost, say --overwrite.")

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
+internal import LinuxIO
 
 /// What to do if target and source differ in size.
 package enum SizePolicy: String, CaseIterable, Sendable {
@@ -70,7 +71,7 @@ struct TargetRules: Sendable {
     }
 
     /// Applies all rules in order, and throws the first refusal.
-    func apply(to target: TargetFacts) throws(Refusal) -> Verdict {
+    func apply(to target: TargetFacts) throws(IOError) -> Verdict {
         var verdict = Verdict()
         try checkContent(of: target, &verdict)
         verdict.isReplica =
@@ -82,7 +83,7 @@ struct TargetRules: Sendable {
     }
 
     /// Refuses a target with other content than a replica of the source.
-    private func checkContent(of target: TargetFacts, _ verdict: inout Verdict) throws(Refusal) {
+    private func checkContent(of target: TargetFacts, _ verdict: inout Verdict) throws(IOError) {
         let behind = leftBehind(on: target)
         if target.content == .empty {
             if let refusal = refusalOfOddSize(target) { throw refusal }
@@ -104,7 +105,7 @@ struct TargetRules: Sendable {
         }
     }
 
-    private func checkSize(of target: TargetFacts, _ verdict: inout Verdict) throws(Refusal) {
+    private func checkSize(of target: TargetFacts, _ verdict: inout Verdict) throws(IOError) {
         guard target.size != source.size else { return }
         let sizes = "it has \(target.size) bytes, the source \(source.size)"
         // A packed disk image has another size than the disk.
@@ -117,7 +118,7 @@ struct TargetRules: Sendable {
             verdict.zeroesTailFrom = source.size
             if target.size == size { break }
             guard target.size < size || policy.shrinks else {
-                throw Refusal(
+                throw .refusal(
                     .size, target.name, "\(sizes), and it would have to be cut",
                     advice: "--shrink cuts it; --size-policy prefix leaves the rest alone.")
             }
@@ -128,16 +129,16 @@ struct TargetRules: Sendable {
                 "\(target.name): the backup of the GPT will not be at its end, since \(sizes); "
                     + "--move-backup-gpt puts it there")
         case (.resize, .blockDevice):
-            throw Refusal(
+            throw .refusal(
                 .size, target.name, "\(sizes), and it cannot be resized",
                 advice: unpacking
                     ?? (target.size > source.size ? Self.prefixAdvice : Self.tooSmallAdvice))
         case (_, .image):
-            throw Refusal(
+            throw .refusal(
                 .size, target.name, sizes,
                 advice: "--size-policy resize gives it the source's size.")
         case (_, .blockDevice):
-            throw Refusal(
+            throw .refusal(
                 .size, target.name, sizes,
                 advice: unpacking
                     ?? (target.size > source.size ? Self.prefixAdvice : Self.tooSmallAdvice))
@@ -155,7 +156,7 @@ struct TargetRules: Sendable {
     private static let tooSmallAdvice = "It needs a target that is at least as large."
 
     /// Refuses 512e against 4Kn, where the table's numbers would mean other places.
-    private func checkSectorSize(of target: TargetFacts, _ verdict: inout Verdict) throws(Refusal) {
+    private func checkSectorSize(of target: TargetFacts, _ verdict: inout Verdict) throws(IOError) {
         guard let table = source.content.partitionTable, let sector = target.logicalSector,
             sector != table.sectorSize
         else { return }
@@ -163,7 +164,7 @@ struct TargetRules: Sendable {
             "its logical sectors have \(sector) bytes, and the source's \(table.type) partition"
             + " table counts in \(table.sectorSize)"
         guard policy.overwrite else {
-            throw Refusal(
+            throw .refusal(
                 .sectorSize, target.name, "\(reason): its partitions would not be found",
                 advice: "If you know what to do about that, say --overwrite.")
         }

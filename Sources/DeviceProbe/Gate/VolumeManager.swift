@@ -15,14 +15,14 @@ package protocol VolumeManager: Sendable {
     ///   does not exist.
     func sizeOfNew(
         _ place: VolumePlace, size: Int, as name: String
-    ) throws(ProbeError) -> Int
+    ) throws(IOError) -> Int
 
     /// Creates an active volume: a thin one in a pool, or a linear one, which holds old data.
     ///
     /// It throws as `sizeOfNew` does, and then leaves no volume.
     func create(
         _ place: VolumePlace, size: Int, as name: String
-    ) throws(ProbeError) -> any ManagedVolume
+    ) throws(IOError) -> any ManagedVolume
 }
 
 /// A logical volume that is a target.
@@ -42,7 +42,7 @@ package protocol ManagedVolume: Sendable {
     func resize(to size: Int) throws(IOError)
 
     /// Takes a snapshot and returns its name; refuses without room, or if the name is taken.
-    func take(_ snapshot: TargetSnapshot, as name: String) throws(ProbeError) -> String
+    func take(_ snapshot: TargetSnapshot, as name: String) throws(IOError) -> String
 
     /// Removes older dated snapshots beyond the number to keep, and returns a line for each
     /// failure.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import LinuxIO
+package import LinuxIO
 package import LogicalVolumes
 internal import Synchronization
 internal import SystemPackage
@@ -28,14 +28,14 @@ package final class DeviceSurvey: Sendable {
         }
     }
 
-    private func visibleHost() throws(ProbeError) -> HostState {
+    private func visibleHost() throws(IOError) -> HostState {
         let host = host
-        if let error = host.blindness { throw .failed(error) }
+        if let error = host.blindness { throw error }
         return host
     }
 
     /// Describes every block device; one that does not answer is `unreadable`.
-    package func devices() throws(ProbeError) -> [DeviceDescription] {
+    package func devices() throws(IOError) -> [DeviceDescription] {
         let host = try visibleHost()
         let inventory = Inventory(host)
         return inventory.devices.indices.map { DeviceDescription(inventory.entry($0), host) }
@@ -45,32 +45,31 @@ package final class DeviceSurvey: Sendable {
     ///
     /// - Throws: a failure if there is no such device; a refusal if it is neither block device nor
     ///   image.
-    package func describe(path: String, as name: String) throws(ProbeError) -> DeviceDescription {
+    package func describe(path: String, as name: String) throws(IOError) -> DeviceDescription {
         let status: FileStatus
         do throws(Errno) { status = try FileStatus(path: path) } catch {
-            throw .failed(IOError(name, "open", error))
+            throw IOError(name, "open", error)
         }
         switch status.kind {
         case .blockDevice:
             guard var description = try describe(device: status.device) else {
-                throw .failed(
-                    IOError(name, "find device", reason: "it has no size or is not attached"))
+                throw IOError(name, "find device", reason: "it has no size or is not attached")
             }
             description.entry.path = name
             return description
         case .regular:
             // Images are served even without /sys and /proc.
             if let error = host.blindness, error.errno.map(Shortages.includes) == true {
-                throw .failed(error)
+                throw error
             }
             return DeviceDescription(image: path, as: name, status, host, contents)
         case .directory, .other:
-            throw .refused(.wrongKind(name, path))
+            throw .wrongKind(name, path)
         }
     }
 
     /// Describes the device with an `st_rdev`; `nil` if it has no size or is not attached.
-    package func describe(device number: UInt64) throws(ProbeError) -> DeviceDescription? {
+    package func describe(device number: UInt64) throws(IOError) -> DeviceDescription? {
         let host = try visibleHost()
         // The table of the disk holds the partition's name.
         let disk = host[number]?.disk.flatMap { host[$0]?.number }
@@ -84,18 +83,18 @@ package final class DeviceSurvey: Sendable {
     /// Device file and LVM name of the device with an `st_rdev`, found without reading the device.
     package func names(
         of number: UInt64
-    ) throws(ProbeError) -> (path: String, volume: VolumeName?)? {
+    ) throws(IOError) -> (path: String, volume: VolumeName?)? {
         try visibleHost()[number].map { ($0.path, $0.volumeName) }
     }
 
     /// The `st_rdev` of an active logical volume, found without reading the volume.
-    package func number(of volume: VolumeName) throws(ProbeError) -> UInt64? {
+    package func number(of volume: VolumeName) throws(IOError) -> UInt64? {
         try visibleHost().devices.first { $0.size > 0 && $0.volumeName == volume }?.number
     }
 }
 
 package func describe(
     path: String, as name: String, view: SystemView = SystemView()
-) throws(ProbeError) -> DeviceDescription {
+) throws(IOError) -> DeviceDescription {
     try DeviceSurvey(view: view).describe(path: path, as: name)
 }

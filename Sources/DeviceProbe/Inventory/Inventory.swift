@@ -70,9 +70,9 @@ package struct Inventory: Sendable {
     private static let threads = 16
 
     /// Starts to probe the devices; throws if sysfs or procfs is missing.
-    package init(view: SystemView = SystemView()) throws(ProbeError) {
+    package init(view: SystemView = SystemView()) throws(IOError) {
         let host = HostState(view)
-        if let error = host.blindness { throw .failed(error) }
+        if let error = host.blindness { throw error }
         self.init(host)
     }
 
@@ -139,7 +139,7 @@ package struct Inventory: Sendable {
 }
 
 /// All block devices with a size, after all have answered or timed out; see `Inventory`.
-package func inventory(view: SystemView = SystemView()) throws(ProbeError) -> [InventoryEntry] {
+package func inventory(view: SystemView = SystemView()) throws(IOError) -> [InventoryEntry] {
     let inventory = try Inventory(view: view)
     return inventory.devices.indices.map { inventory.entry($0) }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import LinuxIO
+package import LinuxIO
 internal import LogicalVolumes
 
 /// The user's name for a device of this machine.
@@ -78,7 +78,7 @@ extension Selector {
 ///   volume and a file have the name.
 package func resolve(
     _ selector: Selector, view: SystemView = SystemView()
-) throws(ProbeError) -> String {
+) throws(IOError) -> String {
     try find(selector, view: view).path
 }
 
@@ -89,7 +89,7 @@ struct FoundDevice {
 }
 
 /// Finds the device and other possible matches; a path reads no other device.
-func find(_ selector: Selector, view: SystemView) throws(ProbeError) -> FoundDevice {
+func find(_ selector: Selector, view: SystemView) throws(IOError) -> FoundDevice {
     switch selector {
     case .path(let path): return FoundDevice(path: try logicalVolume(path, view) ?? path)
     case .tag(let tag, let value): return try find(tag, value, view)
@@ -97,59 +97,55 @@ func find(_ selector: Selector, view: SystemView) throws(ProbeError) -> FoundDev
 }
 
 /// The device file of a logical volume named `group/volume`; `nil` for other texts.
-private func logicalVolume(_ text: String, _ view: SystemView) throws(ProbeError) -> String? {
+private func logicalVolume(_ text: String, _ view: SystemView) throws(IOError) -> String? {
     guard !text.hasPrefix("."), let name = VolumeName(text[...])?.mapperName else { return nil }
     let volume = HostState(view).devices.first {
         $0.mapperName?.isSame(as: name) == true && $0.logicalVolumeUUID != nil && $0.size > 0
     }
     // The file may be the volume's own device file, as in /dev.
     if let volume, let file = try? FileStatus(path: text), file.device != volume.number {
-        throw .refused(
-            Refusal(
-                .ambiguousSelector, text, "there is a logical volume and a file of that name",
-                advice: "Say \(volume.path) or ./\(text)."))
+        throw .refusal(
+            .ambiguousSelector, text, "there is a logical volume and a file of that name",
+            advice: "Say \(volume.path) or ./\(text).")
     }
     return volume?.path
 }
 
 private func find(
     _ tag: Selector.Tag, _ value: String, _ view: SystemView
-) throws(ProbeError) -> FoundDevice {
+) throws(IOError) -> FoundDevice {
     let text = "\(tag.rawValue)=\(value)"
     let host = HostState(view)
     // Without /proc only the uses are unknown, which do not matter here.
-    if host.devices.isEmpty, let error = host.blindness { throw .failed(error) }
+    if host.devices.isEmpty, let error = host.blindness { throw error }
     let all: [InventoryEntry]
     if tag == .lvUUID {
         all = entries(of: host)
     } else {
         let inventory = Inventory(host)
         all = inventory.devices.indices.map { inventory.entry($0) }
-        if let error = inventory.shortage { throw .failed(error) }
+        if let error = inventory.shortage { throw error }
     }
     let matches = all.filter { $0.matches(tag, value) }
     if matches.count > 1 {
         let names = view.names(of: matches)
         let list = zip(names, matches).map { "\($0) (\($1.summary))" }.joined(separator: "; ")
-        throw .refused(
-            Refusal(
-                .ambiguousSelector, text, "\(matches.count) devices have it: \(list)",
-                advice: matches.contains { $0.volumeName != nil }
-                    ? "Name the one that is meant by its group and volume, or by its path."
-                    : "Name the one that is meant by its path."))
+        throw .refusal(
+            .ambiguousSelector, text, "\(matches.count) devices have it: \(list)",
+            advice: matches.contains { $0.volumeName != nil }
+                ? "Name the one that is meant by its group and volume, or by its path."
+                : "Name the one that is meant by its path.")
     }
     guard let match = matches.first else {
-        throw .failed(
-            noMatch(
-                text, leftOut: all.first { !$0.isPartOfVolume && $0.has(tag, value) },
-                unreadable: all.filter { $0.unreadable != nil }))
+        throw noMatch(
+            text, leftOut: all.first { !$0.isPartOfVolume && $0.has(tag, value) },
+            unreadable: all.filter { $0.unreadable != nil })
     }
     guard match.hasNode else {
-        throw .failed(
-            IOError(
-                text, "find device",
-                reason: "it is on \(match.path), but there is no such device file",
-                advice: "Without udev: mknod \(match.path) b \(match.majorMinor)"))
+        throw IOError(
+            text, "find device",
+            reason: "it is on \(match.path), but there is no such device file",
+            advice: "Without udev: mknod \(match.path) b \(match.majorMinor)")
     }
     return FoundDevice(
         path: match.path,

@@ -2,7 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import Glibc
-internal import LinuxIO
+package import LinuxIO
 internal import SystemPackage
 
 /// Standard output and standard error, if they go to a device or an image.
@@ -58,16 +58,16 @@ package enum StandardStreams {
     }
 
     /// Refuses a device or an image that one of the two streams goes to, or shares bytes with.
-    static func refusal(_ identity: DeviceIdentity, _ name: String, _ host: HostState) -> Refusal? {
+    static func refusal(_ identity: DeviceIdentity, _ name: String, _ host: HostState) -> IOError? {
         sharing(identity, host).first.map { refusal(of: name, $0.name) }
     }
 
-    package static func refusal(of name: String, descriptor: Int32) -> Refusal {
+    package static func refusal(of name: String, descriptor: Int32) -> IOError {
         refusal(of: name, descriptor == STDERR_FILENO ? "standard error" : "standard output")
     }
 
-    private static func refusal(of name: String, _ stream: String) -> Refusal {
-        Refusal(
+    private static func refusal(of name: String, _ stream: String) -> IOError {
+        .refusal(
             .inUse, name, "it is where \(stream) goes, and messages would be written into it",
             advice: "Name the device or the file as the argument, and redirect nothing into it.")
     }

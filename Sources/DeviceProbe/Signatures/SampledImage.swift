@@ -4,7 +4,7 @@
 package import BlockDevices
 internal import CLinuxBlock
 internal import Glibc
-internal import LinuxIO
+package import LinuxIO
 package import SystemPackage
 
 /// An image with some known bytes; all other bytes are zeros.
@@ -66,20 +66,16 @@ extension SafetyGate {
     /// Its uses there cannot be known. The image must get the returned size in bytes, if any.
     package static func check(
         image name: String, size: Int, content: Content, source: SourceFacts, policy: GatePolicy
-    ) throws(ProbeError) -> (resizeTo: Int?, warnings: [String]) {
+    ) throws(IOError) -> (resizeTo: Int?, warnings: [String]) {
         let target = TargetFacts(
             name: name, kind: .image, size: size, logicalSector: nil, content: content)
-        do throws(Refusal) {
-            let verdict = try TargetRules(source: source, policy: policy).apply(to: target)
-            guard verdict.erased.isEmpty else {
-                throw Refusal(
-                    .signature, name,
-                    "\(content) would stay behind the source's end, and its server removes nothing",
-                    advice: "Remove it there: wipefs --all")
-            }
-            return (verdict.resizeTo, verdict.warnings)
-        } catch {
-            throw .refused(error)
+        let verdict = try TargetRules(source: source, policy: policy).apply(to: target)
+        guard verdict.erased.isEmpty else {
+            throw .refusal(
+                .signature, name,
+                "\(content) would stay behind the source's end, and its server removes nothing",
+                advice: "Remove it there: wipefs --all")
         }
+        return (verdict.resizeTo, verdict.warnings)
     }
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-package import DeviceProbe
 package import LinuxIO
 internal import SystemPackage
 
@@ -53,7 +52,7 @@ package struct Problem: Codable, Hashable, Sendable {
 
     package init(
         _ kind: Kind, status: Int, _ title: String, detail: String, object: String? = nil,
-        operation: String? = nil, advice: String? = nil, cause: Refusal.Cause? = nil,
+        operation: String? = nil, advice: String? = nil, cause: IOError.Refusal? = nil,
         candidates: [String]? = nil
     ) {
         type = Self.prefix + kind.rawValue
@@ -77,28 +76,19 @@ package struct Problem: Codable, Hashable, Sendable {
 extension Problem: Error {}
 
 extension Problem {
-    package init(_ error: ProbeError) {
-        switch error {
-        case .refused(let refusal):
-            switch refusal.cause {
-            case .ambiguousSelector:
-                self.init(.ambiguous, status: 409, "The selector is ambiguous", refusal)
-            case .locked: self.init(.locked, status: 423, "The device is locked", refusal)
-            default:
-                self.init(.refused, status: 409, "The safety gate refused the device", refusal)
-            }
-        case .failed(let error): self.init(error)
-        }
-    }
-
-    private init(_ kind: Kind, status: Int, _ title: String, _ refusal: Refusal) {
-        self.init(
-            kind, status: status, title, detail: refusal.reason, object: refusal.object,
-            advice: refusal.advice, cause: refusal.cause)
-    }
-
     package init(_ error: IOError) {
         switch error.kind {
+        case .refused(let cause):
+            let answer: (kind: Kind, status: Int, title: String) =
+                switch cause {
+                case .ambiguousSelector: (.ambiguous, 409, "The selector is ambiguous")
+                case .locked: (.locked, 423, "The device is locked")
+                default: (.refused, 409, "The safety gate refused the device")
+                }
+            self.init(
+                answer.kind, status: answer.status, answer.title, detail: error.reason,
+                object: error.object, advice: error.advice, cause: cause)
+            return
         case .corrupted:
             self.init(
                 .corrupted, status: 422, "The frame is corrupted",
@@ -132,13 +122,13 @@ extension Problem {
     }
 
     /// `nil` for another problem; `name` is the client's name of the device.
-    package func refusal(of name: String) -> Refusal? {
+    package func refusal(of name: String) -> IOError? {
         switch kind {
         case .refused, .locked, .ambiguous:
-            Refusal(
-                cause.flatMap { Refusal.Cause(rawValue: $0) } ?? .inUse, name, detail,
+            .refusal(
+                cause.flatMap { IOError.Refusal(rawValue: $0) } ?? .inUse, name, detail,
                 advice: advice)
-        case .access: Refusal(.readOnly, name, detail, advice: advice)
+        case .access: .refusal(.readOnly, name, detail, advice: advice)
         default: nil
         }
     }

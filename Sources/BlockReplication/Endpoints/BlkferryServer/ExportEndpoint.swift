@@ -17,7 +17,7 @@ struct ExportEndpoint: Endpoint {
 
     static func source(
         _ context: EndpointContext, block: Int?, for purpose: ReadPurpose
-    ) throws(ProbeError) -> (OpenedSource, any Endpoint)? {
+    ) throws(IOError) -> (OpenedSource, any Endpoint)? {
         let block = block ?? context.run.options.wantedBlock
         guard let end = try ExportEndpoint(context, .init(mode: .read, block: block)) else {
             return nil
@@ -30,7 +30,7 @@ struct ExportEndpoint: Endpoint {
 
     static func target(
         _ context: EndpointContext, for source: OpenedSource, _ policy: GatePolicy
-    ) throws(ProbeError) -> (AdmittedTarget, any Endpoint)? {
+    ) throws(IOError) -> (AdmittedTarget, any Endpoint)? {
         let block = leastCommonMultiple(
             context.run.options.wantedBlock, source.device.geometry.alignment)
         let purpose = RemoteBlockDevice.Purpose(
@@ -48,7 +48,7 @@ struct ExportEndpoint: Endpoint {
 
     private init?(
         _ context: EndpointContext, _ purpose: RemoteBlockDevice.Purpose
-    ) throws(ProbeError) {
+    ) throws(IOError) {
         guard let server = context.server else { return nil }
         digest = context.run.digest
         remote = try RemoteBlockDevice(server, for: purpose, digest: digest)
@@ -56,7 +56,7 @@ struct ExportEndpoint: Endpoint {
 
     private var warnings: [String] { remote.record.warnings.map { "\(remote.name): \($0)" } }
 
-    func fit(_ source: inout OpenedSource, to alignment: Int) throws(ProbeError) {
+    func fit(_ source: inout OpenedSource, to alignment: Int) throws(IOError) {
         let record = remote.record
         let block = leastCommonMultiple(record.block, alignment)
         guard block != record.block, BlockLayout.isBlock(block) else { return }
@@ -64,11 +64,10 @@ struct ExportEndpoint: Endpoint {
         let device = try RemoteBlockDevice(
             remote.server, for: .init(mode: .read, block: block), digest: digest)
         guard device.record.size == record.size else {
-            throw .failed(
-                .network(
-                    device.name, "open",
-                    reason: "its size has changed from \(record.size) to "
-                        + "\(device.record.size) bytes between two requests"))
+            throw .network(
+                device.name, "open",
+                reason: "its size has changed from \(record.size) to "
+                    + "\(device.record.size) bytes between two requests")
         }
         source.device = device
     }
@@ -77,15 +76,13 @@ struct ExportEndpoint: Endpoint {
 
     func identity() -> [String] { ["url", remote.name, remote.record.device] }
 
-    func persistentCounter(asFound isFound: Bool) throws(ProbeError) -> HostCounter? {
+    func persistentCounter(asFound isFound: Bool) throws(IOError) -> HostCounter? {
         let record = remote.record
         let counter: ChangeCounter?
         if isFound, let marks = record.stampBefore {
             counter = ChangeCounter(marks, since: record.stampBeforeSince)
         } else {
-            do throws(IOError) { counter = try remote.currentCounter() } catch {
-                throw .failed(error)
-            }
+            counter = try remote.currentCounter()
         }
         guard let counter, let host = remote.record.host else { return nil }
         return (counter, host)

@@ -15,7 +15,7 @@ struct LocalEndpoint: Endpoint {
 
     static func source(
         _ context: EndpointContext, block: Int?, for purpose: ReadPurpose
-    ) throws(ProbeError) -> (OpenedSource, any Endpoint)? {
+    ) throws(IOError) -> (OpenedSource, any Endpoint)? {
         guard case .local(let selector) = context.location else { return nil }
         let source = try openSource(selector, for: purpose)
         return (source, LocalEndpoint(device: source.device, selector: selector))
@@ -23,7 +23,7 @@ struct LocalEndpoint: Endpoint {
 
     static func target(
         _ context: EndpointContext, for source: OpenedSource, _ policy: GatePolicy
-    ) throws(ProbeError) -> (AdmittedTarget, any Endpoint)? {
+    ) throws(IOError) -> (AdmittedTarget, any Endpoint)? {
         guard case .local(let selector) = context.location else { return nil }
         let run = context.run
         let target = try SafetyGate.admit(
@@ -39,20 +39,20 @@ struct LocalEndpoint: Endpoint {
         return (target, LocalEndpoint(device: target.device, selector: found))
     }
 
-    func identity() throws(ProbeError) -> [String] {
+    func identity() throws(IOError) -> [String] {
         let path = try resolve(selector)
         let stableName =
             try describe(path: path, as: path).stableTag ?? (try? canonicalPath(path)) ?? path
         return ["here", stableName]
     }
 
-    func persistentCounter(asFound isFound: Bool) throws(ProbeError) -> HostCounter? {
+    func persistentCounter(asFound isFound: Bool) throws(IOError) -> HostCounter? {
         let counter = device.persistentChangeCounter()
         guard let boot = readSmallFile("/proc/sys/kernel/random/boot_id") else { return nil }
         let path = try resolve(selector)
         let status: FileStatus
         do throws(Errno) { status = try FileStatus(path: path) } catch {
-            throw .failed(IOError(path, "open", error))
+            throw IOError(path, "open", error)
         }
         guard let counter, let identity = DeviceIdentity(status, path: path),
             let host = HostRecord(identity, boot: boot, born: status.born)

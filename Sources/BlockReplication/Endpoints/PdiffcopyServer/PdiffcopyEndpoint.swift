@@ -13,7 +13,7 @@ struct PdiffcopyEndpoint: Endpoint {
 
     static func source(
         _ context: EndpointContext, block: Int?, for purpose: ReadPurpose
-    ) throws(ProbeError) -> (OpenedSource, any Endpoint)? {
+    ) throws(IOError) -> (OpenedSource, any Endpoint)? {
         guard let server = context.server, let file = try PdiffcopyServer.find(server) else {
             return nil
         }
@@ -25,16 +25,15 @@ struct PdiffcopyEndpoint: Endpoint {
 
     static func target(
         _ context: EndpointContext, for source: OpenedSource, _ policy: GatePolicy
-    ) throws(ProbeError) -> (AdmittedTarget, any Endpoint)? {
+    ) throws(IOError) -> (AdmittedTarget, any Endpoint)? {
         guard let server = context.server, let file = try PdiffcopyServer.find(server) else {
             return nil
         }
         guard !policy.concernsVolumes else {
-            throw .failed(
-                .network(
-                    "\(context.location)", "open",
-                    reason: "a server of pdiffcopy knows nothing of --shrink, --create and "
-                        + "--snapshot-target"))
+            throw .network(
+                "\(context.location)", "open",
+                reason: "a server of pdiffcopy knows nothing of --shrink, --create and "
+                    + "--snapshot-target")
         }
         let target = try file.target(
             for: source.facts, policy: policy,
