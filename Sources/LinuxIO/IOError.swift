@@ -34,6 +34,8 @@ package struct IOError: Error, Hashable, Sendable {
         case digest
         /// LVM did not answer in time, or not before the run was cancelled.
         case noAnswer
+        /// The user has cancelled the run.
+        case cancelled
         /// The safety gate refused, before anything was written.
         case refused(Refusal)
     }
@@ -115,7 +117,7 @@ package struct IOError: Error, Hashable, Sendable {
     package var isNetwork: Bool {
         switch kind {
         case .network, .unauthorized, .noSession, .corrupted: true
-        case .device, .creation, .digest, .noAnswer, .refused: false
+        case .device, .creation, .digest, .noAnswer, .cancelled, .refused: false
         }
     }
 }

@@ -26,7 +26,7 @@ enum ChangeMapProbe {
                     .delta(from: old, to: new) { false }
                 try show(words[5], words[6]) { delta.map(size: $1, oldSize: $0, isOldAsMade: true) }
             case ("classic", 5):
-                try show(words[3], words[4]) { _, size throws(ChangeMapError) in
+                try show(words[3], words[4]) { _, size throws(IOError) in
                     try CowDevice(group: words[1], snapshot: words[2]).map(size: size) { false }
                 }
             default: break
@@ -41,7 +41,7 @@ enum ChangeMapProbe {
 
     private static func show(
         _ old: String, _ new: String,
-        _ map: (_ oldSize: Int, _ size: Int) throws(ChangeMapError) -> ChangeMap
+        _ map: (_ oldSize: Int, _ size: Int) throws(IOError) -> ChangeMap
     ) throws -> Never {
         let old = try BlockSpecialFile(path: old, name: old, access: .read)
         let new = try BlockSpecialFile(path: new, name: new, access: .read)

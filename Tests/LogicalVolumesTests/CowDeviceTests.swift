@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
+import LinuxIO
 import LogicalVolumes
 import TestSupport
 import Testing
@@ -30,7 +31,7 @@ struct CowDeviceTests {
         tools.put("status", "0 2048 snapshot 32/2048 16")
     }
 
-    private func map() throws(ChangeMapError) -> ChangeMap {
+    private func map() throws(IOError) -> ChangeMap {
         try CowDevice(group: "vg-0", snapshot: "snap", mapper: tools.mapper)
             .map(size: 2 << 20) { false }
     }
@@ -55,13 +56,13 @@ struct CowDeviceTests {
     ])
     func `a snapshot that the kernel has invalidated has no map`(status: String) {
         tools.put("status", "0 2048 \(status)")
-        let error = #expect(throws: ChangeMapError.self) { try map() }
+        let error = #expect(throws: IOError.self) { try map() }
         #expect(error?.reason.hasPrefix("the snapshot's status is") == true)
     }
 
     @Test func `a snapshot that overflows while its store is read has no map`() {
         tools.put("status-next", "0 2048 snapshot Overflow")
-        let error = #expect(throws: ChangeMapError.self) { try map() }
+        let error = #expect(throws: IOError.self) { try map() }
         #expect(error?.reason == "the snapshot's status is overflow")
     }
 
@@ -77,13 +78,13 @@ struct CowDeviceTests {
     ])
     func `a volume that is no persistent snapshot has no map`(table: String, reason: String) {
         tools.put("table", table.replacing("NUMBER", with: number))
-        let error = #expect(throws: ChangeMapError.self) { try map() }
+        let error = #expect(throws: IOError.self) { try map() }
         #expect(error?.reason.contains(reason) == true, "\(error?.reason ?? "")")
     }
 
     @Test func `a snapshot without its COW device has no map`() {
         tools.remove("vg--0-snap-cow")
-        let error = #expect(throws: ChangeMapError.self) { try map() }
+        let error = #expect(throws: IOError.self) { try map() }
         #expect(error?.reason.contains("No such file") == true)
     }
 }

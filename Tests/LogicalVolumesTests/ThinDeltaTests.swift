@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
+import LinuxIO
 import LogicalVolumes
 import TestSupport
 import Testing
@@ -9,7 +10,7 @@ import Testing
 /// Bytes of a data block in these tests.
 private let block = 64 << 10
 
-private func delta(_ xml: String) throws(ChangeMapError) -> ThinDelta {
+private func delta(_ xml: String) throws(IOError) -> ThinDelta {
     try ThinDelta(xml: Array(xml.utf8), from: 1, to: 2)
 }
 
@@ -147,9 +148,9 @@ private func document(_ entries: String) -> String {
         (document("words"), "text between tags"),
     ])
     func `a text that is not understood is no map`(xml: String, reason: String) {
-        let error = #expect(throws: ChangeMapError.self) { try delta(xml) }
+        let error = #expect(throws: IOError.self) { try delta(xml) }
         #expect(error?.reason.contains(reason) == true, "\(error?.reason ?? "")")
-        #expect(error?.reason.contains("\n") == false && error?.isCancellation == false)
+        #expect(error?.reason.contains("\n") == false && error?.kind != .cancelled)
         #expect(error?.object == "thin_delta")
     }
 
@@ -161,7 +162,7 @@ private func document(_ entries: String) -> String {
         let end = text.dropLast(2).utf8.count + 1
         #expect(try ThinDelta(xml: Array(whole[..<end]), from: 1, to: 2).changed == [blocks(0..<2)])
         for count in 0..<end {
-            #expect(throws: ChangeMapError.self, "after \(count) bytes") {
+            #expect(throws: IOError.self, "after \(count) bytes") {
                 try ThinDelta(xml: Array(whole[..<count]), from: 1, to: 2)
             }
         }

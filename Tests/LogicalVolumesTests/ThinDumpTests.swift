@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import LinuxIO
 import Testing
 
 @testable import LogicalVolumes
@@ -10,7 +11,7 @@ import Testing
 @Suite struct ThinDumpTests {
     private func dump(
         _ mappings: String, blocks: Int, made: Int = 3, id: Int = 4
-    ) throws(ChangeMapError) -> ThinDump {
+    ) throws(IOError) -> ThinDump {
         let text = """
             <superblock uuid="" time="5" transaction="8" flags="0" version="2" data_block_size="128" \
             nr_data_blocks="800">
@@ -50,7 +51,7 @@ import Testing
             #"<range_mapping origin_begin="0" data_begin="7" length="\#(longest)" time="1"/>"#
         // 2^48 blocks of 64 KiB, and so many ranges that not even their blocks can be counted.
         for count in [1, 40_000] {
-            #expect(throws: ChangeMapError.self) {
+            #expect(throws: IOError.self) {
                 try dump(String(repeating: range, count: count), blocks: longest)
             }
         }
@@ -63,17 +64,17 @@ import Testing
             ("<range_mapping origin_begin=\"0\" data_begin=\"7\" time=\"1\"/>", 1),
         ]
         for (mappings, blocks) in bad {
-            #expect(throws: ChangeMapError.self) { try dump(mappings, blocks: blocks) }
+            #expect(throws: IOError.self) { try dump(mappings, blocks: blocks) }
         }
-        #expect(throws: ChangeMapError.self) { try dump(Self.usual, blocks: 11, id: 5) }
+        #expect(throws: IOError.self) { try dump(Self.usual, blocks: 11, id: 5) }
         for text in ["", "<superblock data_block_size=\"128\">", "<superblock/>"] {
-            #expect(throws: ChangeMapError.self) { try ThinDump(xml: Array(text.utf8), of: 4) }
+            #expect(throws: IOError.self) { try ThinDump(xml: Array(text.utf8), of: 4) }
         }
     }
 
     @Test func `an error names thin_dump, not thin_delta`() {
         for text in ["", "words", "<superblock/>"] {
-            let error = #expect(throws: ChangeMapError.self) {
+            let error = #expect(throws: IOError.self) {
                 try ThinDump(xml: Array(text.utf8), of: 4)
             }
             #expect(error?.object == "thin_dump", "\(text)")

@@ -89,7 +89,7 @@ extension ThinPoolTests {
             questions += 1
             return questions > 3
         }
-        #expect(waiting?.isCancellation == true)
+        #expect(waiting?.kind == .cancelled)
         tools.remove("slow-message")
         var status: Int32 = 0
         #expect(waitpid(process, &status, 0) == process && status == 0)
@@ -126,7 +126,7 @@ extension ThinPoolTests {
             questions += 1
             return questions > 3
         }
-        #expect(error?.isCancellation == true && tools.messages == [])
+        #expect(error?.kind == .cancelled && tools.messages == [])
     }
 
     @Test func `a pool lock that is a symbolic link is not followed`() throws {

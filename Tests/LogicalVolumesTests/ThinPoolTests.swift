@@ -17,12 +17,12 @@ import Testing
 
     init() throws { tools = try ScriptedTools() }
 
-    func delta(unless isCancelled: () -> Bool = { false }) throws(ChangeMapError) -> ThinDelta {
+    func delta(unless isCancelled: () -> Bool = { false }) throws(IOError) -> ThinDelta {
         try tools.pool.delta(from: 1, to: 2, snapshots: snapshots, unless: isCancelled)
     }
 
-    func failure(unless isCancelled: () -> Bool = { false }) -> ChangeMapError? {
-        #expect(throws: ChangeMapError.self) { try delta(unless: isCancelled) }
+    func failure(unless isCancelled: () -> Bool = { false }) -> IOError? {
+        #expect(throws: IOError.self) { try delta(unless: isCancelled) }
     }
 
     static let both: [Substring] = ["reserve_metadata_snap", "release_metadata_snap"]
@@ -60,7 +60,7 @@ import Testing
         var base = try ScriptedLVM.volume("root.blkferry.20261123T031500.7", tags: ["blkferry"])
         var new = try ScriptedLVM.volume("new", tags: [])
         (base.thinID, new.thinID) = (1, 2)
-        func map(mappedThen mapped: Int?) throws(ChangeMapError) -> ChangeMap {
+        func map(mappedThen mapped: Int?) throws(IOError) -> ChangeMap {
             let mapSource = try new.changeMapSource(since: base, mappedThen: mapped)
             return try new.changes(since: base, from: mapSource, mapper: tools.mapper) { false }
         }
@@ -89,7 +89,7 @@ import Testing
         }
         put(blocks: 2, time: 1)
         base.attributes = "Vwi-a-tz--"
-        #expect(throws: ChangeMapError.self) { try map(mappedThen: 2 << 16) }
+        #expect(throws: IOError.self) { try map(mappedThen: 2 << 16) }
     }
 
     @Test func `a metadata snapshot that a killed run has left is released by the next run`() throws
@@ -113,7 +113,7 @@ import Testing
         let file = try FileHandle(
             forUpdating: URL(fileURLWithPath: tools.scratch.file(ScriptedTools.lock)))
         #expect(flock(file.fileDescriptor, LOCK_EX) == 0)
-        #expect(throws: ChangeMapError.self) {
+        #expect(throws: IOError.self) {
             try tools.pool.releaseLeftover(snapshots: snapshots)
         }
         #expect(tools.messages == [] && tools.text("held") == "77")
@@ -141,12 +141,12 @@ import Testing
     @Test func `the metadata snapshot is released if the run ends while thin_delta works`() {
         tools.put("slow", "")
         let error = failure { tools.has("started") }
-        #expect(error?.isCancellation == true)
+        #expect(error?.kind == .cancelled)
         #expect(tools.messages == Self.both && tools.text("held") == "-")
     }
 
     @Test func `no metadata snapshot is reserved if the run is over`() {
-        #expect(failure { true }?.isCancellation == true)
+        #expect(failure { true }?.kind == .cancelled)
         #expect(tools.messages == [])
     }
 
@@ -244,7 +244,7 @@ import Testing
         let pool = ThinPool(
             group: "vg", pool: "pool", mapper: DeviceMapper(dmsetup: "/none/dmsetup"),
             lockDirectory: tools.scratch.path)
-        let error = #expect(throws: ChangeMapError.self) {
+        let error = #expect(throws: IOError.self) {
             try pool.delta(from: 1, to: 2, snapshots: snapshots) { false }
         }
         #expect(error?.reason == "/none/dmsetup is not found on this machine")
@@ -252,9 +252,9 @@ import Testing
 
     @Test func `the end of the process releases every metadata snapshot, and its run has no map`() {
         tools.put("slow", "")
-        let results = Mutex<ChangeMapError?>(nil)
+        let results = Mutex<IOError?>(nil)
         let threads = Threads.start(count: 1) { _ in
-            do throws(ChangeMapError) { _ = try delta() } catch {
+            do throws(IOError) { _ = try delta() } catch {
                 results.withLock { $0 = error }
             }
         }
@@ -264,9 +264,9 @@ import Testing
         #expect(tools.text(ScriptedTools.lock) == "")
         tools.remove("slow")
         threads.wait()
-        #expect(results.withLock { $0?.isCancellation } == true)
+        #expect(results.withLock { $0?.kind } == .cancelled)
         // From then on none is reserved.
-        #expect(failure()?.isCancellation == true)
+        #expect(failure()?.kind == .cancelled)
         #expect(tools.messages == Self.both)
     }
 }

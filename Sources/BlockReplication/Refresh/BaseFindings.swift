@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import LinuxIO
 internal import LogicalVolumes
 
 /// What a run knows about its base: a snapshot of the source that the target may be the replica of.
@@ -85,7 +86,7 @@ struct BaseFindings: Sendable {
             return .compareEverything(because: reason)
         }
         let mapSource: ChangeMap.Source
-        do throws(ChangeMapError) {
+        do throws(IOError) {
             mapSource = try source.changeMapSource(since: base, mappedThen: record.mapped)
         } catch {
             return .compareEverything(because: FallbackReason(error))
@@ -142,7 +143,7 @@ enum FallbackReason: Hashable, Sendable {
     /// A finding could not be determined.
     case failed(String, advice: String?)
 
-    init(_ error: ChangeMapError) { self = .failed("\(error)", advice: error.advice) }
+    init(_ error: IOError) { self = .failed("\(error)", advice: error.advice) }
 
     /// One line that names the object and the reason.
     func message(_ findings: BaseFindings) -> String {

@@ -51,7 +51,7 @@ extension RefreshRun {
                 if job.action.writes { try pair.flushTarget() }
                 findings.counter = try counter(of: pair)
             case .changes(let base, let mapSource):
-                do throws(ChangeMapError) {
+                do throws(IOError) {
                     findings.changes = try read.changes(since: base, from: mapSource) {
                         job.control.isCancelled
                     }

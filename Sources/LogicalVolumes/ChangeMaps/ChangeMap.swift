@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 package import BlockDevices
+internal import LinuxIO
 
 /// Where a device may differ from the content of a snapshot of it.
 ///
@@ -58,5 +59,20 @@ package struct ChangeMap: Hashable, Sendable {
 
     package func overlaps(_ range: ByteRange) -> Bool {
         next(from: range.offset)?.overlaps(range) ?? false
+    }
+}
+
+extension IOError {
+    /// No trustworthy change map can be made; the caller falls back to a full comparison.
+    static func noChangeMap(
+        _ object: String, _ reason: String, advice: String? = nil
+    ) -> IOError {
+        IOError(object, "no change map", reason: reason, advice: advice)
+    }
+
+    static func cancelled(_ object: String) -> IOError {
+        var error = noChangeMap(object, "interrupted")
+        error.kind = .cancelled
+        return error
     }
 }

@@ -3,7 +3,7 @@
 
 internal import BlockDevices
 internal import CLinuxBlock
-internal import LinuxIO
+package import LinuxIO
 
 /// The COW device (`-cow`) on which a classic LVM snapshot keeps its exceptions, as the source of a
 /// change map of the origin.
@@ -25,14 +25,14 @@ package struct CowDevice: Sendable {
     /// was requested, or from an origin at rest.
     package func map(
         size: Int, unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> ChangeMap {
+    ) throws(IOError) -> ChangeMap {
         let table = try mapper.target("table", of: snapshot, unless: isCancelled)
         guard table.type == "snapshot", table.words.count >= 3 else {
-            throw ChangeMapError(snapshot, "it is of type \(table.type), no classic snapshot")
+            throw .noChangeMap(snapshot, "it is of type \(table.type), no classic snapshot")
         }
         // `P` is persistent, `PO` is persistent with an overflow that the status reports.
         guard ["P", "PO"].contains(table.words[2]) else {
-            throw ChangeMapError(snapshot, "its exception store is of type \(table.words[2])")
+            throw .noChangeMap(snapshot, "its exception store is of type \(table.words[2])")
         }
         try checkStatus(unless: isCancelled)
         let device: BlockSpecialFile
@@ -40,11 +40,11 @@ package struct CowDevice: Sendable {
             let path = "\(mapper.directory)/\(snapshot)-cow"
             device = try BlockSpecialFile(path: path, name: path, access: .read)
         } catch {
-            throw ChangeMapError(snapshot, error.description)
+            throw .noChangeMap(snapshot, error.description)
         }
         let number = "\(clb_major(device.number)):\(clb_minor(device.number))"
         guard table.words[1] == number else {
-            throw ChangeMapError(
+            throw .noChangeMap(
                 snapshot, "its exception store is on \(table.words[1]), not on \(device.name)")
         }
         let map = try ExceptionStore(device).map(
@@ -58,13 +58,13 @@ package struct CowDevice: Sendable {
     ///
     /// Source: `snapshot_status` in drivers/md/dm-snap.c. A valid snapshot reports used and total
     /// sectors, then metadata sectors. An invalid one reports one or two words that name the fault.
-    private func checkStatus(unless isCancelled: () -> Bool) throws(ChangeMapError) {
+    private func checkStatus(unless isCancelled: () -> Bool) throws(IOError) {
         let status = try mapper.target("status", of: snapshot, unless: isCancelled)
         let fill = status.words.first?.split(separator: "/").compactMap { Int($0) } ?? []
         guard status.type == "snapshot", status.words.count == 2, fill.count == 2,
             Int(status.words[1]) != nil
         else {
-            throw ChangeMapError(
+            throw .noChangeMap(
                 snapshot,
                 "the snapshot's status is \(status.words.joined(separator: " ").lowercased())")
         }

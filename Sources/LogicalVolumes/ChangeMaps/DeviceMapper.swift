@@ -35,7 +35,7 @@ package struct DeviceMapper: Sendable {
     /// target.
     func target(
         _ question: String, of device: String, unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> Target {
+    ) throws(IOError) -> Target {
         let run = try run(
             dmsetup, [question, device], for: device, limit: 64 << 10, unless: isCancelled)
         let lines = run.lines
@@ -43,7 +43,7 @@ package struct DeviceMapper: Sendable {
         guard lines.count == 1, words.count >= 3, words[0] == "0", let sectors = Int(words[1]),
             (1...Int.max / 512).contains(sectors)
         else {
-            throw ChangeMapError(device, "the output of dmsetup \(question) cannot be parsed")
+            throw .noChangeMap(device, "the output of dmsetup \(question) cannot be parsed")
         }
         return Target(size: sectors * 512, type: words[2], words: Array(words[3...]))
     }
@@ -84,7 +84,7 @@ package struct DeviceMapper: Sendable {
     func send(
         _ message: String, to device: String, noting note: Note, orElse undo: String? = nil,
         in file: Int32
-    ) throws(ChangeMapError) {
+    ) throws(IOError) {
         guard let dmsetup = Self.find(dmsetup) else { throw notFound(dmsetup, for: device) }
         func sending(_ message: String) -> String { "\"$1\" message \"$0\" 0 \(message)" }
         let instead = undo.map { " || { \(sending($0)); false; }" } ?? ""
@@ -97,7 +97,7 @@ package struct DeviceMapper: Sendable {
                 reading: .wholeOutput(limit: 64 << 10), input: file
             ) { false }
         } catch {
-            throw ChangeMapError(device, "/bin/sh: start: \(error)")
+            throw .noChangeMap(device, "/bin/sh: start: \(error)")
         }
         try check(run, "dmsetup message", for: device)
     }
@@ -108,7 +108,7 @@ package struct DeviceMapper: Sendable {
     func run(
         _ program: String, _ arguments: [String], for object: String, limit: Int,
         unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> ProgramRun {
+    ) throws(IOError) -> ProgramRun {
         guard let path = Self.find(program) else { throw notFound(program, for: object) }
         if isCancelled() { throw .cancelled(object) }
         let run: ProgramRun
@@ -116,7 +116,7 @@ package struct DeviceMapper: Sendable {
             run = try ProgramRun(
                 path, arguments, reading: .wholeOutput(limit: limit), unless: isCancelled)
         } catch {
-            throw ChangeMapError(object, "\(path): start: \(error)")
+            throw .noChangeMap(object, "\(path): start: \(error)")
         }
         if run.failure != nil && isCancelled() { throw .cancelled(object) }
         let name = path.split(separator: "/").last ?? ""
@@ -126,15 +126,15 @@ package struct DeviceMapper: Sendable {
 
     private func check(
         _ run: ProgramRun, _ words: String, for object: String
-    ) throws(ChangeMapError) {
+    ) throws(IOError) {
         guard let failure = run.failure else { return }
         // Later lines only show the usage, or that a command failed.
         let reason = run.errorLines.first.map { ": \($0)" } ?? ""
-        throw ChangeMapError(object, "\(words): \(failure)\(reason)")
+        throw .noChangeMap(object, "\(words): \(failure)\(reason)")
     }
 
-    private func notFound(_ program: String, for object: String) -> ChangeMapError {
-        ChangeMapError(object, "\(program) is not found on this machine")
+    private func notFound(_ program: String, for object: String) -> IOError {
+        .noChangeMap(object, "\(program) is not found on this machine")
     }
 
     /// Finds a program; the PATH of sudo and cron may lack the directories of the superuser's

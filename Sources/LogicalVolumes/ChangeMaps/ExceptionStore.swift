@@ -2,7 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 package import BlockDevices
-internal import LinuxIO
+package import LinuxIO
 
 /// The exception store of a classic snapshot, where the kernel saves the origin's old chunks before
 /// they are overwritten.
@@ -28,7 +28,7 @@ package struct ExceptionStore {
     ///
     /// The device must be opened with direct I/O, because the kernel writes the store below the
     /// page cache.
-    package init(_ device: any BlockDevice) throws(ChangeMapError) {
+    package init(_ device: any BlockDevice) throws(IOError) {
         let geometry = device.geometry
         let buffer = AlignedBuffer(count: max(512, geometry.alignment))
         let length = max(512, geometry.alignment)
@@ -64,7 +64,7 @@ package struct ExceptionStore {
     /// - Throws: also if the store is damaged.
     package func map(
         size: Int, oldSize: Int, unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> ChangeMap {
+    ) throws(IOError) -> ChangeMap {
         var walk = Walk(origin: ChunkSet(), copies: ChunkSet())
         let buffer = AlignedBuffer(count: min(chunkSize, Self.pieceSize))
         let length = min(chunkSize, Self.pieceSize)
@@ -94,7 +94,7 @@ package struct ExceptionStore {
     /// Adds the entries of a piece of an area; `false` if the list ends in it.
     private func add(
         _ piece: UnsafeRawBufferPointer, to walk: inout Walk, oldSize: Int
-    ) throws(ChangeMapError) -> Bool {
+    ) throws(IOError) -> Bool {
         for offset in stride(from: 0, to: piece.count, by: Self.entrySize) {
             func number(_ offset: Int) -> UInt64 {
                 UInt64(littleEndian: piece.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
@@ -124,15 +124,15 @@ package struct ExceptionStore {
 
     private static func read(
         _ device: any BlockDevice, into buffer: UnsafeMutableRawBufferPointer, at offset: Int
-    ) throws(ChangeMapError) {
+    ) throws(IOError) {
         do throws(IOError) { try device.read(into: buffer, at: offset) } catch {
-            throw ChangeMapError(device.name, "\(error.operation): \(error.reason)")
+            throw .noChangeMap(device.name, "\(error.operation): \(error.reason)")
         }
     }
 
-    private func fault(_ reason: String) -> ChangeMapError { Self.fault(device, reason) }
+    private func fault(_ reason: String) -> IOError { Self.fault(device, reason) }
 
-    private static func fault(_ device: any BlockDevice, _ reason: String) -> ChangeMapError {
-        ChangeMapError(device.name, "the exception store: \(reason)")
+    private static func fault(_ device: any BlockDevice, _ reason: String) -> IOError {
+        .noChangeMap(device.name, "the exception store: \(reason)")
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+package import LinuxIO
 internal import Synchronization
 
 /// The metadata snapshots of thin pools that this process holds.
@@ -37,9 +38,9 @@ package final class MetadataSnapshots: Sendable {
     /// - Throws: also if another program holds the metadata snapshot.
     func reserve(
         _ pool: ThinPool, unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> MetadataSnapshot {
+    ) throws(IOError) -> MetadataSnapshot {
         let lock = try PoolLock(in: pool.lockDirectory, pool: pool.name, unless: isCancelled)
-        let number = try state.withLock { state throws(ChangeMapError) in
+        let number = try state.withLock { state throws(IOError) in
             if state.isClosed || isCancelled() { throw .cancelled(pool.name) }
             let root = try Self.reserve(pool, lock, unless: isCancelled)
             state.last += 1
@@ -52,7 +53,7 @@ package final class MetadataSnapshots: Sendable {
     /// Releases the metadata snapshot that a killed blkferry left behind; `false` if there is none.
     ///
     /// - Throws: also if another blkferry uses the pool.
-    func releaseLeftover(of pool: ThinPool) throws(ChangeMapError) -> Bool {
+    func releaseLeftover(of pool: ThinPool) throws(IOError) -> Bool {
         var tries = 0
         let lock = try PoolLock(in: pool.lockDirectory, pool: pool.name) {
             // It is also called once after the lock was taken.
@@ -60,7 +61,7 @@ package final class MetadataSnapshots: Sendable {
             return tries > 2
         }
         guard let root = lock.recordedRoot else { return false }
-        return try state.withLock { state throws(ChangeMapError) in
+        return try state.withLock { state throws(IOError) in
             guard !state.isClosed, try pool.heldRoot() == root else { return false }
             try pool.releaseSnapshot(lock)
             return true
@@ -69,7 +70,7 @@ package final class MetadataSnapshots: Sendable {
 
     private static func reserve(
         _ pool: ThinPool, _ lock: PoolLock, unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> Int {
+    ) throws(IOError) -> Int {
         if let root = try pool.status(unless: isCancelled).heldRoot {
             guard lock.recordedRoot == root else { throw pool.isHeld }
             try pool.releaseSnapshot(lock)
@@ -78,10 +79,10 @@ package final class MetadataSnapshots: Sendable {
         // The kernel refuses if another program reserved one in between.
         try pool.reserveSnapshot(lock)
         let root: Int?
-        do throws(ChangeMapError) {
+        do throws(IOError) {
             root = try pool.status(unless: { false }).heldRoot
             if lock.recordedRoot == nil && root != nil {
-                throw ChangeMapError(pool.name, "its lock cannot say which metadata snapshot it is")
+                throw .noChangeMap(pool.name, "its lock cannot say which metadata snapshot it is")
             }
         } catch {
             try? pool.releaseSnapshot(lock)
@@ -93,23 +94,23 @@ package final class MetadataSnapshots: Sendable {
 
     /// The error if another program released this metadata snapshot; it empties the lock's file,
     /// since the recorded root may soon belong to another metadata snapshot.
-    private static func isReleased(_ pool: ThinPool, _ lock: PoolLock) -> ChangeMapError {
+    private static func isReleased(_ pool: ThinPool, _ lock: PoolLock) -> IOError {
         try? lock.clear()
-        return ChangeMapError(pool.name, "another program has released its metadata snapshot")
+        return .noChangeMap(pool.name, "another program has released its metadata snapshot")
     }
 
     /// Releases one; `false` if it was released before.
     ///
     /// - Throws: if the release failed, or another program had released it.
-    fileprivate func release(_ number: Int) throws(ChangeMapError) -> Bool {
-        try state.withLock { state throws(ChangeMapError) in
+    fileprivate func release(_ number: Int) throws(IOError) -> Bool {
+        try state.withLock { state throws(IOError) in
             guard let held = state.held.removeValue(forKey: number) else { return false }
             try Self.release(held)
             return true
         }
     }
 
-    private static func release(_ held: Held) throws(ChangeMapError) {
+    private static func release(_ held: Held) throws(IOError) {
         let pool = held.pool
         guard try pool.heldRoot() == held.root else { throw isReleased(pool, held.lock) }
         try pool.releaseSnapshot(held.lock)
@@ -122,13 +123,13 @@ package final class MetadataSnapshots: Sendable {
     ///
     /// - Returns: the errors of those that could not be released.
     @discardableResult
-    package func releaseAll() -> [ChangeMapError] {
+    package func releaseAll() -> [IOError] {
         state.withLock { state in
             state.isClosed = true
             let held = state.held.values
             state.held = [:]
             return held.compactMap { one in
-                do throws(ChangeMapError) {
+                do throws(IOError) {
                     try Self.release(one)
                     return nil
                 } catch { return error }
@@ -152,7 +153,7 @@ struct MetadataSnapshot: ~Copyable {
     deinit { _ = try? holder.release(number) }
 
     /// Releases the metadata snapshot; throws if that failed, or it was gone before.
-    consuming func release() throws(ChangeMapError) {
+    consuming func release() throws(IOError) {
         guard try holder.release(number) else { throw .cancelled(pool) }
     }
 }

@@ -21,8 +21,7 @@ final class PoolLock: Sendable {
     /// Takes the lock, and waits while another process holds it.
     ///
     /// The corresponding C function is `flock`.
-    init(in directory: String, pool: String, unless isCancelled: () -> Bool) throws(ChangeMapError)
-    {
+    init(in directory: String, pool: String, unless isCancelled: () -> Bool) throws(IOError) {
         self.pool = pool
         path = "\(directory)/\(pool).lock"
         do throws(Errno) {
@@ -37,7 +36,7 @@ final class PoolLock: Sendable {
                 guard pause(for: Self.interval, unless: isCancelled) else { break }
             }
         } catch {
-            throw ChangeMapError(pool, "\(path): lock: \(error)")
+            throw .noChangeMap(pool, "\(path): lock: \(error)")
         }
         if isCancelled() { throw .cancelled(pool) }
     }
@@ -58,12 +57,12 @@ final class PoolLock: Sendable {
         return words.count > 6 && words[2] == "thin-pool" ? Int(words[6]) : nil
     }
 
-    func clear() throws(ChangeMapError) {
+    func clear() throws(IOError) {
         do throws(Errno) {
             let descriptor = file.rawValue
             _ = try retryingInterrupts { ftruncate(descriptor, 0) }
         } catch {
-            throw ChangeMapError(pool, "\(path): write: \(error)")
+            throw .noChangeMap(pool, "\(path): write: \(error)")
         }
     }
 }

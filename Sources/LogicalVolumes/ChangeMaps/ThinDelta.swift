@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 package import BlockDevices
+package import LinuxIO
 
 /// The data blocks that two volumes of a thin pool do not share, as thin_delta reports them.
 ///
@@ -20,7 +21,7 @@ package struct ThinDelta: Hashable, Sendable {
     /// Parses the complete output of `thin_delta -m --thin1 OLD --thin2 NEW`.
     ///
     /// - Throws: if any part of it is unknown, or it describes other volumes.
-    package init(xml: [UInt8], from old: Int, to new: Int) throws(ChangeMapError) {
+    package init(xml: [UInt8], from old: Int, to new: Int) throws(IOError) {
         var reader = Reader(scanner: ThinDeltaXML(xml, of: "thin_delta"), left: old, right: new)
         (blockSize, changed, allocated) = try reader.read()
     }
@@ -61,7 +62,7 @@ private struct Reader {
         self.right = right
     }
 
-    mutating func read() throws(ChangeMapError) -> (Int, [ByteRange], [ByteRange]) {
+    mutating func read() throws(IOError) -> (Int, [ByteRange], [ByteRange]) {
         while let tag = try scanner.next() {
             switch tag {
             case .start(let element):
@@ -79,7 +80,7 @@ private struct Reader {
         return (blockSize, changed, allocated)
     }
 
-    private mutating func start(_ element: ThinDeltaXML.Element) throws(ChangeMapError) {
+    private mutating func start(_ element: ThinDeltaXML.Element) throws(IOError) {
         switch (open.count, element.name) {
         case (0, "superblock") where blockSize == 0: blockSize = try dataBlockSize(of: element)
         case (0, _): throw scanner.fault("<\(element.name)> beside <superblock>")
@@ -94,7 +95,7 @@ private struct Reader {
 
     private mutating func startDiff(
         _ element: ThinDeltaXML.Element
-    ) throws(ChangeMapError) {
+    ) throws(IOError) {
         guard !hasDiff else { throw scanner.fault("a second <diff>") }
         hasDiff = true
         for (name, id) in [("left", left), ("right", right)] {
@@ -110,7 +111,7 @@ private struct Reader {
     /// (`DATA_DEV_BLOCK_SIZE_MIN_SECTORS` in drivers/md/dm-thin.c).
     private func dataBlockSize(
         of element: ThinDeltaXML.Element
-    ) throws(ChangeMapError) -> Int {
+    ) throws(IOError) -> Int {
         let sectors = try number("data_block_size", of: element)
         let (bytes, isTooMuch) = sectors.multipliedReportingOverflow(by: 512)
         guard sectors > 0, sectors % 128 == 0, !isTooMuch else {
@@ -119,7 +120,7 @@ private struct Reader {
         return bytes
     }
 
-    private mutating func add(_ element: ThinDeltaXML.Element) throws(ChangeMapError) {
+    private mutating func add(_ element: ThinDeltaXML.Element) throws(IOError) {
         let isChanged: Bool
         switch element.name {
         case "same": isChanged = false
@@ -149,7 +150,7 @@ private struct Reader {
 
     private func number(
         _ name: String, of element: ThinDeltaXML.Element
-    ) throws(ChangeMapError) -> Int {
+    ) throws(IOError) -> Int {
         guard let text = element[name] else {
             throw scanner.fault("<\(element.name)> without \(name)")
         }

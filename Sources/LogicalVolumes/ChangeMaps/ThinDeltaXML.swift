@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import LinuxIO
+
 /// Splits XML into tags, as far as the thin-provisioning tools write it.
 ///
 /// Source: Extensible Markup Language (XML) 1.0, sections 2 and 3. Document type declarations and
@@ -31,7 +33,7 @@ struct ThinDeltaXML {
     }
 
     /// Takes the next tag; `nil` at the end of the text.
-    mutating func next() throws(ChangeMapError) -> Tag? {
+    mutating func next() throws(IOError) -> Tag? {
         while true {
             skipSpace()
             guard position < bytes.count else { return nil }
@@ -51,7 +53,7 @@ struct ThinDeltaXML {
         }
     }
 
-    private mutating func takeElement() throws(ChangeMapError) -> Element {
+    private mutating func takeElement() throws(IOError) -> Element {
         var element = Element(name: try takeName())
         while true {
             let hasSpace = skipSpace()
@@ -70,7 +72,7 @@ struct ThinDeltaXML {
         }
     }
 
-    private mutating func takeValue() throws(ChangeMapError) -> String {
+    private mutating func takeValue() throws(IOError) -> String {
         let quote: UInt8 = take("'") ? UInt8(ascii: "'") : UInt8(ascii: "\"")
         guard quote == UInt8(ascii: "'") || take("\"") else {
             throw fault("a value without quotes")
@@ -89,7 +91,7 @@ struct ThinDeltaXML {
     }
 
     /// Replaces references such as `&amp;`, `&#38;` and `&#x26;` by characters.
-    private func resolved(_ text: String) throws(ChangeMapError) -> String {
+    private func resolved(_ text: String) throws(IOError) -> String {
         var parts = text.split(separator: "&", omittingEmptySubsequences: false)[...]
         var result = parts.popFirst().map(String.init) ?? ""
         for part in parts {
@@ -119,7 +121,7 @@ struct ThinDeltaXML {
         }
     }
 
-    private mutating func takeName() throws(ChangeMapError) -> String {
+    private mutating func takeName() throws(IOError) -> String {
         let start = position
         while position < bytes.count, Self.isNameByte(bytes[position]) { position += 1 }
         guard position > start else {
@@ -155,7 +157,7 @@ struct ThinDeltaXML {
         return isHere
     }
 
-    private mutating func skip(past text: StaticString) throws(ChangeMapError) {
+    private mutating func skip(past text: StaticString) throws(IOError) {
         while position < bytes.count {
             if take(text) { return }
             position += 1
@@ -164,8 +166,8 @@ struct ThinDeltaXML {
     }
 
     /// Makes an error with the current line number.
-    func fault(_ reason: String) -> ChangeMapError {
+    func fault(_ reason: String) -> IOError {
         let line = 1 + bytes[..<position].count { $0 == UInt8(ascii: "\n") }
-        return ChangeMapError(program, "its output, line \(line): \(reason)")
+        return .noChangeMap(program, "its output, line \(line): \(reason)")
     }
 }

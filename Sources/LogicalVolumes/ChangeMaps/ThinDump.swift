@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+package import LinuxIO
+
 /// The mappings of one volume of a thin pool, as thin_dump reports them.
 ///
 /// Source: thin_dump(8), and drivers/md/dm-thin-metadata.c (`__insert`, `__create_snap`). A pool's
@@ -27,14 +29,14 @@ package struct ThinDump: Hashable, Sendable {
     /// Parses the complete XML that thin_dump writes.
     ///
     /// - Throws: if any part of it is unknown, or it describes other volumes.
-    package init(xml: [UInt8], of volume: Int) throws(ChangeMapError) {
+    package init(xml: [UInt8], of volume: Int) throws(IOError) {
         var scanner = ThinDeltaXML(xml, of: "thin_dump")
         var open: [String] = []
         var (blockSize, declared, counted, made): (Int?, Int?, Int, Int?) = (nil, nil, 0, nil)
         var newest: Int?
         func number(
             _ name: String, of element: ThinDeltaXML.Element
-        ) throws(ChangeMapError) -> Int {
+        ) throws(IOError) -> Int {
             guard let value = element[name].flatMap({ Int($0) }), (0..<1 << 48).contains(value)
             else { throw scanner.fault("<\(element.name)> without \(name)") }
             return value

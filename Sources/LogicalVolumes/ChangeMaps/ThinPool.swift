@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import LinuxIO
+package import LinuxIO
 
 /// A thin pool of LVM, as the source of change maps of its volumes.
 ///
@@ -42,8 +42,8 @@ package struct ThinPool: Sendable {
     package func delta(
         from old: Int, to new: Int, snapshots: MetadataSnapshots = .shared,
         unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> ThinDelta {
-        try reading(snapshots, unless: isCancelled) { () throws(ChangeMapError) in
+    ) throws(IOError) -> ThinDelta {
+        try reading(snapshots, unless: isCancelled) { () throws(IOError) in
             try delta(from: old, to: new, unless: isCancelled)
         }
     }
@@ -55,8 +55,8 @@ package struct ThinPool: Sendable {
     func deltaAndOld(
         from old: Int, to new: Int, snapshots: MetadataSnapshots = .shared,
         unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> (ThinDelta, ThinDump?) {
-        try reading(snapshots, unless: isCancelled) { () throws(ChangeMapError) in
+    ) throws(IOError) -> (ThinDelta, ThinDump?) {
+        try reading(snapshots, unless: isCancelled) { () throws(IOError) in
             // The output for a volume with random writes may exceed the limit.
             let dump = try? ThinDump(
                 xml: run(mapper.thinDump, ["-m", "--dev-id", String(old)], unless: isCancelled),
@@ -67,7 +67,7 @@ package struct ThinPool: Sendable {
 
     private func delta(
         from old: Int, to new: Int, unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> ThinDelta {
+    ) throws(IOError) -> ThinDelta {
         // thin_delta 0.9 (C++) and 1.x (Rust) both know these options.
         let xml = try run(
             mapper.thinDelta, ["-m", "--thin1", String(old), "--thin2", String(new)],
@@ -77,7 +77,7 @@ package struct ThinPool: Sendable {
 
     private func run(
         _ program: String, _ arguments: [String], unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> [UInt8] {
+    ) throws(IOError) -> [UInt8] {
         try mapper.run(
             program, arguments + [metadata], for: name, limit: Self.limit, unless: isCancelled
         ).bytes
@@ -85,13 +85,13 @@ package struct ThinPool: Sendable {
 
     private func reading<Answer>(
         _ snapshots: MetadataSnapshots, unless isCancelled: () -> Bool,
-        _ body: () throws(ChangeMapError) -> Answer
-    ) throws(ChangeMapError) -> Answer {
+        _ body: () throws(IOError) -> Answer
+    ) throws(IOError) -> Answer {
         let snapshot = try snapshots.reserve(self, unless: isCancelled)
         let answer: Answer
-        do throws(ChangeMapError) { answer = try body() } catch {
+        do throws(IOError) { answer = try body() } catch {
             var error = error
-            do throws(ChangeMapError) { try snapshot.release() } catch let second {
+            do throws(IOError) { try snapshot.release() } catch let second {
                 error.reason += "; then \(second.reason)"
                 error.advice = second.advice ?? error.advice
             }
@@ -108,14 +108,14 @@ package struct ThinPool: Sendable {
     /// - Throws: also if another blkferry uses the pool.
     package func releaseLeftover(
         snapshots: MetadataSnapshots = .shared
-    ) throws(ChangeMapError) -> Bool {
+    ) throws(IOError) -> Bool {
         try snapshots.releaseLeftover(of: self)
     }
 
     // MARK: For `MetadataSnapshots`
 
     /// Reads the pool's status; throws if its metadata cannot be trusted.
-    func status(unless isCancelled: () -> Bool) throws(ChangeMapError) -> PoolStatus {
+    func status(unless isCancelled: () -> Bool) throws(IOError) -> PoolStatus {
         try PoolStatus(mapper.target("status", of: name, unless: isCancelled), of: name)
     }
 
@@ -123,10 +123,10 @@ package struct ThinPool: Sendable {
     ///
     /// It retries if dmsetup fails, because a signal to all processes of a service also ends
     /// dmsetup.
-    func heldRoot() throws(ChangeMapError) -> Int? {
+    func heldRoot() throws(IOError) -> Int? {
         var left = 3
         while true {
-            do throws(ChangeMapError) {
+            do throws(IOError) {
                 return PoolStatus.heldRoot(in: try mapper.target("status", of: name) { false })
             } catch {
                 left -= 1
@@ -137,12 +137,12 @@ package struct ThinPool: Sendable {
     }
 
     /// Reserves the metadata snapshot, and records its root in the lock's file.
-    func reserveSnapshot(_ lock: PoolLock) throws(ChangeMapError) {
+    func reserveSnapshot(_ lock: PoolLock) throws(IOError) {
         try send("reserve_metadata_snap", noting: .status, orElse: Self.release, lock)
     }
 
     /// Releases the metadata snapshot, and empties the lock's file.
-    func releaseSnapshot(_ lock: PoolLock) throws(ChangeMapError) {
+    func releaseSnapshot(_ lock: PoolLock) throws(IOError) {
         try send(Self.release, noting: .nothing, orElse: nil, lock)
     }
 
@@ -150,8 +150,8 @@ package struct ThinPool: Sendable {
 
     private func send(
         _ message: String, noting note: DeviceMapper.Note, orElse undo: String?, _ lock: PoolLock
-    ) throws(ChangeMapError) {
-        do throws(ChangeMapError) {
+    ) throws(IOError) {
+        do throws(IOError) {
             try mapper.send(
                 message, to: name, noting: note, orElse: undo, in: lock.descriptor)
         } catch {
@@ -163,8 +163,8 @@ package struct ThinPool: Sendable {
     }
 
     /// The error if another program holds the metadata snapshot.
-    var isHeld: ChangeMapError {
-        ChangeMapError(
+    var isHeld: IOError {
+        .noChangeMap(
             name, "another program holds its metadata snapshot",
             advice: "If no program needs it any more: dmsetup message \(name) 0 \(Self.release)")
     }

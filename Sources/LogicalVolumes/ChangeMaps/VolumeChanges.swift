@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+package import LinuxIO
+
 extension ChangeMap {
     /// What shows the changes of a volume since a snapshot.
     package enum Source: Hashable, Sendable {
@@ -25,13 +27,13 @@ extension LogicalVolume {
     /// - Throws: if nothing shows them.
     package func changeMapSource(
         since base: LogicalVolume, mappedThen mapped: Int? = nil
-    ) throws(ChangeMapError) -> ChangeMap.Source {
+    ) throws(IOError) -> ChangeMap.Source {
         guard base.groupUUID == groupUUID else {
-            throw ChangeMapError(base.fullName, "\(fullName) is of another volume group")
+            throw .noChangeMap(base.fullName, "\(fullName) is of another volume group")
         }
         let roots: Set<String?> = [uuid, originUUID]
         guard base.uuid != uuid, let baseOrigin = base.originUUID, roots.contains(baseOrigin) else {
-            throw ChangeMapError(base.fullName, "it is no snapshot of \(origin ?? name)")
+            throw .noChangeMap(base.fullName, "it is no snapshot of \(origin ?? name)")
         }
         if base.isThin, isThin, let pool, pool == base.pool, let old = base.thinID, let new = thinID
         {
@@ -40,7 +42,7 @@ extension LogicalVolume {
                 mappedThen: VolumeSnapshot.isOwn(base) ? mapped : nil)
         }
         guard base.isClassicSnapshot, isClassicSnapshot || uuid == baseOrigin else {
-            throw ChangeMapError(base.fullName, "it has nothing in common with \(fullName)")
+            throw .noChangeMap(base.fullName, "it has nothing in common with \(fullName)")
         }
         return .classic
     }
@@ -58,7 +60,7 @@ extension LogicalVolume {
     package func changes(
         since base: LogicalVolume, from mapSource: ChangeMap.Source,
         mapper: DeviceMapper = DeviceMapper(), unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> ChangeMap {
+    ) throws(IOError) -> ChangeMap {
         guard case .thin(let pool, let old, let new, let mappedThen) = mapSource else {
             return try classicChanges(since: base, mapper, unless: isCancelled)
         }
@@ -69,7 +71,7 @@ extension LogicalVolume {
         }
         let (delta, dump) = try thinPool.deltaAndOld(from: old, to: new, unless: isCancelled)
         guard base.isReadOnly, dump?.isUnchanged(since: mapped) ?? true else {
-            throw ChangeMapError(
+            throw .noChangeMap(
                 base.fullName, "another program has changed it since blkferry made it")
         }
         return delta.map(size: size, oldSize: base.size, isOldAsMade: dump != nil)
@@ -81,7 +83,7 @@ extension LogicalVolume {
     /// differ at most where either store has an entry.
     private func classicChanges(
         since base: LogicalVolume, _ mapper: DeviceMapper, unless isCancelled: () -> Bool
-    ) throws(ChangeMapError) -> ChangeMap {
+    ) throws(IOError) -> ChangeMap {
         let own: ChangeMap?
         if isClassicSnapshot {
             own = try CowDevice(group: group, snapshot: name, mapper: mapper)
@@ -91,7 +93,7 @@ extension LogicalVolume {
             // content, but the stores of other snapshots receive it gradually.
             let table = try mapper.target("table", of: mapperName, unless: isCancelled)
             guard table.type == "snapshot-origin" else {
-                throw ChangeMapError(fullName, "its device is of type \(table.type)")
+                throw .noChangeMap(fullName, "its device is of type \(table.type)")
             }
             own = nil
         }
