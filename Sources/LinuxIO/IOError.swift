@@ -113,11 +113,11 @@ package struct IOError: Error, Hashable, Sendable {
         if case .refused(let cause) = kind { cause } else { nil }
     }
 
-    /// Whether the connection to the device failed, and not the device.
+    /// Whether the connection to the device failed or the run was cancelled, and not the device.
     package var isNetwork: Bool {
         switch kind {
-        case .network, .unauthorized, .noSession, .corrupted: true
-        case .device, .creation, .digest, .noAnswer, .cancelled, .refused: false
+        case .network, .unauthorized, .noSession, .corrupted, .cancelled: true
+        case .device, .creation, .digest, .noAnswer, .refused: false
         }
     }
 }

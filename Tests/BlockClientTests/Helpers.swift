@@ -23,7 +23,7 @@ final class Flag: Sendable {
 func makeTransport(
     _ base: String, notes: Notes = Notes(), cancel: Flag = Flag(),
     _ change: (inout HTTPTransport.Options) -> Void = { _ in }
-) throws(HTTPError) -> HTTPTransport {
+) throws(IOError) -> HTTPTransport {
     var options = HTTPTransport.Options(
         base: base, log: { notes.add($0) }, isCancelled: { cancel.isSet })
     change(&options)
@@ -42,15 +42,15 @@ extension HTTPTransport {
     func call(
         _ method: HTTPRequest.Method = .get, _ path: String = "/", type: String? = nil,
         body: [UInt8]? = nil, silence: Double = 60, isRetried: Bool = true, limit: Int = 64 << 20
-    ) throws(HTTPError) -> Answer {
+    ) throws(IOError) -> Answer {
         let sink = ResponseBody(limit: limit)
         let content = body ?? []
         let result = content.withUnsafeBytes { bytes in
-            Result { () throws(HTTPError) in
+            Result { () throws(IOError) in
                 try send(
                     HTTPRequest(
                         method, path, contentType: type, body: body == nil ? nil : bytes,
-                        silence: silence, isRetried: isRetried), into: sink)
+                        silence: silence, isRetried: isRetried), "ask", into: sink)
             }
         }
         let response = try result.get()
@@ -75,7 +75,7 @@ func after(_ seconds: Double, _ work: @escaping @Sendable () -> Void) {
 }
 
 /// The error that a call ends with.
-func failure(_ work: () throws(HTTPError) -> Answer) -> HTTPError? {
+func failure(_ work: () throws(IOError) -> Answer) -> IOError? {
     do {
         _ = try work()
         return nil

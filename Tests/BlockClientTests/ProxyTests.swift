@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import LinuxIO
 import TestSupport
 import Testing
 import WireProtocol
@@ -107,7 +108,7 @@ import WireProtocol
         let proxy = try #require(
             Proxy(for: location, environment: environment, localNames: { [] }))
         #expect(proxy.fault == nil)
-        let error = HTTPError(.timeout, "no way to '\(url)' or '\(url)'").through(proxy)
+        let error = IOError.transport("no way to '\(url)' or '\(url)'").through(proxy)
         #expect(!error.reason.contains("p%40ss"), "\(error.reason)")
     }
 
@@ -125,10 +126,10 @@ import WireProtocol
             guard case .remote(let location) = try Location(url) else { return nil }
             return Proxy(for: location, environment: { all[$0] }, localNames: { [] })
         }
-        let error = HTTPError(.timeout, "late").through(try choice("http://h/"))
+        let error = IOError.transport("late").through(try choice("http://h/"))
         #expect(error.reason == "late, through the proxy http://p:1 (http_proxy)")
         #expect(error.advice?.contains("no_proxy") == true)
-        #expect(HTTPError(.timeout, "late").through(nil).reason == "late")
+        #expect(IOError.transport("late").through(nil).reason == "late")
     }
 
     @Test(arguments: [
@@ -164,7 +165,7 @@ import WireProtocol
             $0.retrySeconds = 0
         }
         #expect(try transport.call().status == 502)
-        let error = failure { () throws(HTTPError) in try transport.call() }
+        let error = failure { () throws(IOError) in try transport.call() }
         let way = "through the proxy \(gateway.base) (http_proxy)"
         #expect(error?.reason == "the server answers HTTP 502, \(way)")
     }
@@ -175,7 +176,7 @@ import WireProtocol
     private func error(
         _ code: Int, _ message: String, verify: Int = 0, trust: ServerTrust = ServerTrust(),
         now: Int = 0
-    ) -> HTTPError? {
+    ) -> IOError? {
         let failure = CurlFailure(
             number: UInt32(code), message: message, verifyResult: verify, trust: trust, now: now)
         return switch failure.outcome {
@@ -187,7 +188,7 @@ import WireProtocol
     @Test func `the advice for a certificate that is not valid yet is to check the clock`() {
         let words = "SSL certificate problem: certificate is not yet valid"
         let error = error(60, words, verify: 9, now: 754)
-        #expect(error?.kind == .untrusted)
+        #expect(error?.kind == .unauthorized)
         #expect(
             error?.advice == "Look at the clock of this machine, which says 1970-01-01 00:12 UTC.")
         let late = self.error(60, "certificate has expired", verify: 10, now: 4_102_444_800)

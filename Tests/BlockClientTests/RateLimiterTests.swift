@@ -118,7 +118,7 @@ import Testing
         after(0.2) { cancel.set() }
         let body = method == .post ? [UInt8](repeating: 1, count: 1 << 20) : nil
         let time = seconds {
-            let error = failure { () throws(HTTPError) in try transport.call(method, body: body) }
+            let error = failure { () throws(IOError) in try transport.call(method, body: body) }
             #expect(error?.kind == .cancelled)
         }
         #expect(time < 20)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import LinuxIO
 import Testing
 
 @testable import BlockClient
@@ -8,7 +9,7 @@ import Testing
 /// The decisions, without a server or a clock.
 @Suite struct RetryPolicyTests {
     private let start = ContinuousClock.now
-    private let loss = HTTPError(.unreachable, "lost")
+    private let loss = IOError.transport("lost")
     private let success = AttemptResult.answer(
         HTTPResponse(status: 200, contentType: ""), retryAfter: nil)
 

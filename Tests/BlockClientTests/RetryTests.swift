@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import BlockClient
+import LinuxIO
 import TestSupport
 import Testing
 
@@ -65,8 +66,8 @@ import Testing
         #expect(answer?.status == 503 && answer?.body == [UInt8]("oops".utf8))
         #expect(time >= 0.5 && server.requests >= 3)
         let before = server.connections
-        let error = failure { () throws(HTTPError) in try transport.call() }
-        #expect(error == HTTPError(.unreachable, "the server answers HTTP 503"))
+        let error = failure { () throws(IOError) in try transport.call() }
+        #expect(error?.reason == "the server answers HTTP 503")
         #expect(server.connections == before)
     }
 
@@ -89,16 +90,16 @@ import Testing
         server.stop()
         let notes = Notes()
         let transport = try makeTransport(server.base, notes: notes)
-        let error = failure { () throws(HTTPError) in try transport.call() }
-        #expect(error == HTTPError(.unreachable, "connection refused"))
+        let error = failure { () throws(IOError) in try transport.call() }
+        #expect(error?.reason == "connection refused")
         #expect(notes.all.isEmpty)
     }
 
     @Test func `a host name that does not exist is an error at once`() throws {
         let notes = Notes()
         let transport = try makeTransport("http://no-such-host.invalid:80", notes: notes)
-        let error = failure { () throws(HTTPError) in try transport.call() }
-        #expect(error?.kind == .unreachable || error?.kind == .timeout)
+        let error = failure { () throws(IOError) in try transport.call() }
+        #expect(error?.kind == .network)
         #expect(error?.reason.isEmpty == false && notes.all.isEmpty)
     }
 
@@ -122,16 +123,16 @@ import Testing
         let transport = try makeTransport(server.base, notes: notes) { $0.retrySeconds = 0.5 }
         _ = try transport.call()
         server.stop()
-        var error: HTTPError?
-        let time = seconds { error = failure { () throws(HTTPError) in try transport.call() } }
-        #expect(error == HTTPError(.unreachable, "connection refused"))
+        var error: IOError?
+        let time = seconds { error = failure { () throws(IOError) in try transport.call() } }
+        #expect(error?.reason == "connection refused")
         #expect(time >= 0.5)
         let before = notes.all.count
         #expect(before >= 2)
         server.restart()
         defer { server.stop() }
         // The server is back, but nothing is asked of it any more.
-        #expect(failure { () throws(HTTPError) in try transport.call() } == error)
+        #expect(failure { () throws(IOError) in try transport.call() } == error)
         #expect(notes.all.count == before && server.connections == 1)
     }
 
@@ -139,7 +140,7 @@ import Testing
         let server = ScriptedServer { connection, _ in _ = connection.readRequest() }
         defer { server.stop() }
         let transport = try makeTransport(server.base) { $0.retrySeconds = 0 }
-        #expect(failure { () throws(HTTPError) in try transport.call() }?.kind == .unreachable)
+        #expect(failure { () throws(IOError) in try transport.call() }?.kind == .network)
         #expect(server.requests == 3)
     }
 
@@ -156,10 +157,10 @@ import Testing
         defer { server.stop() }
         let transport = try makeTransport(server.base)
         _ = try transport.call()
-        let error = failure { () throws(HTTPError) in
+        let error = failure { () throws(IOError) in
             try transport.call(.post, body: [1], isRetried: false)
         }
-        #expect(error?.kind == .unreachable)
+        #expect(error?.kind == .network)
         #expect(server.requests == 2)
     }
 

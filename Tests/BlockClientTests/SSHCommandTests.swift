@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import BlockClient
+import LinuxIO
 import TestSupport
 import Testing
 import WireProtocol
@@ -100,7 +101,7 @@ import WireProtocol
 
     private func error(
         _ termination: SSHFailure.Termination, _ lines: [String] = [], came text: String = ""
-    ) throws -> HTTPError {
+    ) throws -> IOError {
         let finding = StdioGreeting.find(in: Array(text.utf8), isAll: true)
         return SSHFailure(termination, lines: lines, finding: finding, try command("ssh://u@h:5/x"))
             .error
@@ -108,20 +109,20 @@ import WireProtocol
 
     @Test(
         arguments: [
-            ("u@h: Permission denied (publickey).", HTTPError.Kind.untrusted),
-            ("Received disconnect from h: 2: Too many authentication failures", .untrusted),
-            ("Host key verification failed.", .untrusted),
-            ("ssh: connect to host h port 5: No route to host", .unreachable),
-            ("kex_exchange_identification: Connection closed by remote host", .unreachable),
-            ("", .unreachable),
+            ("u@h: Permission denied (publickey).", IOError.Kind.unauthorized),
+            ("Received disconnect from h: 2: Too many authentication failures", .unauthorized),
+            ("Host key verification failed.", .unauthorized),
+            ("ssh: connect to host h port 5: No route to host", .network),
+            ("kex_exchange_identification: Connection closed by remote host", .network),
+            ("", .network),
         ])
-    func `ssh's own messages decide the kind of the error`(line: String, kind: HTTPError.Kind)
+    func `ssh's own messages decide the kind of the error`(line: String, kind: IOError.Kind)
         throws
     {
         let error = try error(.exit(255), ["banner", line])
         #expect(error.kind == kind)
         #expect(!error.reason.contains("\n") && !error.reason.hasSuffix("."))
-        #expect((error.advice != nil) == (kind == .untrusted))
+        #expect((error.advice != nil) == (kind == .unauthorized))
     }
 
     @Test func `the error quotes the line that names the cause`() throws {

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import LinuxIO
+
 /// Makes a transport's connections in place of libcurl, which then only speaks HTTP over them.
 ///
 /// Any number of threads may use it at once.
 protocol Connector: Sendable {
     /// Returns a stream socket on which the server waits for a request; polls `isCancelled` several
     /// times a second.
-    func connect(unless isCancelled: () -> Bool) throws(HTTPError) -> Int32
+    func connect(unless isCancelled: () -> Bool) throws(IOError) -> Int32
 
     /// Closes a connection without waiting for the peer.
     func disconnect(_ socket: Int32)

@@ -48,61 +48,59 @@ struct CurlFailure {
         switch code {
         case CURLE_COULDNT_CONNECT, CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY,
             CURLE_PROXY, CURLE_SSL_CONNECT_ERROR:
-            return .notConnected(HTTPError(.unreachable, systemReason ?? words))
+            return .notConnected(.transport(systemReason ?? words))
         case CURLE_OPERATION_TIMEDOUT:
             // libcurl gets no other timeout.
             let time =
                 connectSeconds.rounded() == connectSeconds
                 ? "\(Int(connectSeconds))" : "\(connectSeconds)"
-            return .notConnected(HTTPError(.timeout, "no connection within \(time) s"))
+            return .notConnected(.transport("no connection within \(time) s"))
         case CURLE_SSL_CIPHER, CURLE_URL_MALFORMAT:
-            return .final(HTTPError(.unreachable, words))
+            return .final(.transport(words))
         case CURLE_GOT_NOTHING:
-            return .lost(
-                HTTPError(.unreachable, "the server closed the connection without an answer"))
+            return .lost(.transport("the server closed the connection without an answer"))
         case CURLE_PARTIAL_FILE:
-            return .lost(HTTPError(.unreachable, "the answer is incomplete: \(words)"))
+            return .lost(.transport("the answer is incomplete: \(words)"))
         case CURLE_RECV_ERROR, CURLE_SEND_ERROR:
-            let error = HTTPError(.unreachable, "the connection was lost: \(words)")
+            let error = IOError.transport("the connection was lost: \(words)")
             return isConnected ? .lost(error) : .notConnected(error)
         case CURLE_UNSUPPORTED_PROTOCOL where isConnected:
-            return .final(HTTPError(.protocolViolation, "the server does not speak HTTP"))
+            return .final(.transport("the server does not speak HTTP"))
         case CURLE_OUT_OF_MEMORY where isConnected:
             // libcurl also reports a header line beyond its limit as out of memory.
-            return .final(
-                HTTPError(.protocolViolation, "out of memory, or the answer's header is too long"))
+            return .final(.transport("out of memory, or the answer's header is too long"))
         case CURLE_OUT_OF_MEMORY:
-            return .final(.noMemory())
+            return .final(.noMemory)
         default:
-            return .final(HTTPError(.protocolViolation, words))
+            return .final(.transport(words))
         }
     }
 
-    private var certificateError: HTTPError? {
+    private var certificateError: IOError? {
         switch code {
         case CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_ISSUER_ERROR, CURLE_SSL_INVALIDCERTSTATUS:
-            return HTTPError(.untrusted, words, advice: adviceOnCertificate)
+            return .transport(words, kind: .unauthorized, advice: adviceOnCertificate)
         case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
-            return HTTPError(
-                .untrusted, "the server's key is not the pinned one",
+            return .transport(
+                "the server's key is not the pinned one", kind: .unauthorized,
                 advice: "The server has a new key, or another machine answers in its place.")
         case CURLE_SSL_CACERT_BADFILE:
-            return HTTPError(
-                .untrusted, words,
+            return .transport(
+                words, kind: .unauthorized,
                 advice: trust.authorities == nil
                     ? Self.noAuthorities
                     : "The file after --cacert must hold certificates in PEM form.")
         case CURLE_SSL_CERTPROBLEM, CURLE_SSL_CLIENTCERT:
-            return HTTPError(
-                .untrusted, words,
+            return .transport(
+                words, kind: .unauthorized,
                 advice:
                     "The files after --cert and --key must hold a certificate and its key in PEM form."
             )
         case CURLE_RECV_ERROR, CURLE_SEND_ERROR, CURLE_SSL_CONNECT_ERROR:
             guard let alert = Self.alerts.first(where: { message.contains("alert \($0.key)") })
             else { return nil }
-            return HTTPError(
-                .untrusted, "the server refuses this side's certificate: \(alert.value)",
+            return .transport(
+                "the server refuses this side's certificate: \(alert.value)", kind: .unauthorized,
                 advice: "--cert FILE and --key FILE show one that the server's authority signed.")
         default:
             return nil

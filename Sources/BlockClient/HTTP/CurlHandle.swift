@@ -30,11 +30,11 @@ final class CurlHandle: @unchecked Sendable {
 
     /// Makes a handle without connecting; throws if memory runs out or this libcurl lacks an
     /// option.
-    init(_ options: HTTPTransport.Options, _ limiter: RateLimiter?) throws(HTTPError) {
-        guard let easy = curl_easy_init() else { throw Self.shortage ?? .noMemory() }
+    init(_ options: HTTPTransport.Options, _ limiter: RateLimiter?) throws(IOError) {
+        guard let easy = curl_easy_init() else { throw Self.shortage ?? .noMemory }
         guard let multi = curl_multi_init() else {
             curl_easy_cleanup(easy)
-            throw Self.shortage ?? .noMemory()
+            throw Self.shortage ?? .noMemory
         }
         self.options = options
         self.easy = easy
@@ -57,7 +57,7 @@ final class CurlHandle: @unchecked Sendable {
 
     func attempt(
         _ request: HTTPRequest, into body: any ResponseSink
-    ) throws(HTTPError) -> (outcome: AttemptResult, sent: Int, received: Int) {
+    ) throws(IOError) -> (outcome: AttemptResult, sent: Int, received: Int) {
         transfer.begin(request, into: body)
         defer { transfer.end() }
         message.pointee = 0
@@ -69,9 +69,9 @@ final class CurlHandle: @unchecked Sendable {
     }
 
     /// The error if this process has run out of descriptors.
-    private static var shortage: HTTPError? {
+    private static var shortage: IOError? {
         Descriptors.shortage.map {
-            HTTPError(.unreachable, $0.description.lowercased(), advice: Descriptors.advice)
+            IOError.transport($0.description.lowercased(), advice: Descriptors.advice)
         }
     }
 
@@ -132,36 +132,33 @@ final class CurlHandle: @unchecked Sendable {
     ) -> AttemptResult {
         switch (end, transfer.stop) {
         case (.aborted, _), (_, .cancelled?):
-            return .final(HTTPError(.cancelled, "cancelled"))
+            return .final(.cancelled)
         case (.fulfilled, _): return answer
         case (.silent, _):
-            return .lost(HTTPError(.timeout, transfer.silenceReason(request.silence)))
+            return .lost(.transport(transfer.silenceReason(request.silence)))
         case (.slow, _):
-            return .lost(HTTPError(.timeout, transfer.slownessReason))
+            return .lost(.transport(transfer.slownessReason))
         case (.endless, _):
-            return .final(HTTPError(.protocolViolation, transfer.framingReason))
+            return .final(.transport(transfer.framingReason))
         case (_, .headers?):
             return .final(
-                HTTPError(
-                    .protocolViolation,
+                .transport(
                     "the answer has more than \(CurlTransfer.headerLimit) bytes of headers"))
         case (_, .memory?):
-            return .final(.noMemory())
+            return .final(.noMemory)
         case (_, .tooLarge?):
             // The answer is a proxy's page about a temporary state, so only its status matters.
             if RetryPolicy.isPassing(response) { return answer }
-            return .final(
-                HTTPError(.tooLarge, "the answer is larger than \(body.limit) bytes"))
+            return .final(.transport("the answer is larger than \(body.limit) bytes"))
         case (.code(CURLE_OK), _):
             guard transfer.isHeadComplete, response.status >= 200 else {
                 // libcurl reports success for an incomplete head.
-                return .lost(
-                    HTTPError(.unreachable, "the answer is incomplete: its head ends early"))
+                return .lost(.transport("the answer is incomplete: its head ends early"))
             }
             return answer
         case (.code(let code), _):
             if let error = transfer.connectError {
-                return error.kind == .unreachable ? .notConnected(error) : .final(error)
+                return error.kind == .network ? .notConnected(error) : .final(error)
             }
             // libcurl reports a failed socket as a failed connection, and a failed lookup as an
             // unknown name.
@@ -224,7 +221,7 @@ extension CurlHandle {
 
 extension CurlHandle {
     /// Sets the options that all requests share.
-    private func setUp() throws(HTTPError) {
+    private func setUp() throws(IOError) {
         let own = Unmanaged.passUnretained(transfer).toOpaque()
         try check(cc_setopt_pointer(easy, CURLOPT_ERRORBUFFER, message))
         try set(CURLOPT_NOSIGNAL, 1)
@@ -267,12 +264,12 @@ extension CurlHandle {
             try set(CURLOPT_UPLOAD_BUFFERSIZE, Self.sendBuffer)
         }
         guard cc_multi_setopt_long(multi, CURLMOPT_MAXCONNECTS, 1) == CURLM_OK else {
-            throw HTTPError(.unreachable, "libcurl: no limit of connections")
+            throw .transport("libcurl: no limit of connections")
         }
     }
 
     /// Lets the connector make the connections, without a timeout of libcurl.
-    private func setUpConnector() throws(HTTPError) {
+    private func setUpConnector() throws(IOError) {
         let own = Unmanaged.passUnretained(transfer).toOpaque()
         try check(cc_setopt_opensocket(easy, CURLOPT_OPENSOCKETFUNCTION, CurlTransfer.onConnect))
         try check(cc_setopt_pointer(easy, CURLOPT_OPENSOCKETDATA, own))
@@ -281,7 +278,7 @@ extension CurlHandle {
         try set(CURLOPT_CONNECTTIMEOUT_MS, 86_400_000)
     }
 
-    private func prepare(_ request: HTTPRequest) throws(HTTPError) {
+    private func prepare(_ request: HTTPRequest) throws(IOError) {
         try set(CURLOPT_URL, options.base + request.path)
         // A new ssh connection may ask for a passphrase. With ssh a request may be sent twice.
         try set(CURLOPT_FRESH_CONNECT, request.isRetried || options.connector != nil ? 0 : 1)
@@ -309,7 +306,7 @@ extension CurlHandle {
     }
 
     /// Sets the headers, and removes those that libcurl would add.
-    private func setHeaders(_ request: HTTPRequest) throws(HTTPError) {
+    private func setHeaders(_ request: HTTPRequest) throws(IOError) {
         var lines = ["Accept:"]
         if let token = options.token, !request.isAnonymous {
             lines.append("Authorization: Bearer \(token)")
@@ -321,7 +318,7 @@ extension CurlHandle {
         for line in lines {
             guard let longer = curl_slist_append(list, line) else {
                 curl_slist_free_all(list)
-                throw .noMemory()
+                throw .noMemory
             }
             list = longer
         }
@@ -331,18 +328,18 @@ extension CurlHandle {
         try check(result)
     }
 
-    private func set(_ option: CURLoption, _ value: Int) throws(HTTPError) {
+    private func set(_ option: CURLoption, _ value: Int) throws(IOError) {
         try check(cc_setopt_long(easy, option, value))
     }
 
-    private func set(_ option: CURLoption, _ value: String?) throws(HTTPError) {
+    private func set(_ option: CURLoption, _ value: String?) throws(IOError) {
         try check(cc_setopt_string(easy, option, value))
     }
 
-    private func check(_ code: CURLcode) throws(HTTPError) {
-        guard code != CURLE_OUT_OF_MEMORY else { throw .noMemory() }
+    private func check(_ code: CURLcode) throws(IOError) {
+        guard code != CURLE_OUT_OF_MEMORY else { throw .noMemory }
         guard code == CURLE_OK else {
-            throw HTTPError(.unreachable, "libcurl: \(String(cString: curl_easy_strerror(code)))")
+            throw .transport("libcurl: \(String(cString: curl_easy_strerror(code)))")
         }
     }
 }

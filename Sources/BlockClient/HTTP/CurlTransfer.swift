@@ -29,7 +29,7 @@ final class CurlTransfer {
     var connector: (any Connector)?
     /// Placeholder sockets in libcurl, and the connected socket behind each.
     private var standIns: [curl_socket_t: curl_socket_t] = [:]
-    private(set) var connectError: HTTPError?
+    private(set) var connectError: IOError?
     private let isCancelled: @Sendable () -> Bool
     private let graceSeconds: Double
 
@@ -166,17 +166,17 @@ final class CurlTransfer {
     /// Bytes that the kernel and ssh may receive before libcurl reads them, with room for TLS.
     private static let framingLimit: UInt64 = 32 << 20
 
-    private func connect() throws(HTTPError) -> curl_socket_t {
+    private func connect() throws(IOError) -> curl_socket_t {
         // The time to connect does not count as the server's silence.
         defer { lastActivity = .now }
-        guard let connector else { throw HTTPError(.unreachable, "nothing connects") }
+        guard let connector else { throw .transport("nothing connects") }
         let socket = try connector.connect(unless: isAborted)
         guard Self.needsStandIns else { return socket }
         let kind = Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue)
         let standIn = Glibc.socket(AF_INET, kind, 0)
         guard standIn >= 0, fcntl(socket, F_SETFL, O_NONBLOCK) == 0 else {
             connector.disconnect(socket)
-            throw HTTPError(.unreachable, "no socket: \(currentErrno())")
+            throw .transport("no socket: \(currentErrno())")
         }
         standIns[standIn] = socket
         return standIn
@@ -320,7 +320,7 @@ extension CurlTransfer {
     /// Returns a connection of the connector in place of a new socket.
     static let onConnect: curl_opensocket_callback = { pointer, _, _ in
         let transfer = from(pointer)
-        do throws(HTTPError) { return try transfer?.connect() ?? -1 } catch {
+        do throws(IOError) { return try transfer?.connect() ?? -1 } catch {
             transfer?.connectError = error
             return -1
         }

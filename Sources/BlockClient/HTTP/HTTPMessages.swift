@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import LinuxIO
+package import LinuxIO
 
 package struct HTTPRequest {
     package enum Method: String, Sendable {
@@ -65,45 +65,25 @@ package struct HTTPResponse: Hashable, Sendable {
     }
 }
 
-/// The reason why there is no answer.
-package struct HTTPError: Error, Hashable, Sendable {
-    package enum Kind: Hashable, Sendable {
-        /// No connection, or one that was lost.
-        case unreachable
-        /// Either side does not trust the other.
-        case untrusted
-        /// No connection in time, or silence or slowness on a connection.
-        case timeout
-        /// The body exceeds the caller's limit.
-        case tooLarge
-        case memory
-        /// The answer is not HTTP, or exceeds a limit.
-        case protocolViolation
-        case cancelled
+extension IOError {
+    /// The reason why there is no answer; `HTTPTransport.send` adds the object and the operation.
+    package static func transport(
+        _ reason: String, kind: Kind = .network, advice: String? = nil
+    ) -> IOError {
+        var error = IOError("", "", reason: reason, advice: advice)
+        error.kind = kind
+        return error
     }
 
-    package var kind: Kind
-    /// A single line.
-    package var reason: String
-    /// A single line of advice for the user.
-    package var advice: String?
-
-    package init(_ kind: Kind, _ reason: String, advice: String? = nil) {
-        self.kind = kind
-        self.reason = reason
-        self.advice = advice
+    static var noMemory: IOError {
+        transport("not enough memory", kind: .device, advice: Memory.advice)
     }
-}
 
-extension HTTPError {
-    static func noMemory(_ bytes: Int? = nil) -> HTTPError {
-        let size = bytes.map { ": \($0) bytes needed" } ?? ""
-        return HTTPError(.memory, "not enough memory\(size)", advice: Memory.advice)
-    }
+    static var cancelled: IOError { transport("cancelled", kind: .cancelled) }
 
     /// Adds the proxy to an error of a request that went through it.
-    func through(_ proxy: Proxy?) -> HTTPError {
-        guard let proxy, kind != .cancelled, kind != .memory else { return self }
+    func through(_ proxy: Proxy?) -> IOError {
+        guard let proxy, kind == .network || kind == .unauthorized else { return self }
         var error = self
         error.reason = proxy.hidden(in: reason) + ", through the proxy \(proxy.description)"
         if error.advice == nil {
@@ -111,8 +91,4 @@ extension HTTPError {
         }
         return error
     }
-}
-
-extension HTTPError: CustomStringConvertible {
-    package var description: String { reason }
 }

@@ -2,7 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import CCurl
-internal import LinuxIO
+package import LinuxIO
 internal import Synchronization
 
 /// Sends requests to one server, and retries them during short outages.
@@ -23,6 +23,8 @@ package final class HTTPTransport: Sendable {
     package struct Options: Sendable {
         /// Scheme, host and port, such as `http://127.0.0.1:8080` or `http://[::1]:8080`.
         package var base: String
+        /// The object of errors, such as the server's URL.
+        var name: String
         /// A unix socket to connect to in place of the base's host.
         var socket: String?
         /// Timeout of a connection in seconds, including TLS.
@@ -57,6 +59,7 @@ package final class HTTPTransport: Sendable {
             isCancelled: @escaping @Sendable () -> Bool = { false }
         ) {
             self.base = base
+            name = base
             self.log = log
             self.isCancelled = isCancelled
         }
@@ -84,15 +87,15 @@ package final class HTTPTransport: Sendable {
 
     /// Prepares without connecting; throws if the base is not a server's address, or libcurl cannot
     /// start.
-    package init(_ options: Options) throws(HTTPError) {
+    package init(_ options: Options) throws(IOError) {
         guard Self.isServer(options.base) else {
-            throw HTTPError(.unreachable, "\(options.base) is not the address of an HTTP server")
+            throw .transport("\(options.base) is not the address of an HTTP server")
         }
         if let reason = Self.absence {
-            throw HTTPError(.unreachable, "libcurl cannot be loaded: \(reason)")
+            throw .transport("libcurl cannot be loaded: \(reason)")
         }
         guard Self.preparation == CURLE_OK else {
-            throw HTTPError(.unreachable, "libcurl cannot start")
+            throw .transport("libcurl cannot start")
         }
         self.options = options
         limiter = options.bytesPerSecond.map { RateLimiter(bytesPerSecond: $0) }
@@ -113,11 +116,23 @@ package final class HTTPTransport: Sendable {
     /// After a cancellation a request may continue for `graceSeconds`, and nothing is retried. A
     /// request that starts after the cancellation has the same time, for cleaning up.
     ///
-    /// - Parameter body: gets the body of one attempt. Its content is undefined after an error.
+    /// - Parameters:
+    ///   - operation: names the request in an error.
+    ///   - body: gets the body of one attempt. Its content is undefined after an error.
     /// - Throws: the error of the last attempt.
     package func send(
-        _ request: HTTPRequest, into body: any ResponseSink
-    ) throws(HTTPError) -> HTTPResponse {
+        _ request: HTTPRequest, _ operation: String, into body: any ResponseSink
+    ) throws(IOError) -> HTTPResponse {
+        do throws(IOError) { return try answer(to: request, into: body) } catch {
+            var error = error
+            (error.object, error.operation) = (options.name, operation)
+            throw error
+        }
+    }
+
+    private func answer(
+        to request: HTTPRequest, into body: any ResponseSink
+    ) throws(IOError) -> HTTPResponse {
         precondition(request.path.hasPrefix("/"))
         precondition(request.method == .post || request.bodyCount == 0, "a body without POST")
         if let finalError { throw finalError }
@@ -149,23 +164,23 @@ package final class HTTPTransport: Sendable {
         }
     }
 
-    private func backOff(_ seconds: Double, _ reason: String) throws(HTTPError) {
+    private func backOff(_ seconds: Double, _ reason: String) throws(IOError) {
         let tenths = (seconds * 10).rounded(.up) / 10
         options.log("\(reason); trying again in \(tenths) s")
         let isDone = pause(for: .seconds(seconds)) { options.isCancelled() || finalError != nil }
         guard !isDone else { return }
-        throw finalError ?? HTTPError(.cancelled, "cancelled")
+        throw finalError ?? .cancelled
     }
 
     var hasIdleConnection: Bool { pool.withLock { !$0.isEmpty } }
 
-    private var finalError: HTTPError? { policy.withLock { $0.finalError }?.through(options.proxy) }
+    private var finalError: IOError? { policy.withLock { $0.finalError }?.through(options.proxy) }
 
     /// Takes a handle out of the pool, or makes one.
     ///
     /// A connector makes one connection at a time. Other threads wait for that connection or for a
     /// free handle, so the run starts with the first connection.
-    private func takeHandle() throws(HTTPError) -> (CurlHandle, isNew: Bool) {
+    private func takeHandle() throws(IOError) -> (CurlHandle, isNew: Bool) {
         while true {
             if let handle = pool.withLock({ $0.popLast() }) { return (handle, false) }
             // If the process cannot open more files, a request waits for another request's
@@ -183,8 +198,8 @@ package final class HTTPTransport: Sendable {
 
     /// Makes a handle for a connection that no other thread makes meanwhile; after a failure another
     /// thread may try.
-    private func firstHandle() throws(HTTPError) -> CurlHandle {
-        do throws(HTTPError) { return try CurlHandle(options, limiter) } catch {
+    private func firstHandle() throws(IOError) -> CurlHandle {
+        do throws(IOError) { return try CurlHandle(options, limiter) } catch {
             isGrowing.store(false, ordering: .releasing)
             throw error
         }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import LinuxIO
 internal import WireProtocol
 
 enum AttemptResult {
     case answer(HTTPResponse, retryAfter: Double?)
-    case notConnected(HTTPError)
+    case notConnected(IOError)
     /// The connection, or the server behind it, failed during the request.
-    case lost(HTTPError)
-    case final(HTTPError)
+    case lost(IOError)
+    case final(IOError)
 }
 
 /// Decides when a request is retried, and when a transport gives up.
@@ -19,7 +20,7 @@ struct RetryPolicy {
 
     enum Decision {
         case done(HTTPResponse)
-        case fail(HTTPError)
+        case fail(IOError)
         /// Retry after so many seconds, for this reason.
         case again(Double, String)
     }
@@ -42,7 +43,7 @@ struct RetryPolicy {
     /// The time of the first failure after the last success.
     private(set) var failingSince: Instant?
     /// The error of all further requests after the transport gave up.
-    private(set) var finalError: HTTPError?
+    private(set) var finalError: IOError?
 
     init(retrySeconds: Double) { self.retrySeconds = retrySeconds }
 
@@ -55,7 +56,7 @@ struct RetryPolicy {
     mutating func decide(
         _ outcome: AttemptResult, attempt: Int, isRetried: Bool, jitter: Double, now: Instant
     ) -> Decision {
-        let failure: HTTPError
+        let failure: IOError
         var giveUp: Decision
         var retryAfter = 0.0
         switch outcome {
@@ -68,7 +69,7 @@ struct RetryPolicy {
                 if isRetried { failingSince = nil }
                 return .done(response)
             }
-            failure = HTTPError(.unreachable, "the server answers HTTP \(response.status)")
+            failure = .transport("the server answers HTTP \(response.status)")
             giveUp = .done(response)
             retryAfter = min(seconds ?? 0, Self.longestRetryAfter)
         case .notConnected(let error):

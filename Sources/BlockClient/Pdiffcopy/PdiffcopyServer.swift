@@ -39,10 +39,7 @@ package final class PdiffcopyServer: Sendable {
         let body = ResponseBody(limit: Limits.answer)
         var request = HTTPRequest(.get, Route.info.path)
         request.isAnonymous = true
-        let response: HTTPResponse
-        do throws(HTTPError) { response = try server.transport.send(request, into: body) } catch {
-            throw RemoteServer.error(error, location.text, "open")
-        }
+        let response = try server.transport.send(request, "open", into: body)
         guard response.status == 404, !response.contentType.hasPrefix(MediaType.problem) else {
             return nil
         }
@@ -77,7 +74,7 @@ extension PdiffcopyServer {
     /// The file's size in bytes, 0 for a device; `nil` if the file does not exist.
     func size() throws(IOError) -> Int? {
         let body = ResponseBody(limit: Limits.json)
-        let response = try send(HTTPRequest(.get, url("info")), "get status", into: body)
+        let response = try transport.send(HTTPRequest(.get, url("info")), "get status", into: body)
         if response.status == 404 { return nil }
         try require(response, "get status", MediaType.json)
         guard
@@ -95,7 +92,7 @@ extension PdiffcopyServer {
         let body = ResponseBody(limit: 1)
         let query = [("offset", "0"), ("size", "1")]
         let request = HTTPRequest(.get, url("blocks", query), isRetried: false)
-        try require(try send(request, "read", into: body), "read", MediaType.bytes)
+        try require(try transport.send(request, "read", into: body), "read", MediaType.bytes)
         return body.bytes.count > 0
     }
 
@@ -112,7 +109,7 @@ extension PdiffcopyServer {
         // least.
         let line = Double(2 * method.byteCount)
         request.leastRate = min(request.leastRate, line * Double(64 << 10) / Double(block))
-        let response = try send(request, "compare", into: sink)
+        let response = try transport.send(request, "compare", into: sink)
         try require(response, "compare", "text/plain")
     }
 
@@ -124,7 +121,7 @@ extension PdiffcopyServer {
         let query = [("offset", "\(range.offset)"), ("size", "\(range.length)")]
         var request = HTTPRequest(.get, url("blocks", query))
         request.mayWait = mayWait
-        let response = try send(request, operation, into: body)
+        let response = try transport.send(request, operation, into: body)
         try require(response, operation, MediaType.bytes)
         guard body.bytes.count == range.length else {
             throw .network(
@@ -142,7 +139,7 @@ extension PdiffcopyServer {
         let range = ByteRange(offset: offset, length: request.bodyCount)
         let operation = "write at \(range)"
         let body = ResponseBody(limit: Limits.json)
-        try require(try send(request, operation, into: body), operation)
+        try require(try transport.send(request, operation, into: body), operation)
         try requireNothing(in: body, operation)
     }
 
@@ -151,7 +148,7 @@ extension PdiffcopyServer {
         let operation = "resize to \(size) bytes"
         let body = ResponseBody(limit: Limits.json)
         let request = HTTPRequest(.post, url("resize", [("size", "\(size)")]))
-        try require(try send(request, operation, into: body), operation)
+        try require(try transport.send(request, operation, into: body), operation)
         try requireNothing(in: body, operation)
         guard try self.size() == size else {
             throw .network(name, operation, reason: "it has another size afterwards")
@@ -162,14 +159,6 @@ extension PdiffcopyServer {
         "/\(endpoint)?"
             + ([("filename", path)] + query).map { "\($0)=\(percentEncoded($1))" }
             .joined(separator: "&")
-    }
-
-    private func send(
-        _ request: HTTPRequest, _ operation: String, into sink: any ResponseSink
-    ) throws(IOError) -> HTTPResponse {
-        do throws(HTTPError) { return try transport.send(request, into: sink) } catch {
-            throw RemoteServer.error(error, name, operation)
-        }
     }
 
     /// Throws unless an answer is a success.

@@ -41,8 +41,8 @@ final class SSHConnector: Connector {
         }
     }
 
-    func connect(unless isCancelled: () -> Bool) throws(HTTPError) -> Int32 {
-        let cancelled = HTTPError(.cancelled, "cancelled")
+    func connect(unless isCancelled: () -> Bool) throws(IOError) -> Int32 {
+        let cancelled = IOError.cancelled
         let begins = state.wait(unless: isCancelled) { state -> Bool? in
             guard !state.isStarting else { return nil }
             state.isStarting = true
@@ -57,7 +57,7 @@ final class SSHConnector: Connector {
             ?? command.words(with: SSHCiphers.option(for: command, unless: isCancelled))
         state.withLock { $0.words = words }
         let process = try SSHProcess(words) { note("\(host): \(printable($0))") }
-        do throws(HTTPError) {
+        do throws(IOError) {
             try waitForGreeting(process, unless: isCancelled)
         } catch {
             process.kill()
@@ -92,12 +92,12 @@ final class SSHConnector: Connector {
     /// Reads up to the end of the greeting, and not one byte more.
     private func waitForGreeting(
         _ process: SSHProcess, unless isCancelled: () -> Bool
-    ) throws(HTTPError) {
+    ) throws(IOError) {
         var bytes: [UInt8] = []
         /// The end of the time for other output, such as that of a shell's start files.
         var deadline: ContinuousClock.Instant?
         while true {
-            if isCancelled() { throw HTTPError(.cancelled, "cancelled") }
+            if isCancelled() { throw .cancelled }
             var isAll = deadline.map { $0 < .now } ?? false
             var polled = pollfd(fd: process.socket, events: Int16(POLLIN), revents: 0)
             if poll(&polled, 1, 50) > 0 {

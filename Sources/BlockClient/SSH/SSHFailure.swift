@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import Glibc
+package import LinuxIO
 package import WireProtocol
 
 /// The reason why ssh did not reach a server's greeting, as a message for the user.
@@ -31,7 +32,7 @@ package struct SSHFailure {
     /// ssh's exit status for its own errors (ssh(1)).
     private static let ownError = 255
 
-    package var error: HTTPError {
+    package var error: IOError {
         if case .other(let version) = finding {
             return unreachable(
                 "the blkferry there, version \(version), speaks another protocol", Self.sameVersion)
@@ -69,7 +70,7 @@ package struct SSHFailure {
 
     private static let sameVersion = "Install the same version on both sides."
 
-    private var connectionError: HTTPError {
+    private var connectionError: IOError {
         func has(_ text: String) -> Bool { lines.contains { $0.contains(text) } }
         if has("REMOTE HOST IDENTIFICATION HAS CHANGED") {
             return unauthorized(
@@ -99,11 +100,11 @@ package struct SSHFailure {
         return line.map { $0.hasSuffix(".") ? String($0.dropLast()) : $0 }
     }
 
-    private func unreachable(_ reason: String, _ advice: String? = nil) -> HTTPError {
-        HTTPError(.unreachable, reason, advice: advice)
+    private func unreachable(_ reason: String, _ advice: String? = nil) -> IOError {
+        .transport(reason, advice: advice)
     }
 
-    private func unauthorized(_ reason: String, _ advice: String) -> HTTPError {
-        HTTPError(.untrusted, reason, advice: advice)
+    private func unauthorized(_ reason: String, _ advice: String) -> IOError {
+        .transport(reason, kind: .unauthorized, advice: advice)
     }
 }

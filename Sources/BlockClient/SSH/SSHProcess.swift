@@ -36,10 +36,10 @@ final class SSHProcess: Sendable {
     private static let deaf = "trap '' HUP INT QUIT TERM; exec \"$@\""
 
     /// Starts the program; `note` gets each line of its standard error.
-    init(_ words: [String], note: @escaping @Sendable (String) -> Void) throws(HTTPError) {
+    init(_ words: [String], note: @escaping @Sendable (String) -> Void) throws(IOError) {
         guard let program = words.first, Program.find(program) != nil else {
-            throw HTTPError(
-                .unreachable, "\(words.first ?? "ssh") is not found on this machine",
+            throw .transport(
+                "\(words.first ?? "ssh") is not found on this machine",
                 advice: "Install openssh-client, or name it by --ssh-command.")
         }
         do throws(Errno) {
@@ -65,7 +65,7 @@ final class SSHProcess: Sendable {
                 throw error
             }
         } catch {
-            throw HTTPError(.unreachable, "\(program): start: \(error)")
+            throw .transport("\(program): start: \(error)")
         }
     }
 

@@ -56,10 +56,7 @@ extension RemoteServer {
         _ request: HTTPRequest, _ operation: String, _ answer: ExpectedAnswer,
         into body: ResponseBody
     ) throws(IOError) -> HTTPResponse {
-        let response: HTTPResponse
-        do throws(HTTPError) { response = try transport.send(request, into: body) } catch {
-            throw Self.error(error, location.text, operation)
-        }
+        let response = try transport.send(request, operation, into: body)
         if answer.matches(response) { return response }
         guard response.status >= 400, response.isOf(MediaType.problem),
             let problem = try? WireJSON.decode(Problem.self, from: body.bytes).shortened

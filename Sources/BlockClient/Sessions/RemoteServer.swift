@@ -46,6 +46,7 @@ package final class RemoteServer: Sendable {
         let isSSH = location.scheme == .ssh
         var transportOptions = HTTPTransport.Options(
             base: Self.base(of: location), log: options.log, isCancelled: options.isCancelled)
+        transportOptions.name = location.text
         transportOptions.socket = location.socket
         if isSSH { transportOptions.connector = try Self.connector(location, options) }
         transportOptions.retrySeconds = options.retrySeconds
@@ -60,7 +61,7 @@ package final class RemoteServer: Sendable {
             options.log("\(location.server) is reached through the proxy \(proxy.description)")
             try Self.keepToken(options, location, from: proxy)
         }
-        do throws(HTTPError) { transport = try HTTPTransport(transportOptions) } catch {
+        do throws(IOError) { transport = try HTTPTransport(transportOptions) } catch {
             throw .network(location.text, "connect", reason: error.reason)
         }
     }
@@ -152,18 +153,6 @@ package final class RemoteServer: Sendable {
             HTTPRequest(.get, Route.device(selector).path), "list", ExportRecord.self)
         try check(record)
         return record
-    }
-
-    static func error(
-        _ error: HTTPError, _ name: String, _ operation: String
-    ) -> IOError {
-        if error.kind == .memory {
-            return IOError(name, operation, reason: error.reason, advice: error.advice)
-        }
-        var result = IOError.network(
-            name, operation, reason: error.reason, advice: error.advice)
-        if error.kind == .untrusted { result.kind = .unauthorized }
-        return result
     }
 
     func noBlkferry(_ operation: String, _ response: HTTPResponse) -> IOError {
