@@ -218,8 +218,8 @@ let package = Package(
         .testTarget(
             name: "BlockReplicationTests",
             dependencies: [
-                "BlockDevices", "BlockReplication", "LogicalVolumes", "SyncEngine", "replicate",
-                "TestSupport",
+                "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes", "SyncEngine",
+                "BlockReplication", "replicate", "TestSupport",
             ],
             swiftSettings: settings),
         .testTarget(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-package import BlockDevices
+internal import BlockDevices
 internal import DeviceProbe
 internal import Glibc
 internal import SyncEngine

@@ -6,6 +6,7 @@ internal import DeviceProbe
 internal import LinuxIO
 internal import SyncEngine
 internal import Synchronization
+internal import WireProtocol
 
 /// Both devices of one run, open until this object is released, or on a server until the run ends.
 final class OpenPair: Sendable {

@@ -8,6 +8,7 @@ internal import Digests
 internal import LinuxIO
 internal import LogicalVolumes
 internal import SyncEngine
+internal import WireProtocol
 
 extension Replication {
     public struct Options: Sendable {

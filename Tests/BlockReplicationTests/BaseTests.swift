@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import BlockDevices
+import DeviceProbe
 import Foundation
 import LinuxIO
 import SyncEngine

@@ -31,7 +31,7 @@ import Testing
         var options = Replication.Options()
         options.wholeFile = wholeFile
         let replication = try OpenPair(
-            action, from: source, to: target ?? replica, options: options, control: RunControl()
+            action, Operands(source, target ?? replica), options: options, control: RunControl()
         ) { _ in }
         var result = SyncReport(size: size, blockSize: 4096)
         result.tally.different = size * different / 100

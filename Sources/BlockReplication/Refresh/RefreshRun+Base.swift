@@ -3,6 +3,7 @@
 
 internal import BlockDevices
 internal import DeviceProbe
+internal import LinuxIO
 internal import LogicalVolumes
 internal import SyncEngine
 

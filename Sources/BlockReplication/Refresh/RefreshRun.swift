@@ -7,6 +7,7 @@ internal import LinuxIO
 internal import LogicalVolumes
 internal import SyncEngine
 internal import Synchronization
+internal import WireProtocol
 
 /// One run that copies a volume or a snapshot of it to the target.
 ///
