@@ -48,7 +48,6 @@ static bool is_kept(int fd, const uint64_t *devices, size_t count) {
 }
 
 static void keep_open(const uint64_t *devices, size_t count, int end) {
-    prctl(PR_SET_NAME, "blkferry-keeper");
     struct rlimit limit = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &limit);
     int most = limit.rlim_cur < 65536 ? (int)limit.rlim_cur : 65536;
@@ -59,6 +58,7 @@ static void keep_open(const uint64_t *devices, size_t count, int end) {
         else close(fd);
     }
     close_range((unsigned)most, ~0U, 0);
+    prctl(PR_SET_NAME, "blkferry-keeper");
     char page[4096];
     while (read(end, page, 1) < 0 && errno == EINTR) {}
     // close(2) of a device waits for reads in progress and holds a lock that open(2) needs. So this

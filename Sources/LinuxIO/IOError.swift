@@ -32,7 +32,7 @@ package struct IOError: Error, Hashable, Sendable {
         case corrupted
         /// libcrypto failed, or does not have the digest.
         case digest
-        /// LVM did not answer in time, or not before the run was cancelled.
+        /// LVM did not answer in time, not before the run was cancelled, or not intelligibly.
         case noAnswer
         /// The user has cancelled the run.
         case cancelled

@@ -69,7 +69,7 @@ package enum PrivilegedCalls {
     package struct OpenFiles: Sendable {
         /// The target of /proc/PID/ns/mnt; `nil` if the helper could not read it.
         package var mountNamespace: String?
-        /// The targets of the links in /proc/PID/fd.
+        /// The targets of the links in /proc/PID/fd that are paths.
         package var paths: [String]
         /// Those that are open for writing.
         package var writtenPaths: [String]

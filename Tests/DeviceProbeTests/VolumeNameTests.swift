@@ -90,14 +90,17 @@ private func row(
         #expect(no.advice?.contains("lvchange") == (name == "idle"))
     }
 
-    @Test func `a path that may name a volume is refused if LVM does not answer in time`() throws {
+    @Test(arguments: ["exec sleep 1000", "echo 'log: a line'; echo '{ \"report\": [] }'"])
+    func `a path that may name a volume is refused if LVM does not answer in time or in JSON`(
+        script: String
+    ) throws {
         let tree = try MadeUpTree()
         try tree.add("sdz", number: "65:0")
         var view = tree.view
         view.lvm = tree.scratch.file("lvm")
         try must(
             "sh", "-c", "cat >\"$0\" && chmod +x \"$0\"", view.lvm,
-            input: "#!/bin/sh\nexec sleep 1000\n")
+            input: "#!/bin/sh\n\(script)\n")
         do throws(IOError) {
             _ = try SafetyGate.admit(
                 "no-such-group/b", source: facts(size: MiB), policy: GatePolicy(), view: view)

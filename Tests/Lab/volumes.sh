@@ -67,6 +67,10 @@ report {
 global {
     units = "h"
 }
+log {
+    command_names = 1
+    prefix = "> "
+}
 END
 expect 0 blkferry list --json
 says '"tags":["one","two"]'

@@ -233,8 +233,9 @@ import Testing
         let asked = try String(contentsOfFile: lvm.scratch.file("asked"), encoding: .utf8)
         #expect(
             asked == """
-                lvs --all --config report { prefixes=0 list_item_separator="," \
-                mark_hidden_devices=1 compact_output=0 } --reportformat json --units b --nosuffix \
+                lvs --all --config log { command_names=0 prefix="" } report { prefixes=0 \
+                list_item_separator="," mark_hidden_devices=1 compact_output=0 } \
+                --reportformat json --units b --nosuffix \
                 --options vg_name,vg_uuid,lv_name,lv_uuid,lv_size,origin_size,segtype,data_stripes,pool_lv,\
                 origin,origin_uuid,thin_id,transaction_id,lv_tags,snap_percent,data_percent,\
                 vg_free,vg_extent_size,lv_attr,lv_dm_path vg0

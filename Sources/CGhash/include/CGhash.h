@@ -34,6 +34,7 @@ typedef struct {
 int cg_widest(void);
 
 /// Whether this is faster than libcrypto's Poly1305, which uses AVX-512 IFMA if the processor has it.
+/// On arm64 that is assumed, not measured.
 bool cg_is_fast(void);
 
 /// Makes the powers of a hash key, the 16 bytes to which the cipher encrypts zeros; NULL without

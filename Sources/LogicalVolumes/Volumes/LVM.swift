@@ -129,7 +129,9 @@ package struct LVM: Sendable {
         if end != nil && ProgramRun.hasLeftBehind(program) { throw Self.noAnswer(command[0]) }
         let options = [
             "--config",
-            "report { prefixes=0 list_item_separator=\",\" mark_hidden_devices=1 compact_output=0 }",
+            "log { command_names=0 prefix=\"\" } "
+                + "report { prefixes=0 list_item_separator=\",\" mark_hidden_devices=1 "
+                + "compact_output=0 }",
             "--reportformat", "json", "--units", "b", "--nosuffix", "--options",
             fields.joined(separator: ","),
         ]
@@ -146,7 +148,9 @@ package struct LVM: Sendable {
     }
 
     static func unreadable(_ command: String) -> IOError {
-        IOError(command, "report", reason: "what it prints cannot be understood")
+        var error = IOError(command, "report", reason: "what it prints cannot be understood")
+        error.kind = .noAnswer
+        return error
     }
 
     private static func noAnswer(_ command: String) -> IOError {
