@@ -51,8 +51,8 @@ extension Replication {
         /// machine.
         ///
         /// The target is the replica of the snapshot, which is named alone, as `group/snapshot`, or
-        /// by its path. If the target may no longer be the replica, a
-        /// warning has the reason, and the run compares everything.
+        /// by its path. If the target may no longer be the replica, a warning has the reason, and
+        /// the run compares everything.
         public var since: String?
         /// Writes everything without comparing.
         public var wholeFile = false
@@ -162,7 +162,7 @@ extension Replication.Options {
     }
 
     /// Whether a run takes or uses snapshots of its source.
-    func readsVolume(_ action: Replication.Action) -> Bool {
+    package func readsVolume(_ action: Replication.Action) -> Bool {
         action == .refresh || snapshotsSource || since != nil
     }
 

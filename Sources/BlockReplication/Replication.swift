@@ -46,7 +46,7 @@ public final class Replication: Sendable {
         case note(String)
         /// One line about what the work waits for before it starts.
         case waiting(String)
-        /// The source's snapshot could not be removed, and no report says so, since no run began.
+        /// Before a run began, the source's snapshot overflowed or could not be removed.
         case failure(ReplicationError)
     }
 

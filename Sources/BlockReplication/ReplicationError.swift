@@ -19,7 +19,10 @@ public struct ReplicationError: Error, Hashable, Sendable {
         /// The target may differ after the run: it read back differently, or another program wrote
         /// to it.
         case different
-        /// The run was cancelled before it opened the devices; nothing was written.
+        /// A run that reads a logical volume was cancelled before its comparison; nothing was
+        /// written.
+        ///
+        /// Other cancelled initialisers throw the error that the cancellation caused.
         case interrupted
     }
 

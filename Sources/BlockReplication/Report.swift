@@ -27,7 +27,8 @@ extension Replication {
         public internal(set) var backupTableDiffers = false
         /// Why nothing was written: more would change than the user allows.
         public internal(set) var refusal: ReplicationError?
-        /// What failed beside the run, such as the removal of the source's snapshot.
+        /// What failed beside the comparison: the check of a sample, a write by another program, or
+        /// the source's snapshot.
         public internal(set) var failures: [ReplicationError] = []
         /// The percentage of the target that differed before the first write, also estimated from a
         /// sample.

@@ -20,7 +20,7 @@ package struct IOError: Error, Hashable, Sendable {
 
     package enum Kind: Hashable, Sendable {
         case device
-        /// A new image cannot have its name in its directory.
+        /// A new image cannot be created in its directory.
         case creation
         /// The connection failed, or the other side broke the protocol.
         case network
@@ -32,7 +32,7 @@ package struct IOError: Error, Hashable, Sendable {
         case corrupted
         /// libcrypto failed, or does not have the digest.
         case digest
-        /// LVM did not answer in time, not before the run was cancelled, or not intelligibly.
+        /// LVM did not answer in time, or before the run was cancelled, or it could not be parsed.
         case noAnswer
         /// The user has cancelled the run.
         case cancelled

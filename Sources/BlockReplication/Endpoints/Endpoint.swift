@@ -38,7 +38,7 @@ protocol Endpoint: Sendable {
     /// timed out.
     var hasGap: Bool { get }
 
-    /// Words that do not depend on its content, for `Replication.targetIdentity()`.
+    /// Words that do not depend on its content, for `OpenPair.targetIdentity()`.
     func identity() throws(IOError) -> [String]
 
     /// The persistent change counter and the device of a host that has it; `nil` if there is none.
@@ -62,5 +62,5 @@ struct EndpointContext {
     let location: Location
     /// The server of the location; `nil` for a device of this machine.
     let server: RemoteServer?
-    let run: Endpoints
+    let endpoints: Endpoints
 }

@@ -86,7 +86,7 @@ struct Endpoints: Sendable {
             let server = try location.remote.map { remote throws(IOError) in
                 try self.server(remote, isTarget: isTarget)
             }
-            let context = EndpointContext(location: location, server: server, run: self)
+            let context = EndpointContext(location: location, server: server, endpoints: self)
             for kind in Self.kinds {
                 if let opened = try open(kind, context) { return opened }
             }

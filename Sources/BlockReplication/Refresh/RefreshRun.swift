@@ -29,7 +29,7 @@ final class RefreshRun: Sendable {
         /// The target's identity.
         let identity: String
         /// Where the target may differ, and its change counter; `nil` for a full comparison.
-        let trust: (changes: ChangeMap, counter: String)?
+        let verified: (changes: ChangeMap, counter: String)?
         /// The number of the record that the run will make.
         let number: Int
         /// The source's change counter from before the changes were determined.
@@ -77,7 +77,7 @@ final class RefreshRun: Sendable {
         let identity = try pair.targetIdentity()
         let base = try findBase(for: identity)
         return Base(
-            identity: identity, trust: verified(base, pair, identity),
+            identity: identity, verified: verified(base, pair, identity),
             number: (base?.replica(on: identity)?.number ?? 0) + 1, stamp: stamp)
     }
 
@@ -115,7 +115,7 @@ final class RefreshRun: Sendable {
         var record: ReplicaRecord?
         var failures: [ReplicationError] = []
         var report = pair.run(
-            changes: base.trust?.changes.ranges, since: base.trust == nil ? nil : base.stamp,
+            changes: base.verified?.changes.ranges, since: base.verified == nil ? nil : base.stamp,
             begin: { invalidateRecords(for: base.identity) }
         ) { result in
             guard job.action.writes, result.failure == nil, result.flushError == nil,
@@ -125,7 +125,7 @@ final class RefreshRun: Sendable {
             do throws(ReplicationError) {
                 let mark = try pair.targetMark()
                 try verifySample(pair)
-                if try isAlone(pair, since: base.trust?.counter, result.tally, mark) {
+                if try isAlone(pair, since: base.verified?.counter, result.tally, mark) {
                     record = try makeRecord(pair, base, mark)
                 }
             } catch {
@@ -182,7 +182,7 @@ final class RefreshRun: Sendable {
     /// twice, such as a write that the device mapper had to restart.
     ///
     /// - Parameters:
-    ///   - counter: the target's at the start, in text; `nil` after a full comparison.
+    ///   - counter: the target's change counter at the start, in text; `nil` after a full comparison.
     ///   - mark: its change counter at the end.
     /// - Returns: `false`, with a warning, if it cannot be determined. No record is made then.
     /// - Throws: if the replica is in doubt.

@@ -80,7 +80,7 @@ struct RunCommand {
             }
         }
         // A signal must not end the program before it has removed the snapshot of the source.
-        if action == .refresh || options.snapshotsSource || options.since != nil {
+        if options.readsVolume(action) {
             return try RunWatcher.watch(control, display, target: target, console) {
                 open().map { $0.run() }
             }.get()

@@ -18,7 +18,7 @@ struct ExportEndpoint: Endpoint {
     static func source(
         _ context: EndpointContext, block: Int?, for purpose: ReadPurpose
     ) throws(IOError) -> (OpenedSource, any Endpoint)? {
-        let block = block ?? context.run.options.wantedBlock
+        let block = block ?? context.endpoints.options.wantedBlock
         guard let end = try ExportEndpoint(context, .init(mode: .read, block: block)) else {
             return nil
         }
@@ -32,7 +32,7 @@ struct ExportEndpoint: Endpoint {
         _ context: EndpointContext, for source: OpenedSource, _ policy: GatePolicy
     ) throws(IOError) -> (AdmittedTarget, any Endpoint)? {
         let block = leastCommonMultiple(
-            context.run.options.wantedBlock, source.device.geometry.alignment)
+            context.endpoints.options.wantedBlock, source.device.geometry.alignment)
         let purpose = RemoteBlockDevice.Purpose(
             mode: policy.isDryRun ? .dryRun : .write, block: block, source: source.facts,
             policy: policy)
@@ -50,7 +50,7 @@ struct ExportEndpoint: Endpoint {
         _ context: EndpointContext, _ purpose: RemoteBlockDevice.Purpose
     ) throws(IOError) {
         guard let server = context.server else { return nil }
-        digest = context.run.digest
+        digest = context.endpoints.digest
         remote = try RemoteBlockDevice(server, for: purpose, digest: digest)
     }
 

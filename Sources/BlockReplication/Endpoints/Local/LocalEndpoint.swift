@@ -25,14 +25,15 @@ struct LocalEndpoint: Endpoint {
         _ context: EndpointContext, for source: OpenedSource, _ policy: GatePolicy
     ) throws(IOError) -> (AdmittedTarget, any Endpoint)? {
         guard case .local(let selector) = context.location else { return nil }
-        let run = context.run
+        let endpoints = context.endpoints
         let target = try SafetyGate.admit(
             selector, source: source.facts, policy: policy,
-            volumes: LVMVolumeManager(isCancelled: run.isCancelled),
+            volumes: LVMVolumeManager(isCancelled: endpoints.isCancelled),
             patience: GatePatience(
                 // With a wait everything is retried.
-                run.options.wait == nil ? GatePatience.usual : .zero,
-                isCancelled: run.isCancelled, report: { run.events(.waiting($0)) }))
+                endpoints.options.wait == nil ? GatePatience.usual : .zero,
+                isCancelled: endpoints.isCancelled,
+                report: { endpoints.events(.waiting($0)) }))
         // A volume is found without the pool in which it was created.
         let place = policy.creates ? VolumePlace(selector.description) : nil
         let found = place.map { Selector($0.selector) } ?? selector

@@ -18,8 +18,8 @@ struct PdiffcopyEndpoint: Endpoint {
             return nil
         }
         let source = try file.source(
-            block: Self.block(context, alignment: block ?? 1), digest: context.run.digest,
-            concurrency: context.run.options.concurrency)
+            block: Self.block(context, alignment: block ?? 1), digest: context.endpoints.digest,
+            concurrency: context.endpoints.options.concurrency)
         return (source, PdiffcopyEndpoint(name: source.device.name))
     }
 
@@ -38,13 +38,13 @@ struct PdiffcopyEndpoint: Endpoint {
         let target = try file.target(
             for: source.facts, policy: policy,
             block: block(context, alignment: source.device.geometry.alignment),
-            digest: context.run.digest, concurrency: context.run.options.concurrency)
+            digest: context.endpoints.digest, concurrency: context.endpoints.options.concurrency)
         return (target, PdiffcopyEndpoint(name: target.device.name))
     }
 
     private static func block(_ context: EndpointContext, alignment: Int) -> Int {
         leastCommonMultiple(
-            context.run.options.blockSize ?? PdiffcopyDevice.defaultBlock, alignment)
+            context.endpoints.options.blockSize ?? PdiffcopyDevice.defaultBlock, alignment)
     }
 
     var reasonForNoTail: String? { "a server of pdiffcopy writes nothing behind the replica" }
