@@ -47,8 +47,9 @@ extension Replication {
         public var snapshotsSource = false
         /// The size of that snapshot; the run ends before the snapshot overflows.
         public var snapshotSize = SnapshotSize.percent(10)
-        /// Reads only what has changed since this snapshot of the source, a logical volume of this
-        /// machine.
+        /// A snapshot of the source, a logical volume of this machine.
+        ///
+        /// The run reads only the ranges that programs have changed since the snapshot was taken.
         ///
         /// The target is the replica of the snapshot, which is named alone, as `group/snapshot`, or
         /// by its path. If the target may no longer be the replica, a warning has the reason, and

@@ -23,8 +23,8 @@ public final class Replication: Sendable {
         case synchronize = "sync"
         /// The target is made equal to a new snapshot of the source, a logical volume.
         ///
-        /// The run reads only what has changed since the snapshot that the last refresh of the same
-        /// target left. If that snapshot is missing, or the target may no longer be its replica, a
+        /// The run reads only the ranges that programs have changed since the last refresh of this
+        /// target, which left a snapshot. If that snapshot is missing, or the target may no longer be its replica, a
         /// warning has the reason, and the run compares everything. If the run is done, the new
         /// snapshot stays for the next refresh, and the former one is removed.
         case refresh

@@ -102,7 +102,9 @@ package enum Threads {
         }
     }
 
-    /// Started threads; if nobody waits for them, their memory is freed when they end.
+    /// Started threads.
+    ///
+    /// If no caller waits for them, the C library frees their stacks when they end.
     package struct Running: ~Copyable {
         private var threads: [pthread_t]
 

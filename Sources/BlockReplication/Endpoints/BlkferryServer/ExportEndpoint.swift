@@ -9,7 +9,9 @@ internal import LinuxIO
 internal import SyncEngine
 internal import WireProtocol
 
-/// A device that a blkferry server exports; every server that no other kind knows is taken for one.
+/// A device that a blkferry server exports.
+///
+/// If no other kind recognizes a server, the client treats it as a blkferry server.
 struct ExportEndpoint: Endpoint {
     private let remote: RemoteBlockDevice
     /// The user's digest.
