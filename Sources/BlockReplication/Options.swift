@@ -93,6 +93,10 @@ extension Replication {
         ///
         /// With `nil` it is ten seconds, and only for locks and claims.
         public var wait: Duration?
+        /// The time for which a lost connection to a server is tried again, 30 seconds by default.
+        ///
+        /// It counts from the first failure. With zero the first one ends the run.
+        public var retryFor = Duration.seconds(30)
         /// Maximum bytes a second over the network, at least 1024; `nil` for no limit.
         public var bytesPerSecond: Int?
         public var access = Access()
@@ -135,6 +139,7 @@ extension Replication.Options {
             throw invalid("concurrency \(concurrency): must be from 1 to 256")
         }
         if let wait, wait < .zero { throw invalid("wait: must not be negative") }
+        if retryFor < .zero { throw invalid("retry-for: must not be negative") }
         if let rate = bytesPerSecond, rate < 1024 {
             throw invalid("bwlimit \(rate): must be at least 1024 bytes a second")
         }

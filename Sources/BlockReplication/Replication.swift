@@ -44,7 +44,8 @@ public final class Replication: Sendable {
         case advice(String)
         /// One line with details.
         case note(String)
-        /// One line about what the work waits for before it starts.
+        /// One line about what the work waits for: a busy target before it starts, or a server that
+        /// is unreachable. Another one follows when the server answers again.
         case waiting(String)
         /// Before a run began, the source's snapshot overflowed or could not be removed.
         case failure(ReplicationError)

@@ -156,10 +156,10 @@ private func transfer(
     report.firstDifferences = result.differences.ranges
     report.unreadableRanges = result.unreadable.ranges
     if let failure = result.failure { throw failure }
-    try source.checkIdentity()
     report.wasInterrupted = report.tally.compared + report.tally.unchanged < report.size
     // A pass that ends without an error has processed every byte.
     precondition(!report.wasInterrupted || control.isCancelled)
+    try report.checkIdentity(of: source)
 }
 
 private func flush(_ target: any BlockDevice, _ control: RunControl, _ report: inout SyncReport) {
@@ -195,14 +195,22 @@ private func verify(
         different: result.tally.different,
         firstDifferences: result.differences.ranges)
     report.failure = result.failure
-    if report.failure == nil {
-        do throws(IOError) { try source.checkIdentity() } catch { report.failure = error }
-    }
-    report.wasInterrupted =
-        result.failure == nil && result.tally.compared + result.tally.unchanged < report.size
+    guard result.failure == nil else { return }
+    report.wasInterrupted = result.tally.compared + result.tally.unchanged < report.size
+    do throws(IOError) { try report.checkIdentity(of: source) } catch { report.failure = error }
 }
 
 extension SyncReport {
+    /// Throws if the source is not the same device any more.
+    ///
+    /// A user who cancels does not wait for a server that is out of reach; the run is interrupted.
+    fileprivate mutating func checkIdentity(of source: any BlockDevice) throws(IOError) {
+        do throws(IOError) { try source.checkIdentity() } catch {
+            guard error.kind == .cancelled else { throw error }
+            wasInterrupted = true
+        }
+    }
+
     /// Whether every window was processed and every write succeeded.
     fileprivate var isComplete: Bool {
         failure == nil && !wasInterrupted && tally.writeErrorCount == 0

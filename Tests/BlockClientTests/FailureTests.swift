@@ -22,7 +22,7 @@ import Testing
             try transport.call(body == nil ? .get : .post, body: body, silence: silence)
         }
         // The server may be behind a client that waits no longer.
-        if retrySeconds == 0 { _ = becomesTrue { server.requests >= 3 } }
+        if retrySeconds == 0 { _ = becomesTrue { server.requests >= 1 } }
         return (error, server)
     }
 
@@ -109,16 +109,16 @@ import Testing
     @Test func `a missing answer is a timeout, and the request is repeated`() throws {
         let notes = Notes()
         let time = try seconds {
-            let (error, server) = try error(silence: 0.3, retrySeconds: 0, notes: notes) {
+            let (error, server) = try error(silence: 0.3, retrySeconds: 0.5, notes: notes) {
                 connection, _ in
                 _ = connection.readRequest()
                 connection.waitForEnd()
             }
             #expect(error?.reason == "no answer for 0.3 s")
-            #expect(server.connections == 3)
+            #expect(server.connections >= 2)
         }
-        #expect(time >= 0.9)
-        #expect(notes.all.count == 2 && notes.all.first?.hasPrefix("no answer for 0.3 s; ") == true)
+        #expect(time >= 0.6)
+        #expect(notes.all.first?.hasPrefix("no answer for 0.3 s; ") == true)
     }
 
     @Test func `the client waits for a server that has reason to be silent`() throws {
@@ -143,7 +143,7 @@ import Testing
             connection.waitForEnd()
         }
         #expect(error?.reason == "the answer stopped for 2 s")
-        #expect(server.requests == 3)
+        #expect(server.requests == 1)
     }
 
     @Test func `a server that stops reading is a timeout`() throws {
@@ -154,7 +154,7 @@ import Testing
             connection.waitWithoutReading()
         }
         #expect(error?.reason == "no answer for 0.3 s")
-        #expect(server.requests == 3)
+        #expect(server.requests == 1)
     }
 
     private static let slowBody = [UInt8](repeating: 7, count: 120)
@@ -214,7 +214,7 @@ import Testing
             }
         }
         #expect(error?.kind == .network && error?.reason.contains("too slowly") == true)
-        #expect(server.requests == 3)
+        #expect(server.requests == 1)
     }
 
     @Test(arguments: [

@@ -8,7 +8,7 @@ import Testing
 
 /// The decisions, without a server or a clock.
 @Suite struct RetryPolicyTests {
-    private let start = ContinuousClock.now
+    private let start = SuspendingClock.now
     private let loss = IOError.transport("lost")
     private let success = AttemptResult.answer(
         HTTPResponse(status: 200, contentType: ""), retryAfter: nil)
@@ -63,13 +63,73 @@ import Testing
         }
     }
 
-    @Test func `three attempts are made no matter how long they take`() {
+    @Test func `a request whose failure takes longer than the retry time gets a second attempt`() {
         var policy = RetryPolicy(retrySeconds: 30)
         guard case .again = decide(&policy, .lost(loss), attempt: 1, after: 60),
-            case .again(let delay, _) = decide(&policy, .lost(loss), attempt: 2, after: 120),
-            case .fail = decide(&policy, .lost(loss), attempt: 3, after: 180)
+            case .fail = decide(&policy, .lost(loss), attempt: 2, after: 120)
         else { Issue.record("attempts"); return }
-        #expect(delay == 0.2)
+    }
+
+    @Test func `without a retry time the first failure is final`() {
+        var policy = RetryPolicy(retrySeconds: 0)
+        _ = decide(&policy, success)
+        guard case .fail(loss) = decide(&policy, .notConnected(loss)) else {
+            Issue.record("tried again")
+            return
+        }
+        #expect(policy.finalError == loss)
+    }
+
+    @Test(arguments: [0, 0.5, 1]) func `retries go on for as many hours as wished`(jitter: Double) {
+        var policy = RetryPolicy(retrySeconds: 7200)
+        var (time, attempt) = (0.0, 1)
+        while case .again(let delay, _) = policy.decide(
+            .lost(loss), attempt: attempt, isRetried: true, jitter: jitter,
+            now: start + .seconds(time))
+        {
+            time += delay
+            attempt += 1
+        }
+        #expect(abs(time - 7200) < 0.01 && attempt > 1000)
+    }
+
+    @Test func `an outage of some seconds is reported once, and so is its end`() {
+        var policy = RetryPolicy(retrySeconds: 60)
+        let steps: [(seconds: Double, fails: Bool, isNoted: Bool?, news: Outage?)] = [
+            (0, true, true, nil), (4, true, true, nil),
+            (6, true, false, .began(seconds: 6, reason: "lost")), (9, true, false, nil),
+            (12, false, nil, .ended(seconds: 12)),
+            // Another one, which is short.
+            (20, true, true, nil), (21, false, nil, nil),
+        ]
+        for step in steps {
+            let decision = decide(
+                &policy, step.fails ? .lost(loss) : success, after: step.seconds)
+            var isNoted: Bool?
+            if case .again(_, let reason) = decision { isNoted = reason != nil }
+            let news = policy.takeNews()
+            #expect(isNoted == step.isNoted && news == step.news, "\(step)")
+        }
+        #expect(policy.secondsLeft(at: start) == nil)
+    }
+
+    @Test func `a cancellation during an outage ends the transport, and one without does not`() {
+        var policy = RetryPolicy(retrySeconds: 60)
+        _ = decide(&policy, .final(.cancelled))
+        #expect(policy.finalError == nil)
+        _ = decide(&policy, .lost(loss))
+        _ = decide(&policy, .final(.cancelled))
+        #expect(policy.finalError?.kind == .cancelled)
+    }
+
+    @Test(arguments: [(30, "30 s"), (90, "90 s"), (300, "5 min"), (7200, "2 h"), (0, "0 s")])
+    func `the report names the server, the time and the reason`(limit: Double, text: String) {
+        let line = Outage.began(seconds: 6, reason: "lost").text(of: "http://h:1", limit: limit)
+        let parts = line.split(separator: " since ", maxSplits: 1)
+        #expect(parts.first == "waiting for http://h:1")
+        #expect(parts.last?.dropFirst(8) == ", for up to \(text): lost")
+        let end = Outage.ended(seconds: 61.2).text(of: "http://h:1", limit: limit)
+        #expect(end == "http://h:1 answers again, after 61 s")
     }
 
     @Test func `before the first success a connection that fails is not tried again`() {

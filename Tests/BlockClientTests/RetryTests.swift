@@ -136,12 +136,13 @@ import Testing
         #expect(notes.all.count == before && server.connections == 1)
     }
 
-    @Test func `three attempts are made even without a retry time`() throws {
+    @Test func `without a retry time the first failure is final`() throws {
         let server = ScriptedServer { connection, _ in _ = connection.readRequest() }
         defer { server.stop() }
-        let transport = try makeTransport(server.base) { $0.retrySeconds = 0 }
+        let notes = Notes()
+        let transport = try makeTransport(server.base, notes: notes) { $0.retrySeconds = 0 }
         #expect(failure { () throws(IOError) in try transport.call() }?.kind == .network)
-        #expect(server.requests == 3)
+        #expect(server.requests == 1 && notes.all.isEmpty)
     }
 
     @Test func `a request that must not be repeated is sent once, even over a kept connection`()

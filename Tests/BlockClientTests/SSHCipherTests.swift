@@ -29,6 +29,15 @@ import Testing
     @Test func `output that is no configuration changes nothing`() {
         for text in ["", "ciphers", "xciphers a,aes128-gcm@openssh.com", "unknown option -- G"] {
             #expect(SSHCiphers.reordered(in: text) == nil)
+            #expect(SSHConfiguration.keepalive(in: text).isEmpty)
         }
+    }
+
+    @Test func `ssh's keepalive is set only where the user has not set it`() {
+        func options(_ seconds: Int) -> [String] {
+            SSHConfiguration.keepalive(in: "host h\nserveraliveinterval \(seconds)\nport 22\n")
+        }
+        #expect(options(0) == ["-oServerAliveInterval=30", "-oServerAliveCountMax=4"])
+        #expect(options(60).isEmpty)
     }
 }

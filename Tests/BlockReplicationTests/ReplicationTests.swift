@@ -123,6 +123,7 @@ import Testing
         let wrong: [(String, String, (inout Replication.Options) -> Void)] = [
             (source, target, { $0.blockSize = 1000 }), (source, target, { $0.concurrency = 0 }),
             (source, target, { $0.bytesPerSecond = 1 }), (source, target, { $0.digest = "none" }),
+            (source, target, { $0.retryFor = .seconds(-1) }),
             ("", target, { _ in }), (source, "http://127.0.0.1", { _ in }),
             ("http://127.0.0.1/a", "http://127.0.0.1/b", { _ in }), ("ftp://a/b", target, { _ in }),
         ]

@@ -112,7 +112,9 @@ import Testing
     }
 
     @Test(arguments: [true, false])
-    func `a server that is gone for good ends the run with one clear line`(isPush: Bool) throws {
+    func `a server that is gone for good ends the run with one clear line, after one for the wait`(
+        isPush: Bool
+    ) throws {
         try must("cp", source, "\(there)/other")
         let target = try scratch.sparseFile(isPush ? "there/image" : "image", size: size)
         let (from, to) = isPush ? (source, url("image")) : (url("other"), target)
@@ -124,8 +126,10 @@ import Testing
         #expect(result.status == 4, "\(result)")
         let seconds = (clock.now - death) / .seconds(1)
         #expect(seconds > 25 && seconds < 60, "\(seconds)")
-        #expect(result.errors.split(separator: "\n").count == 1, "\(result.errors)")
-        #expect(result.errors.contains("connection refused"))
+        let lines = result.errors.split(separator: "\n")
+        #expect(lines.count == 2, "\(result.errors)")
+        #expect(lines.first?.hasPrefix("blkferry: waiting for http://127.0.0.1:") == true)
+        #expect(lines.allSatisfy { $0.hasSuffix(": connection refused") }, "\(result.errors)")
         let record = try json(result)
         #expect(record.bool("flushed") == !isPush)
         #expect(record.bool("sourceChanged") == false)

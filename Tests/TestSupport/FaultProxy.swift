@@ -66,6 +66,10 @@ package struct NetworkFaults: Sendable {
     /// Bytes over all connections, counted from now on, after which `isStalled` becomes true.
     package var stallAfter: Int?
 
+    /// Connections before this one, counted from 0, carry nothing any more, not even their end, as
+    /// when a NAT has forgotten them; later ones are as usual.
+    var firstKnown = 0
+
     /// New connections are closed at once.
     package var isRefusing = false
 
@@ -140,6 +144,11 @@ package final class FaultProxy: Sendable {
         let connection = try StreamSocket(port: port)
         connection.limitWaiting(to: 30)
         return connection
+    }
+
+    /// Forgets all connections that there are: their bytes vanish from now on.
+    package func forgetConnections() {
+        shared.change { $0.faults.firstKnown = $0.counters.connections }
     }
 
     /// Ends it; when this returns, its thread has ended and all its sockets are closed.

@@ -10,14 +10,15 @@ package import SystemPackage
 package enum Loopback {
     /// Listens on a port that the kernel chooses.
     ///
+    /// - Parameter backlog: of listen(2); `nil` for the most.
     /// - Returns: the listening socket; `port(of:)` tells its port.
     /// - Throws: what socket(2), bind(2) and listen(2) say.
-    package static func listen() throws(Errno) -> OwnedDescriptor {
+    package static func listen(backlog: Int32? = nil) throws(Errno) -> OwnedDescriptor {
         let listener = try newSocket()
         _ = try withAddress(port: 0) { address, length in
             bind(listener.rawValue, address, length)
         }
-        _ = try retryingInterrupts { Glibc.listen(listener.rawValue, SOMAXCONN) }
+        _ = try retryingInterrupts { Glibc.listen(listener.rawValue, backlog ?? SOMAXCONN) }
         return listener
     }
 

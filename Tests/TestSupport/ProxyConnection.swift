@@ -29,6 +29,8 @@ final class ProxyConnection {
     var isServerReady = false
 
     private let shared: ProxyState
+    /// How many connections the proxy took before.
+    private let number: Int
     private let queueLimit: Int
     private let accepted = ContinuousClock.now
     private var phase = Phase.new
@@ -41,9 +43,12 @@ final class ProxyConnection {
     /// The answer to the requests that are kept from the server.
     private var answers = NetworkFaults.Answers(status: 503, count: 0)
 
-    init(_ client: consuming OwnedDescriptor, _ shared: ProxyState, queueLimit: Int) {
+    init(
+        _ client: consuming OwnedDescriptor, _ shared: ProxyState, number: Int, queueLimit: Int
+    ) {
         self.client = consume client
         self.shared = shared
+        self.number = number
         self.queueLimit = queueLimit
     }
 
@@ -69,6 +74,7 @@ final class ProxyConnection {
                 toServer.hasEnded ? 0 : POLLIN, toClient.hasEnded ? 0 : POLLIN, end - now
             )
         }
+        if number < faults.firstKnown { return (0, 0, nil) }
         var (client, server): (Int32, Int32) = (0, 0)
         if !toServer.hasEnded && toServer.lane.byteCount < queueLimit { client |= POLLIN }
         if toClient.isBlocked && !faults.isStalled { client |= POLLOUT }
@@ -107,6 +113,7 @@ final class ProxyConnection {
             return
         }
         let faults = shared.withLock { $0.faults }
+        if number < faults.firstKnown { return }
         connect(faults, now)
         if isClientReady, !toServer.hasEnded, toServer.lane.byteCount < queueLimit {
             receiveFromClient(&buffer)

@@ -82,16 +82,17 @@ final class ProxyLoop {
 
     private func acceptAll() {
         while let client = try? Loopback.accept(listener) {
-            let isRefused = shared.withLock { state in
+            let number = shared.withLock { state -> Int? in
                 if state.faults.isRefusing {
                     state.counters.refused += 1
-                } else {
-                    state.counters.connections += 1
+                    return nil
                 }
-                return state.faults.isRefusing
+                state.counters.connections += 1
+                return state.counters.connections - 1
             }
-            if isRefused { continue }
-            connections.append(ProxyConnection(client, shared, queueLimit: queueLimit))
+            guard let number else { continue }
+            connections.append(
+                ProxyConnection(client, shared, number: number, queueLimit: queueLimit))
         }
     }
 }

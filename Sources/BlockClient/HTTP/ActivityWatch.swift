@@ -40,4 +40,21 @@ struct ActivityWatch {
                 &+ info.load(fromByteOffset: received, as: UInt64.self)
         }
     }
+
+    /// Whether the peer's kernel has not answered the last two retransmissions or keepalives.
+    ///
+    /// A kernel answers both while its program is busy. If the host is gone, the line is dead or a
+    /// NAT has forgotten the connection, nothing answers. `tcpi_retransmits` and `tcpi_probes` have
+    /// these offsets in linux/tcp.h. An acknowledgement resets both.
+    static func isUnanswered(_ socket: Int32) -> Bool {
+        let retransmits = 2
+        let probes = 3
+        return withUnsafeTemporaryAllocation(byteCount: 8, alignment: 8) { info in
+            var size = socklen_t(info.count)
+            guard getsockopt(socket, Int32(IPPROTO_TCP), TCP_INFO, info.baseAddress, &size) == 0,
+                Int(size) == info.count
+            else { return false }
+            return info[retransmits] >= 2 || info[probes] >= 2
+        }
+    }
 }

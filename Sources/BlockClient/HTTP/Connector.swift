@@ -9,7 +9,11 @@ internal import LinuxIO
 protocol Connector: Sendable {
     /// Returns a stream socket on which the server waits for a request; polls `isCancelled` several
     /// times a second.
-    func connect(unless isCancelled: () -> Bool) throws(IOError) -> Int32
+    ///
+    /// - Parameter seconds: the limit; `nil` for none, because ssh may ask for a password.
+    func connect(
+        within seconds: Double?, unless isCancelled: () -> Bool
+    ) throws(IOError) -> Int32
 
     /// Closes a connection without waiting for the peer.
     func disconnect(_ socket: Int32)

@@ -51,10 +51,7 @@ struct CurlFailure {
             return .notConnected(.transport(systemReason ?? words))
         case CURLE_OPERATION_TIMEDOUT:
             // libcurl gets no other timeout.
-            let time =
-                connectSeconds.rounded() == connectSeconds
-                ? "\(Int(connectSeconds))" : "\(connectSeconds)"
-            return .notConnected(.transport("no connection within \(time) s"))
+            return .notConnected(.noConnection(within: connectSeconds))
         case CURLE_SSL_CIPHER, CURLE_URL_MALFORMAT:
             return .final(.transport(words))
         case CURLE_GOT_NOTHING:

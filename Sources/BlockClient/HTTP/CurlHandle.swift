@@ -12,25 +12,32 @@ internal import SystemPackage
 /// cancellation. It is safe to send, because only one thread uses it at a time: the one that has
 /// taken it out of the transport's pool.
 final class CurlHandle: @unchecked Sendable {
-    /// Bytes that libcurl receives at once; it accepts up to 10 MiB, but would hold them
-    /// permanently.
-    private static let receiveBuffer = 1 << 20
-    /// Bytes that libcurl sends at once, libcurl's maximum.
-    private static let sendBuffer = 2 << 20
     /// Interval of the checks for cancellation and for activity.
     private static let pollInterval = Duration.milliseconds(200)
+    /// Seconds without a byte, and without an answer of the other kernel, after which a connection
+    /// is lost; several of its keepalives and retransmissions fall into that time.
+    static let lossSeconds = 30.0
+    /// Maximum seconds of an ssh login during an outage; without an outage there is no limit.
+    private static let loginSeconds = 60.0
 
     /// libcurl has an unmanaged pointer to it, which it uses only until `deinit`.
     let transfer: CurlTransfer
-    private let options: HTTPTransport.Options
-    private let easy: UnsafeMutableRawPointer
-    private let multi: UnsafeMutableRawPointer
-    private let message: UnsafeMutablePointer<CChar>
-    private var headers: UnsafeMutablePointer<curl_slist>?
+    let options: HTTPTransport.Options
+    let easy: UnsafeMutableRawPointer
+    let multi: UnsafeMutableRawPointer
+    let message: UnsafeMutablePointer<CChar>
+    var headers: UnsafeMutablePointer<curl_slist>?
+    /// The limit of a connection in the current attempt; `nil` for none.
+    private(set) var connectSeconds: Double?
 
     /// Makes a handle without connecting; throws if memory runs out or this libcurl lacks an
     /// option.
-    init(_ options: HTTPTransport.Options, _ limiter: RateLimiter?) throws(IOError) {
+    ///
+    /// - Parameter hasGivenUp: ends a login of ssh, which has no limit.
+    init(
+        _ options: HTTPTransport.Options, _ limiter: RateLimiter?,
+        unless hasGivenUp: @escaping CurlTransfer.GivenUp
+    ) throws(IOError) {
         guard let easy = curl_easy_init() else { throw Self.shortage ?? .noMemory }
         guard let multi = curl_multi_init() else {
             curl_easy_cleanup(easy)
@@ -41,9 +48,7 @@ final class CurlHandle: @unchecked Sendable {
         self.multi = multi
         message = .allocate(capacity: Int(CURL_ERROR_SIZE))
         message.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
-        transfer = CurlTransfer(
-            limiter: limiter, isCancelled: options.isCancelled, grace: options.graceSeconds)
-        transfer.connector = options.connector
+        transfer = CurlTransfer(options, limiter, hasGivenUp)
         try setUp()
         if options.connector != nil { try setUpConnector() }
     }
@@ -55,10 +60,14 @@ final class CurlHandle: @unchecked Sendable {
         message.deallocate()
     }
 
+    /// - Parameter left: the time for retries during an outage; `nil` if there is none.
     func attempt(
-        _ request: HTTPRequest, into body: any ResponseSink
+        _ request: HTTPRequest, into body: any ResponseSink, retrySecondsLeft left: Double?
     ) throws(IOError) -> (outcome: AttemptResult, sent: Int, received: Int) {
-        transfer.begin(request, into: body)
+        connectSeconds = connectionLimit(retrySecondsLeft: left)
+        transfer.begin(
+            request, into: body, connectSeconds: connectSeconds,
+            grace: left == nil ? options.graceSeconds : min(options.graceSeconds, 1))
         defer { transfer.end() }
         message.pointee = 0
         try prepare(request)
@@ -66,6 +75,13 @@ final class CurlHandle: @unchecked Sendable {
         let sent = sentBytes(request)
         transfer.limiter?.charge(max(0, sent - uploaded))
         return (outcome(of: end, request, body), sent, transfer.received)
+    }
+
+    /// During an outage a connection gets no more than the rest of the time, and at least a second.
+    private func connectionLimit(retrySecondsLeft left: Double?) -> Double? {
+        let isSSH = options.connector != nil
+        guard let left else { return isSSH ? nil : options.connectSeconds }
+        return min(isSSH ? Self.loginSeconds : options.connectSeconds, max(1, left.rounded(.up)))
     }
 
     /// The error if this process has run out of descriptors.
@@ -79,6 +95,7 @@ final class CurlHandle: @unchecked Sendable {
         case code(CURLcode)
         case fulfilled
         case silent
+        case lost
         case slow
         case endless
         case aborted
@@ -112,8 +129,10 @@ final class CurlHandle: @unchecked Sendable {
                 bytes: carried(request), patience: request.silence, rate: request.leastRate)
             if transfer.isFramingEndless { return .endless }
             if isSlow { return .slow }
-            let left = .seconds(request.silence) - (ContinuousClock.now - transfer.lastActivity)
+            let idle = ContinuousClock.now - transfer.lastActivity
+            let left = .seconds(request.silence) - idle
             guard left > .zero else { return .silent }
+            if idle >= .seconds(Self.lossSeconds), transfer.isUnanswered { return .lost }
             let wait = Int32(min(left, Self.pollInterval) / .milliseconds(1)) + 1
             curl_multi_poll(multi, nil, 0, wait, nil)
         }
@@ -136,6 +155,8 @@ final class CurlHandle: @unchecked Sendable {
         case (.fulfilled, _): return answer
         case (.silent, _):
             return .lost(.transport(transfer.silenceReason(request.silence)))
+        case (.lost, _):
+            return .lost(.transport(CurlTransfer.lossReason))
         case (.slow, _):
             return .lost(.transport(transfer.slownessReason))
         case (.endless, _):
@@ -166,7 +187,7 @@ final class CurlHandle: @unchecked Sendable {
             return CurlFailure(
                 code: code, message: String(cString: message),
                 errno: Int32(long(CURLINFO_OS_ERRNO)),
-                connectSeconds: options.connectSeconds, isConnected: isConnected,
+                connectSeconds: connectSeconds ?? options.connectSeconds, isConnected: isConnected,
                 verifyResult: long(CURLINFO_SSL_VERIFYRESULT), trust: options.trust
             ).outcome
         }
@@ -216,130 +237,5 @@ extension CurlHandle {
         var value: curl_off_t = 0
         cc_getinfo_off_t(easy, info, &value)
         return Int(value)
-    }
-}
-
-extension CurlHandle {
-    /// Sets the options that all requests share.
-    private func setUp() throws(IOError) {
-        let own = Unmanaged.passUnretained(transfer).toOpaque()
-        try check(cc_setopt_pointer(easy, CURLOPT_ERRORBUFFER, message))
-        try set(CURLOPT_NOSIGNAL, 1)
-        try set(CURLOPT_PROTOCOLS_STR, "http,https")
-        try check(options.trust.apply(to: easy))
-        try set(CURLOPT_HTTP_VERSION, Int(CURL_HTTP_VERSION_1_1))
-        try set(CURLOPT_HTTP09_ALLOWED, 0)
-        try set(CURLOPT_FOLLOWLOCATION, 0)
-        // An empty value keeps libcurl from reading the environment.
-        try set(CURLOPT_PROXY, options.proxy?.url ?? "")
-        try set(CURLOPT_NOPROXY, "")
-        if let socket = options.socket { try set(CURLOPT_UNIX_SOCKET_PATH, socket) }
-        // Headers for the server, such as the token, must not reach the proxy.
-        try set(CURLOPT_HEADEROPT, Int(CURLHEADER_SEPARATE))
-        try set(CURLOPT_PATH_AS_IS, 1)
-        // An unrequested content coding must not be decoded.
-        try set(CURLOPT_HTTP_CONTENT_DECODING, 0)
-        try set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1)
-        try set(CURLOPT_TCP_NODELAY, 1)
-        try set(CURLOPT_TCP_KEEPALIVE, 1)
-        try set(CURLOPT_CONNECTTIMEOUT_MS, max(1, Int(options.connectSeconds * 1000)))
-        try set(CURLOPT_USERAGENT, options.userAgent)
-        try check(cc_setopt_write(easy, CURLOPT_HEADERFUNCTION, CurlTransfer.onHeader))
-        try check(cc_setopt_pointer(easy, CURLOPT_HEADERDATA, own))
-        try check(cc_setopt_write(easy, CURLOPT_WRITEFUNCTION, CurlTransfer.onBody))
-        try check(cc_setopt_pointer(easy, CURLOPT_WRITEDATA, own))
-        try check(cc_setopt_read(easy, CURLOPT_READFUNCTION, CurlTransfer.onRead))
-        try check(cc_setopt_pointer(easy, CURLOPT_READDATA, own))
-        try check(cc_setopt_seek(easy, CURLOPT_SEEKFUNCTION, CurlTransfer.onSeek))
-        try check(cc_setopt_pointer(easy, CURLOPT_SEEKDATA, own))
-        try check(cc_setopt_sockopt(easy, CURLOPT_SOCKOPTFUNCTION, CurlTransfer.onOpen))
-        try check(cc_setopt_pointer(easy, CURLOPT_SOCKOPTDATA, own))
-        try check(cc_setopt_closesocket(easy, CURLOPT_CLOSESOCKETFUNCTION, CurlTransfer.onClose))
-        try check(cc_setopt_pointer(easy, CURLOPT_CLOSESOCKETDATA, own))
-        if let limiter = transfer.limiter {
-            try set(CURLOPT_BUFFERSIZE, min(max(limiter.portion, 16 << 10), Self.receiveBuffer))
-            try set(CURLOPT_UPLOAD_BUFFERSIZE, min(max(limiter.portion, 16 << 10), Self.sendBuffer))
-        } else {
-            try set(CURLOPT_BUFFERSIZE, Self.receiveBuffer)
-            try set(CURLOPT_UPLOAD_BUFFERSIZE, Self.sendBuffer)
-        }
-        guard cc_multi_setopt_long(multi, CURLMOPT_MAXCONNECTS, 1) == CURLM_OK else {
-            throw .transport("libcurl: no limit of connections")
-        }
-    }
-
-    /// Lets the connector make the connections, without a timeout of libcurl.
-    private func setUpConnector() throws(IOError) {
-        let own = Unmanaged.passUnretained(transfer).toOpaque()
-        try check(cc_setopt_opensocket(easy, CURLOPT_OPENSOCKETFUNCTION, CurlTransfer.onConnect))
-        try check(cc_setopt_pointer(easy, CURLOPT_OPENSOCKETDATA, own))
-        try check(cc_setopt_prereq(easy, CURLOPT_PREREQFUNCTION, CurlTransfer.onReady))
-        try check(cc_setopt_pointer(easy, CURLOPT_PREREQDATA, own))
-        try set(CURLOPT_CONNECTTIMEOUT_MS, 86_400_000)
-    }
-
-    private func prepare(_ request: HTTPRequest) throws(IOError) {
-        try set(CURLOPT_URL, options.base + request.path)
-        // A new ssh connection may ask for a passphrase. With ssh a request may be sent twice.
-        try set(CURLOPT_FRESH_CONNECT, request.isRetried || options.connector != nil ? 0 : 1)
-        try setHeaders(request)
-        try set(CURLOPT_CUSTOMREQUEST, nil)
-        switch request.method {
-        case .get:
-            try set(CURLOPT_HTTPGET, 1)
-        case .head:
-            try set(CURLOPT_HTTPGET, 1)
-            try set(CURLOPT_NOBODY, 1)
-        case .delete:
-            try set(CURLOPT_HTTPGET, 1)
-            try set(CURLOPT_CUSTOMREQUEST, request.method.rawValue)
-        case .post:
-            try set(CURLOPT_POST, 1)
-            try check(
-                cc_setopt_off_t(
-                    easy, CURLOPT_POSTFIELDSIZE_LARGE, curl_off_t(request.bodyCount)))
-            // Without POSTFIELDS libcurl calls the read callback, which applies the rate limit.
-            let body = request.body?.baseAddress ?? UnsafeRawPointer(message)
-            let memory = transfer.givesBody ? nil : body
-            try check(cc_setopt_pointer(easy, CURLOPT_POSTFIELDS, memory))
-        }
-    }
-
-    /// Sets the headers, and removes those that libcurl would add.
-    private func setHeaders(_ request: HTTPRequest) throws(IOError) {
-        var lines = ["Accept:"]
-        if let token = options.token, !request.isAnonymous {
-            lines.append("Authorization: Bearer \(token)")
-        }
-        if request.method == .post {
-            lines += ["Expect:", "Content-Type:" + (request.contentType.map { " \($0)" } ?? "")]
-        }
-        var list: UnsafeMutablePointer<curl_slist>?
-        for line in lines {
-            guard let longer = curl_slist_append(list, line) else {
-                curl_slist_free_all(list)
-                throw .noMemory
-            }
-            list = longer
-        }
-        let result = cc_setopt_pointer(easy, CURLOPT_HTTPHEADER, list)
-        curl_slist_free_all(headers)
-        headers = list
-        try check(result)
-    }
-
-    private func set(_ option: CURLoption, _ value: Int) throws(IOError) {
-        try check(cc_setopt_long(easy, option, value))
-    }
-
-    private func set(_ option: CURLoption, _ value: String?) throws(IOError) {
-        try check(cc_setopt_string(easy, option, value))
-    }
-
-    private func check(_ code: CURLcode) throws(IOError) {
-        guard code != CURLE_OUT_OF_MEMORY else { throw .noMemory }
-        guard code == CURLE_OK else {
-            throw .transport("libcurl: \(String(cString: curl_easy_strerror(code)))")
-        }
     }
 }

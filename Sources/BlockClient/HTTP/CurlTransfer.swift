@@ -11,6 +11,7 @@ internal import LinuxIO
 /// Only the thread that makes the request uses it.
 final class CurlTransfer {
     typealias Instant = ContinuousClock.Instant
+    typealias GivenUp = @Sendable () -> Bool
 
     enum Stop {
         case tooLarge
@@ -26,12 +27,17 @@ final class CurlTransfer {
     static let headerLimit = 64 << 10
 
     let limiter: RateLimiter?
-    var connector: (any Connector)?
+    let connector: (any Connector)?
     /// Placeholder sockets in libcurl, and the connected socket behind each.
     private var standIns: [curl_socket_t: curl_socket_t] = [:]
     private(set) var connectError: IOError?
     private let isCancelled: @Sendable () -> Bool
-    private let graceSeconds: Double
+    /// Whether the transport has given up.
+    private let hasGivenUp: GivenUp
+    /// Seconds for which the request may continue after a cancellation.
+    private var graceSeconds = 0.0
+    /// The connector's limit; `nil` for none.
+    private var connectSeconds: Double?
 
     private(set) var stop: Stop?
     /// Whether the empty line that ends the head has arrived.
@@ -68,13 +74,19 @@ final class CurlTransfer {
     /// could use.
     private static let endPatience = Duration.seconds(5)
 
-    init(limiter: RateLimiter?, isCancelled: @escaping @Sendable () -> Bool, grace: Double) {
+    init(_ options: HTTPTransport.Options, _ limiter: RateLimiter?, _ hasGivenUp: @escaping GivenUp)
+    {
         self.limiter = limiter
-        self.isCancelled = isCancelled
-        graceSeconds = grace
+        connector = options.connector
+        isCancelled = options.isCancelled
+        self.hasGivenUp = hasGivenUp
     }
 
-    func begin(_ request: HTTPRequest, into sink: any ResponseSink) {
+    func begin(
+        _ request: HTTPRequest, into sink: any ResponseSink, connectSeconds: Double?, grace: Double
+    ) {
+        self.connectSeconds = connectSeconds
+        graceSeconds = grace
         sink.reset()
         self.sink = sink
         parts = request.parts.isEmpty ? request.body.map { [$0] } ?? [] : request.parts
@@ -170,7 +182,7 @@ final class CurlTransfer {
         // The time to connect does not count as the server's silence.
         defer { lastActivity = .now }
         guard let connector else { throw .transport("nothing connects") }
-        let socket = try connector.connect(unless: isAborted)
+        let socket = try connector.connect(within: connectSeconds) { isAborted() || hasGivenUp() }
         guard Self.needsStandIns else { return socket }
         let kind = Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue)
         let standIn = Glibc.socket(AF_INET, kind, 0)

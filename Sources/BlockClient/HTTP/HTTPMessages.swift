@@ -22,7 +22,8 @@ package struct HTTPRequest {
     package var parts: [UnsafeRawBufferPointer] = []
     /// Seconds without a byte in either direction after which an attempt fails.
     ///
-    /// They count from the completed connection. Before that `connectSeconds` is the limit.
+    /// They count from the completed connection. Before that `connectSeconds` is the limit. If the
+    /// other host does not even acknowledge, half a minute is.
     package var silence: Double
     /// Minimum bytes a second of both directions together; an attempt fails if it is slower for
     /// longer than `silence`.
@@ -80,6 +81,11 @@ extension IOError {
     }
 
     static var cancelled: IOError { transport("cancelled", kind: .cancelled) }
+
+    static func noConnection(within seconds: Double) -> IOError {
+        let time = seconds.rounded() == seconds ? "\(Int(seconds))" : "\(seconds)"
+        return transport("no connection within \(time) s")
+    }
 
     /// Adds the proxy to an error of a request that went through it.
     func through(_ proxy: Proxy?) -> IOError {

@@ -15,10 +15,10 @@ internal import Synchronization
 /// 504, or a 500 without a problem body (RFC 9457). The request is retried after 0.1 s, doubling up
 /// to 3 s, or after `Retry-After`, up to 5 s.
 ///
-/// The transport gives up if a request failed three times and no request succeeded for
-/// `retrySeconds`, or if one request used up its attempts. Every further request then fails at once
-/// with the same error, so that cleaning up does not wait again. Before the first success a failed
-/// connection is not retried, because the address may be wrong.
+/// The transport gives up if no request succeeded for `retrySeconds` after a failure, or if one
+/// request used up its attempts. Every further request then fails at once with the same error, so
+/// that cleaning up does not wait again. Before the first success a failed connection is not
+/// retried, because the address may be wrong.
 package final class HTTPTransport: Sendable {
     package struct Options: Sendable {
         /// Scheme, host and port, such as `http://127.0.0.1:8080` or `http://[::1]:8080`.
@@ -29,8 +29,8 @@ package final class HTTPTransport: Sendable {
         var socket: String?
         /// Timeout of a connection in seconds, including TLS.
         package var connectSeconds = 10.0
-        /// Seconds for which requests are retried after the last success, or after the first
-        /// failure that followed it.
+        /// Seconds for which requests are retried after the first failure that follows a success;
+        /// 0 for no retries.
         package var retrySeconds = 30.0
         /// Bytes a second of all connections together, in both directions and including headers;
         /// `nil` for no limit.
@@ -49,8 +49,10 @@ package final class HTTPTransport: Sendable {
         var repeats500 = true
         /// Seconds for which a request may continue after a cancellation.
         package var graceSeconds = 5.0
-        /// Called with the reason and the delay of every retry.
+        /// Called with the reason and the delay of every retry, until the outage is reported.
         package var log: @Sendable (String) -> Void
+        /// Called once when requests fail for some seconds, and once when one succeeds again.
+        package var report: @Sendable (Outage) -> Void = { _ in }
         /// Polled several times a second by every thread.
         package var isCancelled: @Sendable () -> Bool
 
@@ -100,7 +102,9 @@ package final class HTTPTransport: Sendable {
         self.options = options
         limiter = options.bytesPerSecond.map { RateLimiter(bytesPerSecond: $0) }
         policy = Mutex(RetryPolicy(retrySeconds: options.retrySeconds))
-        pool = Mutex([try CurlHandle(options, limiter)])
+        pool = Mutex([])
+        let first = try newHandle()
+        pool.withLock { $0.append(first) }
     }
 
     /// Bytes of headers and bodies so far, including failed attempts.
@@ -114,7 +118,8 @@ package final class HTTPTransport: Sendable {
     /// 500, 502, 503 or 504), that answer is returned.
     ///
     /// After a cancellation a request may continue for `graceSeconds`, and nothing is retried. A
-    /// request that starts after the cancellation has the same time, for cleaning up.
+    /// request that starts after the cancellation has the same time, for cleaning up. During an
+    /// outage it is a second at most, and the first cancelled attempt ends the transport.
     ///
     /// - Parameters:
     ///   - operation: names the request in an error.
@@ -141,7 +146,8 @@ package final class HTTPTransport: Sendable {
         var attempt = 1
         while true {
             defer { if isNew { isGrowing.store(false, ordering: .releasing) } }
-            let result = try handle.attempt(request, into: body)
+            let left = policy.withLock { $0.secondsLeft(at: .now) }
+            let result = try handle.attempt(request, into: body, retrySecondsLeft: left)
             sent.wrappingAdd(result.sent, ordering: .relaxed)
             received.wrappingAdd(result.received, ordering: .relaxed)
             if !options.repeats500, case .answer(let response, _) = result.outcome,
@@ -150,11 +156,13 @@ package final class HTTPTransport: Sendable {
                 return response
             }
             let jitter = Double.random(in: 0...1)
-            let decision = policy.withLock {
-                $0.decide(
+            let (decision, news) = policy.withLock { policy in
+                let decision = policy.decide(
                     result.outcome, attempt: attempt, isRetried: request.isRetried, jitter: jitter,
                     now: .now)
+                return (decision, policy.takeNews())
             }
+            if let news { report(news) }
             switch decision {
             case .done(let response): return response
             case .fail(let error): throw error.through(options.proxy)
@@ -164,12 +172,22 @@ package final class HTTPTransport: Sendable {
         }
     }
 
-    private func backOff(_ seconds: Double, _ reason: String) throws(IOError) {
+    private func backOff(_ seconds: Double, _ reason: String?) throws(IOError) {
         let tenths = (seconds * 10).rounded(.up) / 10
-        options.log("\(reason); trying again in \(tenths) s")
+        if let reason { options.log("\(shown(reason)); trying again in \(tenths) s") }
         let isDone = pause(for: .seconds(seconds)) { options.isCancelled() || finalError != nil }
         guard !isDone else { return }
         throw finalError ?? .cancelled
+    }
+
+    private func report(_ outage: Outage) {
+        guard case .began(let seconds, let reason) = outage else { return options.report(outage) }
+        options.report(.began(seconds: seconds, reason: shown(reason)))
+    }
+
+    /// A reason without the password of the proxy.
+    private func shown(_ reason: String) -> String {
+        options.proxy?.hidden(in: reason) ?? reason
     }
 
     var hasIdleConnection: Bool { pool.withLock { !$0.isEmpty } }
@@ -187,7 +205,7 @@ package final class HTTPTransport: Sendable {
             // connection.
             let isBusy = isGrowing.load(ordering: .relaxed)
             if !isBusy, Descriptors.hasRoom(for: descriptorsOfHandle) {
-                if options.connector == nil { return (try CurlHandle(options, limiter), false) }
+                if options.connector == nil { return (try newHandle(), false) }
                 let isMine = !isGrowing.exchange(true, ordering: .acquiringAndReleasing)
                 if isMine { return (try firstHandle(), true) }
             }
@@ -196,10 +214,14 @@ package final class HTTPTransport: Sendable {
         }
     }
 
+    private func newHandle() throws(IOError) -> CurlHandle {
+        try CurlHandle(options, limiter) { [weak self] in self?.finalError != nil }
+    }
+
     /// Makes a handle for a connection that no other thread makes meanwhile; after a failure another
     /// thread may try.
     private func firstHandle() throws(IOError) -> CurlHandle {
-        do throws(IOError) { return try CurlHandle(options, limiter) } catch {
+        do throws(IOError) { return try newHandle() } catch {
             isGrowing.store(false, ordering: .releasing)
             throw error
         }

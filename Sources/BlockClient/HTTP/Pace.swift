@@ -53,6 +53,12 @@ struct Pace {
 
 /// The reasons for which an exchange counts as lost.
 extension CurlTransfer {
+    /// Whether the other kernel does not answer; `false` with a connector, whose sockets lead to a
+    /// process of this machine.
+    var isUnanswered: Bool {
+        !sockets.isEmpty && sockets.allSatisfy(ActivityWatch.isUnanswered)
+    }
+
     func silenceReason(_ seconds: Double) -> String {
         let time = seconds == seconds.rounded() ? "\(Int(seconds))" : "\(seconds)"
         return received > 0 ? "the answer stopped for \(time) s" : "no answer for \(time) s"
@@ -62,6 +68,10 @@ extension CurlTransfer {
         received > 0
             ? "the answer comes too slowly: \(received) bytes so far"
             : "no answer, and bytes come and go too slowly"
+    }
+
+    static var lossReason: String {
+        "the other host has acknowledged nothing for \(Int(CurlHandle.lossSeconds)) s"
     }
 
     var framingReason: String {

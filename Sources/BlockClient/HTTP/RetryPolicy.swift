@@ -16,17 +16,15 @@ enum AttemptResult {
 ///
 /// It is a value without a clock; callers pass the time.
 struct RetryPolicy {
-    typealias Instant = ContinuousClock.Instant
+    /// While the machine is suspended, its time for retries stands still.
+    typealias Instant = SuspendingClock.Instant
 
     enum Decision {
         case done(HTTPResponse)
         case fail(IOError)
-        /// Retry after so many seconds, for this reason.
-        case again(Double, String)
+        /// Retry after so many seconds, for this reason; `nil` if the outage was reported.
+        case again(Double, String?)
     }
-
-    /// Minimum number of attempts at a request, however long they take.
-    static let leastAttempts = 3
 
     /// Maximum number of attempts at a request, even if other requests succeed; a long request on
     /// an unstable line may fail every time.
@@ -35,7 +33,10 @@ struct RetryPolicy {
     private static let firstDelay = 0.1
     private static let longestDelay = 3.0
     private static let longestRetryAfter = 5.0
+    /// Seconds after which an outage is reported; until then each retry has its note.
+    private static let reportDelay = 5.0
 
+    /// Seconds after the first failure; 0 for no retries.
     let retrySeconds: Double
     /// Whether any request has succeeded; before the first success a failed connection is reported
     /// at once, because the address may be wrong.
@@ -44,8 +45,18 @@ struct RetryPolicy {
     private(set) var failingSince: Instant?
     /// The error of all further requests after the transport gave up.
     private(set) var finalError: IOError?
+    private var isReported = false
+    private var news: Outage?
 
     init(retrySeconds: Double) { self.retrySeconds = retrySeconds }
+
+    /// Seconds that are left for retries, at least 0; `nil` if the last request succeeded.
+    func secondsLeft(at now: Instant) -> Double? {
+        failingSince.map { max(0, retrySeconds - (now - $0) / .seconds(1)) }
+    }
+
+    /// What is to be reported since the last call.
+    mutating func takeNews() -> Outage? { news.take() }
 
     /// Records the end of an attempt and decides what follows.
     ///
@@ -61,12 +72,17 @@ struct RetryPolicy {
         var retryAfter = 0.0
         switch outcome {
         case .final(let error):
-            return .fail(error)
+            guard error.kind == .cancelled, failingSince != nil else { return .fail(error) }
+            // Cleaning up would wait for the lost server again. A login of ssh also ends with this
+            // error when another request has made the transport give up.
+            let ending = finalError ?? error
+            finalError = ending
+            return .fail(ending)
         case .answer(let response, let seconds):
             guard Self.isPassing(response) else {
                 hasSucceeded = true
                 // A successful keepalive does not show that other requests would succeed.
-                if isRetried { failingSince = nil }
+                if isRetried { endOutage(now) }
                 return .done(response)
             }
             failure = .transport("the server answers HTTP \(response.status)")
@@ -89,13 +105,24 @@ struct RetryPolicy {
         let start = failingSince ?? now
         failingSince = start
         let left = retrySeconds - (now - start) / .seconds(1)
-        guard attempt < Self.leastAttempts || (left > 0 && attempt < mostAttempts) else {
+        guard left > 0, attempt < mostAttempts else {
             finalError = failure
             return giveUp
         }
+        if !isReported, retrySeconds - left >= Self.reportDelay {
+            isReported = true
+            news = .began(seconds: retrySeconds - left, reason: failure.reason)
+        }
         let delay = max(Self.delay(after: attempt, jitter: jitter), retryAfter)
         // The last attempt is made when the time is up, not up to one delay earlier.
-        return .again(left > 0 ? min(delay, left) : delay, failure.reason)
+        return .again(min(delay, left), isReported ? nil : failure.reason)
+    }
+
+    private mutating func endOutage(_ now: Instant) {
+        if isReported, finalError == nil, let start = failingSince {
+            news = .ended(seconds: (now - start) / .seconds(1))
+        }
+        (failingSince, isReported) = (nil, false)
     }
 
     /// Seconds to wait after an attempt, randomly varied by a quarter.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import Glibc
 internal import LinuxIO
 
 /// The cipher order that blkferry gives to ssh.
@@ -11,22 +10,11 @@ internal import LinuxIO
 /// the user's configuration excludes stay excluded.
 enum SSHCiphers {
     private static let fast = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"]
-    /// Limit of the output of `ssh -G` in bytes.
-    private static let limit = 256 << 10
 
-    /// Returns the option `-oCiphers=LIST`; `nil` if the order stays.
-    static func option(for command: SSHCommand, unless isCancelled: () -> Bool) -> String? {
-        guard hasInstructions, let words = command.configurationQuery,
-            let process = try? SSHProcess(words, note: { _ in })
-        else { return nil }
-        defer {
-            process.kill()
-            close(process.socket)
-        }
-        let text = read(process.socket, unless: isCancelled)
-        process.waitForEnd(within: .seconds(1), unless: isCancelled)
-        guard case .exit(0) = process.termination else { return nil }
-        return reordered(in: text).map { "-oCiphers=\($0)" }
+    /// Returns the option `-oCiphers=LIST` for the output of `ssh -G`; `nil` if the order stays.
+    static func option(in configuration: String) -> String? {
+        guard hasInstructions else { return nil }
+        return reordered(in: configuration).map { "-oCiphers=\($0)" }
     }
 
     /// Reorders the list in the output of `ssh -G`; `nil` if it is in that order already.
@@ -43,19 +31,5 @@ enum SSHCiphers {
         let lines = readSmallFile("/proc/cpuinfo")?.split(separator: "\n") ?? []
         let line = lines.first { $0.hasPrefix("flags") || $0.hasPrefix("Features") }
         return line?.split(separator: " ").contains("aes") ?? false
-    }
-
-    private static func read(_ socket: Int32, unless isCancelled: () -> Bool) -> String {
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 16 << 10)
-        let deadline = ContinuousClock.now + .seconds(5)
-        while bytes.count < limit, ContinuousClock.now < deadline, !isCancelled() {
-            var polled = pollfd(fd: socket, events: Int16(POLLIN), revents: 0)
-            guard poll(&polled, 1, 100) > 0 else { continue }
-            let count = recv(socket, &chunk, chunk.count, Int32(MSG_DONTWAIT))
-            guard count > 0 else { break }
-            bytes += chunk[..<count]
-        }
-        return String(decoding: bytes, as: UTF8.self)
     }
 }

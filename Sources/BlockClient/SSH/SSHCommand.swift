@@ -31,9 +31,8 @@ package struct SSHCommand: Sendable {
     /// Number of leading words that the user gave; options can only follow them.
     private let programCount: Int
 
-    func words(with option: String?) -> [String] {
-        guard let option else { return words }
-        return words[..<programCount] + [option] + words[programCount...]
+    func words(with options: [String]) -> [String] {
+        words[..<programCount] + options + words[programCount...]
     }
 
     /// Makes the command; the remote processes of one run find their common server by `group`.

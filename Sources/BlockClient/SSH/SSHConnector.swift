@@ -19,6 +19,17 @@ final class SSHConnector: Connector {
         /// Processes whose socket is closed and which should end by themselves.
         var ending: [SSHProcess] = []
     }
+    /// The end of an attempt to connect.
+    private struct Limit {
+        /// `nil` for no limit.
+        private let seconds: Double?
+        private let start = ContinuousClock.now
+
+        init(_ seconds: Double?) { self.seconds = seconds }
+
+        var isOver: Bool { seconds.map { start + .seconds($0) < .now } ?? false }
+        var error: IOError { .noConnection(within: seconds ?? 0) }
+    }
     private let command: SSHCommand
     private let note: @Sendable (String) -> Void
     private let state = Guarded(State())
@@ -41,24 +52,26 @@ final class SSHConnector: Connector {
         }
     }
 
-    func connect(unless isCancelled: () -> Bool) throws(IOError) -> Int32 {
-        let cancelled = IOError.cancelled
-        let begins = state.wait(unless: isCancelled) { state -> Bool? in
+    func connect(
+        within seconds: Double?, unless isCancelled: () -> Bool
+    ) throws(IOError) -> Int32 {
+        let limit = Limit(seconds)
+        let begins = state.wait(unless: { isCancelled() || limit.isOver }) { state -> Bool? in
             guard !state.isStarting else { return nil }
             state.isStarting = true
             return true
         }
-        guard begins != nil else { throw cancelled }
+        guard begins != nil else { throw isCancelled() ? IOError.cancelled : limit.error }
         defer { state.withLock { $0.isStarting = false } }
-        if isCancelled() { throw cancelled }
+        if isCancelled() { throw .cancelled }
         let (host, note) = (command.host, note)
         let words =
             state.withLock { $0.words }
-            ?? command.words(with: SSHCiphers.option(for: command, unless: isCancelled))
+            ?? command.words(with: SSHConfiguration.options(for: command, unless: isCancelled))
         state.withLock { $0.words = words }
         let process = try SSHProcess(words) { note("\(host): \(printable($0))") }
         do throws(IOError) {
-            try waitForGreeting(process, unless: isCancelled)
+            try waitForGreeting(process, limit, unless: isCancelled)
         } catch {
             process.kill()
             process.waitForEnd(within: .seconds(1))
@@ -91,13 +104,14 @@ final class SSHConnector: Connector {
 
     /// Reads up to the end of the greeting, and not one byte more.
     private func waitForGreeting(
-        _ process: SSHProcess, unless isCancelled: () -> Bool
+        _ process: SSHProcess, _ limit: Limit, unless isCancelled: () -> Bool
     ) throws(IOError) {
         var bytes: [UInt8] = []
         /// The end of the time for other output, such as that of a shell's start files.
         var deadline: ContinuousClock.Instant?
         while true {
             if isCancelled() { throw .cancelled }
+            if limit.isOver { throw limit.error }
             var isAll = deadline.map { $0 < .now } ?? false
             var polled = pollfd(fd: process.socket, events: Int16(POLLIN), revents: 0)
             if poll(&polled, 1, 50) > 0 {

@@ -10,7 +10,8 @@ package final class RemoteServer: Sendable {
     package struct Options: Sendable {
         /// Bytes a second of all connections together; `nil` for no limit.
         package var bytesPerSecond: Int?
-        /// Seconds for which requests are retried after the server became unreachable.
+        /// Seconds for which requests are retried after the server became unreachable; 0 for no
+        /// retries.
         package var retrySeconds = 30.0
         package var token: String?
         package var trust = ServerTrust()
@@ -21,6 +22,9 @@ package final class RemoteServer: Sendable {
         var repeats500 = true
         /// Called with messages for `-v`.
         package var log: @Sendable (String) -> Void
+        /// Called with one line when the server has been unreachable for some seconds, and when it
+        /// answers again.
+        package var reportWait: @Sendable (String) -> Void = { _ in }
         package var isCancelled: @Sendable () -> Bool
 
         package init(
@@ -50,6 +54,9 @@ package final class RemoteServer: Sendable {
         transportOptions.socket = location.socket
         if isSSH { transportOptions.connector = try Self.connector(location, options) }
         transportOptions.retrySeconds = options.retrySeconds
+        transportOptions.report = {
+            options.reportWait($0.text(of: location.server, limit: options.retrySeconds))
+        }
         transportOptions.bytesPerSecond = options.bytesPerSecond
         transportOptions.token = options.token
         transportOptions.repeats500 = options.repeats500

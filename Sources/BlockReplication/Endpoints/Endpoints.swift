@@ -103,6 +103,8 @@ struct Endpoints: Sendable {
         var settings = RemoteServer.Options(
             log: { events(.note($0)) }, isCancelled: isCancelled)
         settings.bytesPerSecond = options.bytesPerSecond
+        settings.retrySeconds = options.retryFor / .seconds(1)
+        settings.reportWait = { events(.waiting($0)) }
         settings.token = options.access.token
         settings.trust = options.serverTrust
         settings.ssh = options.sshSettings(isTarget: isTarget)

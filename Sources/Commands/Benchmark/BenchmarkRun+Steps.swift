@@ -42,10 +42,13 @@ extension BenchmarkRun {
         do throws(CommandFailure) {
             if !isFirst { try checkIdentity() }
             let report: Replication.Report
+            let show = { @Sendable [console] (event: Replication.Event) in
+                if case .waiting(let text) = event { console.information(text) }
+            }
             do throws(ReplicationError) {
                 report = try Replication(
                     .synchronize, operands, options: isFirst ? options : restoring,
-                    control: control, { _ in }
+                    control: control, show
                 ).run()
             } catch {
                 throw CommandFailure(error)

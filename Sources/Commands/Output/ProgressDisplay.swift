@@ -42,6 +42,11 @@ struct ProgressDisplay: Sendable {
         }
     }
 
+    /// Clears the line of the bar for a line of another thread; the bar continues below it.
+    func makeRoom() {
+        if style == .bar, !console.isQuiet { console.status("\r\u{1B}[K") }
+    }
+
     mutating func clear() {
         if isLineOpen { console.status("\r\u{1B}[K") }
         isLineOpen = false

@@ -35,6 +35,12 @@ struct ComparisonOptions: ParsableArguments {
             "Bytes a second that go over the network at most, such as 10M.", valueName: "rate"))
     var bwlimit: ByteSize?
 
+    @Option(
+        help: ArgumentHelp(
+            "Try a lost connection to a server again for so long, such as 10s, 5m or 2h; 0 ends "
+                + "the run at once (default: 30s).", valueName: "duration"))
+    var retryFor: TimeSpan?
+
     @OptionGroup var credentials: Credentials
 
     @Option(help: "Progress on standard error: auto, bar, json or none.")
@@ -96,6 +102,7 @@ struct ComparisonOptions: ParsableArguments {
         options.digest = hashMethod
         options.concurrency = concurrency
         options.bytesPerSecond = bwlimit?.bytes
+        if let retryFor { options.retryFor = retryFor.duration }
         return options
     }
 }

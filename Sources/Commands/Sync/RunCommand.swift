@@ -73,10 +73,13 @@ struct RunCommand {
         let (action, operands, target) = (action, operands, "\(operands.target)")
         let control = Replication.Control()
         let display = ProgressDisplay(common.progress, console)
+        let show = { @Sendable (event: Replication.Event) in
+            if case .waiting = event { display.makeRoom() }
+            console.show(event)
+        }
         let open = { @Sendable in
             Result { () throws(ReplicationError) in
-                try Replication(
-                    action, operands, options: options, control: control, console.show)
+                try Replication(action, operands, options: options, control: control, show)
             }
         }
         // A signal must not end the program before it has removed the snapshot of the source.
