@@ -33,6 +33,7 @@ let package = Package(
         .systemLibrary(
             name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .target(name: "CCurl"),
+        .target(name: "CZstd"),
         .target(name: "CGhash"),
         .target(name: "CTransferRing"),
         .target(
@@ -67,9 +68,13 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
+            name: "Zstandard", dependencies: ["CZstd"],
+            swiftSettings: settings),
+        .target(
             name: "WireProtocol",
             dependencies: [
-                "LinuxIO", "BlockDevices", "LogicalVolumes", "DeviceProbe", "Digests",
+                "Zstandard", "LinuxIO", "BlockDevices", "LogicalVolumes", "DeviceProbe",
+                "Digests",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
@@ -83,16 +88,16 @@ let package = Package(
         .target(
             name: "BlockClient",
             dependencies: [
-                "CCurl", "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests",
-                "WireProtocol", "SyncEngine",
+                "CCurl", "CLinuxBlock", "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe",
+                "Digests", "WireProtocol", "SyncEngine",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
         .target(
             name: "BlockServer",
             dependencies: [
-                "CLinuxBlock", "COpenSSL", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests",
-                "LogicalVolumes", "WireProtocol",
+                "CLinuxBlock", "COpenSSL", "Zstandard", "LinuxIO", "BlockDevices",
+                "DeviceProbe", "Digests", "LogicalVolumes", "WireProtocol",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -105,16 +110,17 @@ let package = Package(
         .target(
             name: "BlockReplication",
             dependencies: [
-                "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes", "Digests",
-                "WireProtocol", "SyncEngine", "BlockClient",
+                "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes",
+                "Digests", "WireProtocol", "SyncEngine", "BlockClient",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
         .target(
             name: "Commands",
             dependencies: [
-                "CLinuxBlock", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol",
-                "SyncEngine", "BlockClient", "BlockReplication", "BlockServer", "LogicalVolumes",
+                "CLinuxBlock", "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests",
+                "WireProtocol", "SyncEngine", "BlockClient", "BlockReplication", "BlockServer",
+                "LogicalVolumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
@@ -166,6 +172,9 @@ let package = Package(
             dependencies: ["LinuxIO", "BlockDevices", "LogicalVolumes"],
             path: "Tests/ChangeMapProbe", swiftSettings: settings),
         .testTarget(
+            name: "ZstandardTests", dependencies: ["Zstandard", "TestSupport"],
+            swiftSettings: settings),
+        .testTarget(
             name: "DigestsTests",
             dependencies: ["COpenSSL", "LinuxIO", "BlockDevices", "Digests", "TestSupport"],
             swiftSettings: settings),
@@ -179,8 +188,8 @@ let package = Package(
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes", "Digests",
-                "WireProtocol",
+                "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes",
+                "Digests", "WireProtocol",
             ],
             path: "Tests/FuzzTargets", swiftSettings: settings),
         // tools/fuzz builds it with libFuzzer; without, it runs single inputs again.
@@ -190,8 +199,9 @@ let package = Package(
         .testTarget(
             name: "WireProtocolTests",
             dependencies: [
-                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol", "FuzzTargets",
-                "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
+                "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests",
+                "WireProtocol", "FuzzTargets", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
         .testTarget(
@@ -205,8 +215,9 @@ let package = Package(
         .testTarget(
             name: "BlockServerTests",
             dependencies: [
-                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol", "SyncEngine",
-                "BlockClient", "BlockServer", "BlockReplication", "TestSupport",
+                "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe", "Digests",
+                "WireProtocol", "SyncEngine", "BlockClient", "BlockServer", "BlockReplication",
+                "TestSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],

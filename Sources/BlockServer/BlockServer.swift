@@ -54,6 +54,8 @@ package final class BlockServer: Sendable {
         /// Sessions that one address, and one token or certificate, may have at once.
         package var maximumSessionsOfClient = 32
         package var servesPdiffcopy = true
+        /// `false` as if libzstd were missing, for tests.
+        package var findsZstd = true
         /// Delay of the response to the first wrong token, in seconds.
         package var firstWait = 0.5
         /// Least time between two lines of the log about the same repeated event, in seconds.
@@ -138,7 +140,7 @@ package final class BlockServer: Sendable {
         sessions = SessionTable(
             rights, limit: shares.sessions, limitOfClient: shares.sessionsOfClient,
             silence: .seconds(options.sessionTimeout), logger: logger, events: events,
-            directory: options.runtimeDirectory)
+            directory: options.runtimeDirectory, findsZstd: options.findsZstd)
         service = Service(
             rights, sessions: sessions,
             downloads: DownloadLimit(

@@ -95,6 +95,21 @@ import Testing
         #expect(ContinuousClock.now - start < .seconds(23))
     }
 
+    @Test func `a rate of the proxy is that of all connections together, each way`() throws {
+        proxy.bytesPerSecond = 4 << 20
+        let connections = try (0..<2).map { _ in try proxy.connect() }
+        let start = ContinuousClock.now
+        let sums = Mutex(0)
+        Threads.start(count: 2) { [self] index in
+            let back = roundTrip([UInt8](repeating: 1, count: 2 << 20), connections[index])
+            sums.withLock { $0 += back.count }
+        }.wait()
+        let time = ContinuousClock.now - start
+        #expect(sums.withLock { $0 } == 4 << 20)
+        // Both ways at the same time take little more than one.
+        #expect(time > .milliseconds(900) && time < .milliseconds(1900), "\(time)")
+    }
+
     @Test func `cuts come after as many bytes as requested, with resets and in order`() throws {
         proxy.cutEvery = 100_000...200_000
         proxy.cutsLeft = 20

@@ -65,11 +65,11 @@ import WireProtocol
 
     /// A device whose session begins well, and which answers frames with the given bytes.
     private static func device(
-        _ body: @escaping @Sendable () throws -> [UInt8]
+        _ fields: [String: String] = [:], _ body: @escaping @Sendable () throws -> [UInt8]
     ) throws -> (ScriptedServer, RemoteBlockDevice) {
         let server = try server { path in
             path.hasSuffix("/read") || path.hasSuffix("/compare")
-                ? ("", (try? body()) ?? []) : (MediaType.json, record())
+                ? ("", (try? body()) ?? []) : (MediaType.json, record(fields))
         }
         return (server, try open(server))
     }
@@ -98,7 +98,7 @@ import WireProtocol
         ("content", "[]"), ("digest", "\"md5\""), ("digest", "\"\""), ("session", "null"),
         ("warnings", "{}"), ("timeout", "\"soon\""), ("timeout", "0"), ("timeout", "-1"),
         ("timeout", "1e300"), ("session", "\"\""), ("session", "\"../devices\""),
-        ("device", "\"\""), ("kind", "\"disk\""),
+        ("device", "\"\""), ("kind", "\"disk\""), ("zstd", "0"), ("zstd", "20"),
         ("stamp", "[\(Array(repeating: "1", count: 65).joined(separator: ","))]"),
     ])
     func `a session record with impossible numbers is refused`(field: String, value: String) throws
@@ -256,6 +256,27 @@ import WireProtocol
         let error = failure { try device.read(into: part, at: 0) }
         #expect(error != nil && isNetwork(error), "\(String(describing: error))")
         #expect(buffer.bytes.allSatisfy { $0 == 0xAA })
+    }
+
+    /// Zstd frames of one block that repeats a byte, RFC 8878.
+    @Test(arguments: [1 << 40, 8192, Limits.body + 1])
+    func `a packed payload that is a bomb, or none, is refused`(size: Int) throws {
+        let announced = withUnsafeBytes(of: UInt64(size).littleEndian) { Array($0) }
+        let block = withUnsafeBytes(of: UInt32(8192 << 3 | 3).littleEndian) { Array($0.prefix(3)) }
+        let frame: [UInt8] = [0x28, 0xB5, 0x2F, 0xFD, 0xE0] + announced + block + [0]
+        let body = [UInt8](unsafeUninitializedCapacity: frame.count + 8) { memory, count in
+            let bytes = UnsafeMutableRawBufferPointer(memory)
+            bytes.copyBytes(from: frame)
+            PackedFrame.writeFooter(
+                count: min(size, Limits.body), .zstd, to: slice(bytes, frame.count, bytes.count))
+            count = frame.count + 8
+        }
+        let (server, device) = try Self.device(["zstd": "1"]) { body }
+        defer { server.stop() }
+        let buffer = AlignedBuffer(count: 8192)
+        let error = failure { try device.read(into: buffer.bytes, at: 0) }
+        #expect(isNetwork(error), "\(String(describing: error))")
+        #expect(buffer.bytes.allSatisfy { $0 == 0 })
     }
 
     private static func words(_ values: UInt64...) throws -> [UInt8] {

@@ -29,7 +29,9 @@ final class ServerRig: Sendable {
     let server: BlockServer
     private let log = SessionLog()
 
-    init(exporting paths: [String] = [], timeout: Double = 60) throws {
+    init(
+        exporting paths: [String] = [], timeout: Double = 60, findsZstd: Bool = true
+    ) throws {
         scratch = try ScratchDirectory()
         let log = log
         var options = BlockServer.Options(
@@ -37,6 +39,7 @@ final class ServerRig: Sendable {
             exports: try (["\(scratch.path)/"] + paths).map { try ExportSelector("\($0):rw") },
             logger: Logger(label: "test") { _ in log })
         options.sessionTimeout = timeout
+        options.findsZstd = findsZstd
         // The log counts all sessions, so none of their lines may be left out.
         options.logInterval = 0
         server = try BlockServer(options)

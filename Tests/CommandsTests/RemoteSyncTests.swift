@@ -240,6 +240,32 @@ import Testing
         }
     }
 
+    @Test func `a compressed run tells how little went over the wire`() throws {
+        let text = try scratch.sparseFile("text", size: size)
+        try overwrite(text, (0..<size).map { UInt8($0 / 7 & 0x3F) }, at: 0)
+        let back = scratch.file("back")
+        for (how, isSmall) in [("none", false), ("zstd", true), ("zstd:9", true)] {
+            for (from, to) in [(text, url("image")), (url("image"), back)] {
+                let (result, json) = try blkferryJSON("-W", "--compress", how, from, to)
+                #expect(result.status == 0, "\(result)")
+                let wire = try #require(json.int("wireBytes"))
+                #expect(isSmall ? wire < size / 2 : wire > size, "\(how): \(wire)")
+            }
+            #expect(try areEqual(text, back))
+        }
+        let summary = try blkferry("--compress", "zstd", "-W", text, url("image"))
+        #expect(summary.output.contains("\non the wire "))
+        let local = try blkferryJSON("--compress", "zstd", text, scratch.file("local"))
+        #expect(local.result.status == 0 && local.json.int("wireBytes") == nil)
+    }
+
+    @Test(arguments: ["", "zstd:", "zstd:0", "zstd:20", "zstd:x", "lz4", "zstd:-1", "ZSTD"])
+    func `an unknown compression is wrong usage`(how: String) throws {
+        let result = try blkferry("--compress", how, source, url("image"))
+        #expect(result.status == 64 && result.errors.contains("--compress"), "\(result)")
+        #expect(!FileManager.default.fileExists(atPath: "\(there)/image"))
+    }
+
     @Test func `a run keeps to its rate limit`() throws {
         let rate = 2 << 20
         let (result, json) = try blkferryJSON("--bwlimit", "2M", source, url("image"))

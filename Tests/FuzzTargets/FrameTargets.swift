@@ -4,6 +4,7 @@
 internal import BlockDevices
 internal import Digests
 internal import WireProtocol
+internal import Zstandard
 
 private let deviceSizes = [1 << 20, 1_000_001, 1 << 60, Int.max]
 
@@ -99,6 +100,45 @@ func fuzzMap(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
     require(map.runs.count <= Limits.runs, "as many runs as there may be")
     require(map.runs.allSatisfy { !$0.isEmpty && $0.end <= map.end }, "runs before its end")
     require(map.encoded.elementsEqual(bytes), "the same bytes when it is written again")
+}
+
+/// Bit 0 makes a packed payload of bytes that are none.
+func fuzzPacked(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
+    guard let context = ZstdContext() else { fatalError("no libzstd: \(Zstd.fault ?? "")") }
+    guard choice & 1 == 0 else { return checkPacking(of: bytes, context) }
+    guard let frame = try? PackedFrame(bytes) else { return }
+    require(frame.count <= Limits.body, "as many bytes as there may be")
+    if frame.coding == .plain {
+        require(frame.content.count == frame.count, "as many bytes as announced")
+        return
+    }
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: frame.count, alignment: 8)
+    defer { memory.deallocate() }
+    guard let content = try? frame.unpacked(into: memory, context) else { return }
+    require(content.count == frame.count, "as many bytes as announced")
+    checkPacking(of: content, context)
+}
+
+private func checkPacking(of bytes: UnsafeRawBufferPointer, _ context: ZstdContext) {
+    guard bytes.count <= Limits.body else { return }
+    let room = 2 * bytes.count + 1024
+    let memory = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: room + PackedFrame.footerSize, alignment: 8)
+    defer { memory.deallocate() }
+    let whole = UnsafeMutableRawBufferPointer(rebasing: memory[..<room])
+    guard let length = context.compress(bytes, into: whole, level: Zstd.fastLevel) else {
+        fatalError("broken promise: twice the room is enough")
+    }
+    let end = length + PackedFrame.footerSize
+    PackedFrame.writeFooter(
+        count: bytes.count, .zstd,
+        to: UnsafeMutableRawBufferPointer(rebasing: memory[length..<end]))
+    let frame = try? PackedFrame(UnsafeRawBufferPointer(rebasing: memory[..<end]))
+    let again = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: max(1, bytes.count), alignment: 8)
+    defer { again.deallocate() }
+    let content = frame.flatMap { try? $0.unpacked(into: again, context) }
+    require(content?.elementsEqual(bytes) == true, "the same bytes after unpacking")
 }
 
 /// Bits 0 and 1 choose the unit, 6 and 7 the device's size.

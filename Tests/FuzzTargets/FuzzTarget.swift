@@ -12,6 +12,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case readRequest = "read-request"
     case payload
     case sealed
+    case packed
     case json
     case range
     case exportsFile = "exports-file"
@@ -44,6 +45,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .readRequest: fuzzReadRequest(rest, choice)
         case .payload: fuzzPayload(rest, choice)
         case .sealed: fuzzSealed(rest, choice)
+        case .packed: fuzzPacked(rest, choice)
         case .json: fuzzJSON(rest, choice)
         case .range: fuzzRange(String(decoding: rest, as: UTF8.self), choice)
         case .exportsFile, .tokensFile, .location, .pdiffcopyQuery, .thinMetadata: break

@@ -44,6 +44,9 @@ package struct NetworkFaults: Sendable {
     /// `queueLimit` bytes in that time make.
     package var delay = 0.0
 
+    /// Bytes a second in each direction, over all connections; `nil` for no limit.
+    package var bytesPerSecond: Int?
+
     /// A connection is cut when it has carried so many bytes in both directions, a random number
     /// out of these; it ends for both sides, at random with a reset or in order.
     package var cutEvery: ClosedRange<Int>?

@@ -14,6 +14,9 @@ final class ProxyConnection {
     /// closed with unread bytes sends a reset, which may overtake the last bytes that it sent.
     private static let lingering = Duration.milliseconds(200)
 
+    /// The time between two looks at what the rate permits.
+    private static let pace = Duration.milliseconds(1)
+
     private enum Phase {
         /// The server hears of the connection when the delay is over.
         case new
@@ -95,7 +98,9 @@ final class ProxyConnection {
         if canSendToServer, !toServer.isBlocked, let sent = toServer.lane.nextSent {
             due.append(sent)
         }
-        return due.min().map { $0 + .seconds(faults.delay) - now }
+        let wait = due.min().map { $0 + .seconds(faults.delay) - now }
+        // What is due waits for its allowance.
+        return faults.bytesPerSecond == nil ? wait : wait.map { max($0, Self.pace) }
     }
 
     /// Whether bytes for the server can go, or break the connection.
@@ -332,7 +337,7 @@ extension ProxyConnection {
         case .blocked:
             self[keyPath: path].isBlocked = true
             return false
-        case .stalled: return false
+        case .paced, .stalled: return false
         case .cut(isReset: false):
             finish()
             return false

@@ -36,6 +36,11 @@ final class ProxyLoop {
             let now = ContinuousClock.now
             for connection in connections { connection.advance(now, &buffer) }
             connections.removeAll { $0.isClosed }
+            // Each is the first to use the allowance in its turn.
+            if faults.bytesPerSecond != nil && !connections.isEmpty {
+                let first = connections.removeFirst()
+                connections.append(first)
+            }
         }
     }
 

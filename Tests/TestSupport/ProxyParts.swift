@@ -19,11 +19,33 @@ struct ProxyHalf {
     init(_ direction: ProxyDirection) { self.direction = direction }
 }
 
+/// Bytes that a direction may send at once, as time gives them to it.
+struct ProxyAllowance {
+    private var bytes = 0.0
+    private var filled = ContinuousClock.now
+
+    /// How long what was saved lasts; a line that was idle sends no more than this at once.
+    private static let longest = 0.02
+
+    /// Whole bytes that may go now.
+    mutating func available(_ bytesPerSecond: Int) -> Int {
+        let now = ContinuousClock.now
+        let rate = Double(bytesPerSecond)
+        bytes = min(bytes + rate * ((now - filled) / .seconds(1)), max(1, rate * Self.longest))
+        filled = now
+        return Int(bytes)
+    }
+
+    mutating func take(_ count: Int) { bytes -= Double(count) }
+}
+
 /// Sends the bytes of one connection, and knows when the connection is to be cut.
 struct ProxyCut {
     enum Result {
         case sent(Int)
         case blocked
+        /// The rate permits nothing at present.
+        case paced
         case stalled
         case cut(isReset: Bool)
         case failed
@@ -51,6 +73,11 @@ struct ProxyCut {
             guard left > 0 else { return stall(&state) }
             limit = min(limit, left)
         }
+        if let rate = state.faults.bytesPerSecond {
+            let left = state.allowances[direction, default: ProxyAllowance()].available(rate)
+            guard left > 0 else { return .paced }
+            limit = min(limit, left)
+        }
         let count = bytes.prefix(limit).withUnsafeBytes {
             Glibc.send(
                 socket, $0.baseAddress, $0.count,
@@ -69,6 +96,7 @@ struct ProxyCut {
         _ count: Int, _ direction: ProxyDirection, _ state: inout ProxyState.Guarded
     ) {
         forwarded += count
+        if state.faults.bytesPerSecond != nil { state.allowances[direction]?.take(count) }
         switch direction {
         case .toServer: state.counters.bytesToServer += count
         case .toClient: state.counters.bytesToClient += count

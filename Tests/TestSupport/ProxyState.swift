@@ -15,6 +15,8 @@ final class ProxyState: Sendable {
         var faults: NetworkFaults
         var counters = ProxyCounters()
         var generator: SeededGenerator
+        /// What the rate permits to send at present, in each direction.
+        var allowances: [ProxyDirection: ProxyAllowance] = [:]
         var isClosing = false
         /// Moved into the thread when it starts.
         var listener: OwnedDescriptor?

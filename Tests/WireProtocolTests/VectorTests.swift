@@ -5,6 +5,7 @@ import BlockDevices
 import Digests
 import Testing
 import WireProtocol
+import Zstandard
 
 /// The examples of docs/protocol-vectors.txt, which were made without this code.
 @Suite(.timeLimit(.minutes(60))) struct VectorTests {
@@ -13,14 +14,14 @@ import WireProtocol
     @Test func `the published vectors have every kind of frame, and no other`() {
         let kinds: Set = [
             "compare-request", "compare-answer", "map-request", "map-answer", "read-request",
-            "payload", "json",
+            "payload", "packed-read-request", "packed-payload", "json",
         ]
         #expect(Set(Vector.all.map(\.kind)) == kinds)
         #expect(
             Set(Vector.all.compactMap { $0.fields["digest"] }) == ["gmac", "poly1305", "sha256"])
     }
 
-    @Test(arguments: Vector.all.filter { !$0.frame.isEmpty })
+    @Test(arguments: Vector.all.filter { !$0.frame.isEmpty && $0.kind != "packed-payload" })
     func `a frame is sealed by the digest of all before it`(vector: Vector) throws {
         var hasher = try vector.hasher()
         let content = try vector.content()
@@ -147,6 +148,54 @@ import WireProtocol
                 bytes, size: vector.number("size"), unit: vector.number("unit"))
             #expect(payload.extents == extents && payload.data.elementsEqual(data))
         }
+    }
+
+    @Test(arguments: vectors("packed-read-request"))
+    func `a packed read request names the coding that the answer may have`(vector: Vector) throws {
+        let (extents, content) = try (extents(of: vector), vector.content())
+        let coding = try coding(of: vector)
+        let table = written(ExtentFrame.tableSize(count: extents.count)) {
+            ExtentFrame.writeTable(extents, coding: coding, to: $0)
+        }
+        #expect(table == content)
+        try content.withUnsafeBytes { bytes in
+            let (size, unit) = try (vector.number("size"), vector.number("unit"))
+            let found = try ExtentFrame.readRequest(
+                bytes, size: size, unit: unit, codings: [.plain, .zstd])
+            #expect(found.ranges == extents.map(\.range) && found.coding == coding)
+            // A session that does not compress.
+            #expect(
+                rejection { try ExtentFrame.readRequest(bytes, size: size, unit: unit) } != nil)
+        }
+    }
+
+    @Test(arguments: vectors("packed-payload"))
+    func `a packed payload is a sealed payload, as it is or by zstd`(vector: Vector) throws {
+        let (extents, coding) = try (extents(of: vector), coding(of: vector))
+        var hasher = try vector.hasher()
+        try vector.frame.withUnsafeBytes { bytes in
+            let frame = try PackedFrame(bytes)
+            #expect(frame.coding == coding)
+            let memory = UnsafeMutableRawBufferPointer.allocate(
+                byteCount: frame.count, alignment: 8)
+            defer { memory.deallocate() }
+            let context = try #require(ZstdContext())
+            let sealed =
+                try coding == .plain ? frame.content : frame.unpacked(into: memory, context)
+            #expect(sealed.count == frame.count)
+            let payload = try ExtentFrame.readPayload(
+                SealedFrame.open(sealed, &hasher), size: vector.number("size"),
+                unit: vector.number("unit"))
+            #expect(payload.extents == extents)
+            let footer = written(PackedFrame.footerSize) {
+                PackedFrame.writeFooter(count: frame.count, coding, to: $0)
+            }
+            #expect(footer.elementsEqual(bytes.suffix(PackedFrame.footerSize)))
+        }
+    }
+
+    private func coding(of vector: Vector) throws -> PackedFrame.Coding {
+        try #require(PackedFrame.Coding(rawValue: UInt32(vector.number("coding"))))
     }
 
     private func extents(of vector: Vector) throws -> [Extent] {

@@ -123,6 +123,13 @@ extension RemoteBlockDevice {
             throw .network(
                 name, "open again", reason: "the server has another device under that name now")
         }
+        guard (new.zstd == nil) == (before.zstd == nil) else {
+            abandon(new.session)
+            throw .network(
+                name, "open again",
+                reason: "the session has ended, and the server's libzstd has come or gone since",
+                advice: "Run it again.")
+        }
         if request.mode != .write, let reason = Self.reasonToEnd(before, new) {
             abandon(new.session)
             throw .network(

@@ -78,6 +78,8 @@ package final class RemoteBlockDevice: RemoteDevice {
     let reopening = Mutex(())
     let channels = Mutex<[SessionConnection]>([])
     let map = Mutex<KnownMap?>(nil)
+    /// Set if the session's payloads are packed.
+    let packing: PayloadPacking?
     let keeper: SessionKeepalive
     /// Lets the next client on this machine end the session if this process is killed.
     let claim: SessionClaim?
@@ -104,6 +106,7 @@ package final class RemoteBlockDevice: RemoteDevice {
         request.run = try DigestKey().withUnsafeBytes { hexadecimal($0.prefix(16)) }
         request.source = purpose.source.map { SourceRecord($0, boot: bootIdentifier()) }
         request.set(purpose.policy)
+        request.zstd = try server.zstdLevel()
         if purpose.policy?.concernsVolumes == true { try server.requireVolumes() }
         let (record, claim) = try SessionClaim.open(server, selector, request)
         // A new session must use the same digest, whatever that server would choose.
@@ -125,6 +128,10 @@ package final class RemoteBlockDevice: RemoteDevice {
         state = Mutex(
             State(record: record, session: record.session, size: record.size, counter: record.stamp)
         )
+        packing = record.zstd.map { _ in PayloadPacking(server.options.compression) }
+        if request.zstd != nil && packing == nil {
+            server.note("payloads are not compressed: the server cannot compress with zstd")
+        }
         keeper = SessionKeepalive()
         keeper.start(every: min(20, max(0.2, (record.timeout ?? 60) / 3))) { [weak self] in
             self?.claim?.touch()

@@ -4,6 +4,7 @@
 internal import Digests
 package import LinuxIO
 package import WireProtocol
+package import Zstandard
 
 /// A server that a URL names, and the requests outside of a session.
 package final class RemoteServer: Sendable {
@@ -13,6 +14,9 @@ package final class RemoteServer: Sendable {
         /// Seconds for which requests are retried after the server became unreachable; 0 for no
         /// retries.
         package var retrySeconds = 30.0
+        package var compression = CompressionMode.auto
+        /// `false` as if libzstd were missing, for tests.
+        package var findsZstd = true
         package var token: String?
         package var trust = ServerTrust()
         package var ssh = SSHSettings()
@@ -153,6 +157,32 @@ package final class RemoteServer: Sendable {
                     + "--create and --snapshot-target",
                 advice: "Install a newer blkferry there.")
         }
+    }
+
+    /// The level of zstd that a session asks for; `nil` for no compression.
+    ///
+    /// - Throws: if the user wants compression, and this side or the server has no libzstd.
+    func zstdLevel() throws(IOError) -> Int? {
+        guard let level = options.compression.level else { return nil }
+        if let fault = options.findsZstd ? Zstd.fault : "libzstd.so.1 is missing" {
+            guard options.compression == .auto else {
+                throw .network(
+                    location.text, "open", reason: "libzstd cannot be loaded: \(fault)",
+                    advice: "Install libzstd here, or leave --compress zstd out.")
+            }
+            note("payloads are not compressed: \(fault)")
+            return nil
+        }
+        guard options.compression != .auto else { return level }
+        let record = try json(HTTPRequest(.get, Route.info.path), "open", ServerRecord.self)
+        guard record.features.contains(SessionRequest.compression) else {
+            throw .network(
+                location.text, "open",
+                reason:
+                    "the server, version \(record.version.shortened), cannot compress with zstd",
+                advice: "Install a newer blkferry or libzstd there, or leave --compress zstd out.")
+        }
+        return level
     }
 
     package func export(_ selector: String) throws(IOError) -> ExportRecord {

@@ -23,6 +23,10 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
     private let payload = ResponseBody(limit: Limits.body)
     /// The last data that was read, if the server had split it inside a block.
     private var assembled = AlignedBuffer(count: 4096)
+    /// Set if the session's payloads are packed.
+    private let packer: PayloadPacker?
+    /// The data of the last payload that was read; its memory is that of the answer.
+    private var lastRead: UnsafeRawBufferPointer?
 
     /// Number of attempts at a request whose frame or answer arrives corrupted.
     private static let attempts = 3
@@ -31,6 +35,7 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
         self.device = device
         method = device.digestMethod
         key = device.digestKey
+        packer = device.packing.map { PayloadPacker($0) }
     }
 
     func compare(
@@ -57,6 +62,7 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
 
     func map(_ range: ByteRange) throws(IOError) -> DataMap {
         CompareRequest.writeMap(of: range, to: frame.bytes)
+        lastRead = nil
         return try exchange(
             CompareRequest.headerSize(), "find data at \(range.offset)", into: payload,
             { .compare(session: $0) }
@@ -79,9 +85,17 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
         var hasher = try BlockHasher(method, key: key)
         try hasher.digest(of: all, into: digest)
         all.append(UnsafeRawBufferPointer(digest))
-        try attempt(all, "write at \(range)", .nothing, into: payload, { .write(session: $0) }) {
-            _ in
+        lastRead = nil
+        let body = packer?.pack(all) ?? all
+        do throws(IOError) {
+            try attempt(
+                body, "write at \(range)", .nothing, into: payload, { .write(session: $0) }
+            ) { _ in }
+        } catch {
+            packer?.abandon()
+            throw error
         }
+        packer?.finish(count: all.byteCount, onWire: body.byteCount)
     }
 
     func read(_ ranges: [ByteRange]) throws(IOError) -> ExtentData {
@@ -90,18 +104,29 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
         }
         let content = ExtentFrame.tableSize(count: ranges.count)
         reserve(content)
-        ExtentFrame.writeTable(ranges.map { Extent($0, .data) }, to: frame.bytes)
         let range = ByteRange(first.offset, to: last.end)
         let size = device.geometry.size
-        return try exchange(
-            content, "read at \(range)", into: payload, { .read(session: $0) }
-        ) { answer throws(WireError) in
-            let payload = try ExtentFrame.readPayload(answer, size: size, unit: 1)
-            guard covers(payload.extents, ranges) else {
-                throw WireError("it does not match the request")
+        let coding = packer?.beginReading(last: lastRead) ?? .plain
+        lastRead = nil
+        ExtentFrame.writeTable(ranges.map { Extent($0, .data) }, coding: coding, to: frame.bytes)
+        let found: ExtentData
+        do throws(IOError) {
+            found = try exchange(
+                content, "read at \(range)", into: payload, by: packer, { .read(session: $0) }
+            ) { answer throws(WireError) in
+                let data = try ExtentFrame.readPayload(answer, size: size, unit: 1)
+                guard covers(data.extents, ranges) else {
+                    throw WireError("it does not match the request")
+                }
+                return data
             }
-            return isCutByBlocks(payload, ranges) ? payload : assemble(payload, ranges)
+        } catch {
+            packer?.abandon()
+            throw error
         }
+        packer?.finish(count: found.data.count, onWire: payload.bytes.count)
+        lastRead = found.data
+        return isCutByBlocks(found, ranges) ? found : assemble(found, ranges)
     }
 
     /// Returns whether an answer splits ranges only at block boundaries.
@@ -132,8 +157,11 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
     }
 
     /// Sends a frame, and parses the frame of the answer.
+    ///
+    /// - Parameter packer: unpacks the answer; `nil` for one that is not packed.
     private func exchange<Result>(
-        _ content: Int, _ operation: String, into body: ResponseBody, _ route: (String) -> Route,
+        _ content: Int, _ operation: String, into body: ResponseBody,
+        by packer: PayloadPacker? = nil, _ route: (String) -> Route,
         _ understand: (UnsafeRawBufferPointer) throws(WireError) -> Result
     ) throws(IOError) -> Result {
         let (method, key, name) = (method, key, device.name)
@@ -143,7 +171,8 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
         return try attempt([bytes], operation, .frame, into: body, route) {
             bytes throws(IOError) in
             var hasher = try BlockHasher(method, key: key)
-            let opened = try SealedFrame.open(bytes, &hasher)
+            let sealed = try packer?.unpacked(bytes)
+            let opened = try SealedFrame.open(sealed ?? bytes, &hasher)
             do throws(WireError) { return try understand(opened) } catch {
                 throw RemoteServer.invalid(error, name, operation)
             }
@@ -179,6 +208,10 @@ final class SessionConnection: RemoteChannel, @unchecked Sendable {
         }
         preconditionFailure("the last attempt returns or throws")
     }
+}
+
+extension [UnsafeRawBufferPointer] {
+    fileprivate var byteCount: Int { reduce(0) { $0 + $1.count } }
 }
 
 /// Returns whether the extents cover exactly the ranges, split or not.

@@ -105,6 +105,7 @@ struct Endpoints: Sendable {
         settings.bytesPerSecond = options.bytesPerSecond
         settings.retrySeconds = options.retryFor / .seconds(1)
         settings.reportWait = { events(.waiting($0)) }
+        settings.compression = options.compression.ofClient
         settings.token = options.access.token
         settings.trust = options.serverTrust
         settings.ssh = options.sshSettings(isTarget: isTarget)

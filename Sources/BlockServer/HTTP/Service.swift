@@ -56,7 +56,9 @@ final class Service: Sendable {
             return Response(
                 .ok,
                 json: ServerRecord(
-                    version: version, features: ["sessions", "content", SessionRequest.volumes],
+                    version: version,
+                    features: ["sessions", "content", SessionRequest.volumes]
+                        + (sessions.compresses ? [SessionRequest.compression] : []),
                     digests: DigestMethod.available().map(\.name)))
         case .devices:
             return Response(.ok, json: try exports.list(for: request.grant))

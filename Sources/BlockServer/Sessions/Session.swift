@@ -85,6 +85,9 @@ final class Session: Sendable {
         self.briefSilence = briefSilence
     }
 
+    /// The level of zstd for answers to reads; `nil` if the session's payloads are not packed.
+    var zstdLevel: Int? { record.zstd }
+
     var run: String? { permission.request?.run }
     var peer: String { permission.peer.name }
     var grant: Grant { permission.grant }

@@ -145,9 +145,11 @@ extension Session {
     ) throws(Problem) -> ByteBuffer {
         let content = try open(body)
         let ranges: [ByteRange]
+        let coding: PackedFrame.Coding
         do throws(WireError) {
-            ranges = try ExtentFrame.readRequest(
-                content, size: device.geometry.size, unit: device.geometry.alignment)
+            (ranges, coding) = try ExtentFrame.readRequest(
+                content, size: device.geometry.size, unit: device.geometry.alignment,
+                codings: zstdLevel == nil ? [.plain] : [.plain, .zstd])
         } catch {
             throw Problem(error)
         }
@@ -172,7 +174,8 @@ extension Session {
             extents = ranges.map { Extent($0, .data) }
             pieces = transfers.map { UnsafeRawBufferPointer($0.memory) }
         }
-        let answer = try frame(extents, pieces)
+        var answer = try frame(extents, pieces)
+        try pack(&answer, coding)
         count { $0.read += pieces.reduce(0) { $0 + $1.count } }
         return answer
     }
@@ -204,7 +207,8 @@ extension Session {
     ) throws(Problem) -> ByteBuffer {
         let data = pieces.reduce(0) { $0 + $1.count }
         let table = ExtentFrame.tableSize(count: extents.count)
-        var answer = ByteBufferAllocator().buffer(capacity: data + table + method.byteCount)
+        var answer = ByteBufferAllocator().buffer(
+            capacity: data + table + method.byteCount + PackedFrame.footerSize)
         for piece in pieces { answer.writeBytes(piece) }
         answer.writeWithUnsafeMutableBytes(minimumWritableBytes: table) { memory in
             ExtentFrame.writeTable(extents, to: memory)
@@ -223,6 +227,12 @@ extension Session {
             throw Problem(WireError("the session has given the target its size back"))
         }
         defer { finishWriting() }
+        try withUnpacked(body) { sealed throws(Problem) in try write(sealed: sealed, memory) }
+    }
+
+    private func write(
+        sealed body: UnsafeRawBufferPointer, _ memory: UnsafeMutableRawBufferPointer
+    ) throws(Problem) {
         let content = try open(body)
         let payload: ExtentData
         do throws(WireError) {

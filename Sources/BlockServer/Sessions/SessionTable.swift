@@ -7,6 +7,7 @@ internal import Digests
 internal import LinuxIO
 internal import Logging
 internal import WireProtocol
+internal import Zstandard
 
 /// The sessions of a server, which give a device to one target session or to any number of readers.
 final class SessionTable: Sendable {
@@ -33,15 +34,17 @@ final class SessionTable: Sendable {
     let logger: Logger
     let events: BoundedLog
     private let boot: String?
+    private let findsZstd: Bool
     let history: WriteHistoryStore
     let promises = RoomPromises()
 
     /// - Parameters:
     ///   - limitOfClient: sessions of one address, and of one token or certificate.
     ///   - directory: of the file that outlives the server; `nil` for none.
+    ///   - findsZstd: `false` as if libzstd were missing, for tests.
     init(
         _ rights: Rights, limit: Int, limitOfClient: Int, silence: Duration, logger: Logger,
-        events: BoundedLog, directory: String? = nil
+        events: BoundedLog, directory: String? = nil, findsZstd: Bool = true
     ) {
         exports = rights.exports
         self.rights = rights
@@ -49,9 +52,13 @@ final class SessionTable: Sendable {
         self.silence = silence
         self.logger = logger
         self.events = events
+        self.findsZstd = findsZstd
         boot = bootIdentifier()
         history = WriteHistoryStore(directory: directory, boot: boot)
     }
+
+    /// Whether sessions may pack their payloads; libzstd is loaded at the first question.
+    var compresses: Bool { findsZstd && Zstd.fault == nil }
 
     /// Opens a device for a client, or returns the session that the same run has opened before.
     ///
@@ -277,6 +284,9 @@ final class SessionTable: Sendable {
             rotational: opened.isRotational, warnings: opened.warnings)
         record.timeout = silence / .seconds(1)
         record.digest = method.name
+        if let level = request.zstd, compresses {
+            record.zstd = min(level, Zstd.highestServedLevel)
+        }
         record.stamp = opened.device.changeCounter()?.marks
         if request.mode != .write {
             let counter = opened.counterForReaders

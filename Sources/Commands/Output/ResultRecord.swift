@@ -25,6 +25,7 @@ struct ResultRecord: Encodable {
     private var written: Int
     private var zeroed: Int
     private var extents: Int
+    private var wireBytes: Int?
     private var firstDifferences: [Range]
     private var readErrors: ReadErrors
     private var writeErrors: Int
@@ -86,6 +87,7 @@ struct ResultRecord: Encodable {
         written = tally.written
         zeroed = tally.zeroed
         extents = tally.extents
+        wireBytes = report.traffic.map { $0.sent + $0.received }
         firstDifferences = engine.firstDifferences.prefix(16).map { Range($0) }
         readErrors = ReadErrors(
             unreadable: tally.unreadable, ranges: engine.unreadableRanges.map { Range($0) },

@@ -42,6 +42,11 @@ struct Summary {
                 "read back   \(Format.exactBytes(verification.read)), "
                     + "different \(Format.exactBytes(verification.different))")
         }
+        if let traffic = report.traffic {
+            lines.append(
+                "on the wire \(Format.exactBytes(traffic.sent)) sent, "
+                    + "\(Format.exactBytes(traffic.received)) received")
+        }
         lines.append(
             "time        \(Format.seconds(engine.seconds.total)), "
                 + Format.rate(tally.compared, engine.seconds.total))

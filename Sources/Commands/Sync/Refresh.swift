@@ -26,6 +26,7 @@ struct Refresh: ParsableCommand {
     @OptionGroup var changeLimit: ChangeLimitOption
 
     @OptionGroup var patience: WaitOption
+    @OptionGroup var compression: CompressOption
 
     @OptionGroup var backupTable: BackupTableOptions
 
@@ -44,6 +45,7 @@ struct Refresh: ParsableCommand {
         var options = common.options()
         consent.apply(to: &options)
         options.wait = patience.wait?.duration
+        options.compression = compression.compress
         backupTable.apply(to: &options)
         options.verifies = verify
         options.maximumChange = changeLimit.maxChange?.value

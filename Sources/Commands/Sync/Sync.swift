@@ -32,6 +32,7 @@ struct Sync: ParsableCommand {
     @OptionGroup var changeLimit: ChangeLimitOption
 
     @OptionGroup var patience: WaitOption
+    @OptionGroup var compression: CompressOption
 
     @OptionGroup var backupTable: BackupTableOptions
 
@@ -92,6 +93,7 @@ struct Sync: ParsableCommand {
         var options = common.options()
         consent.apply(to: &options)
         options.wait = patience.wait?.duration
+        options.compression = compression.compress
         backupTable.apply(to: &options)
         volume.apply(to: &options)
         if let benchmark { try BenchmarkRun(common, options, .init(steps: benchmark)).run() }

@@ -8,7 +8,7 @@ package import BlockDevices
 ///         the data of the data extents, without gaps
 ///         count times: u64 offset, bytes; u64 kind (0 data, 1 zero) << 56 | length, bytes
 ///         u32  count
-///         u32  0
+///         u32  0; in a read request, the coding that the answer may have
 ///
 /// A read request has no data, and all its extents are of kind data.
 package enum ExtentFrame {
@@ -16,13 +16,23 @@ package enum ExtentFrame {
     package static let entrySize = 16
     private static let kindShift: UInt64 = 56
 
+    private struct Table {
+        let extents: [Extent]
+        /// The bytes before the table, and how many there should be.
+        let data: UnsafeRawBufferPointer
+        let length: Int
+        let coding: PackedFrame.Coding
+    }
+
     package static func tableSize(count: Int) -> Int { footerSize + entrySize * count }
 
     /// - Parameters:
     ///   - extents: lengths under 2^56.
+    ///   - coding: of a read request, that of the answer.
     ///   - memory: at least `tableSize` bytes.
     package static func writeTable(
-        _ extents: some Collection<Extent>, to memory: UnsafeMutableRawBufferPointer
+        _ extents: some Collection<Extent>, coding: PackedFrame.Coding = .plain,
+        to memory: UnsafeMutableRawBufferPointer
     ) {
         var writer = FrameWriter(memory)
         for extent in extents {
@@ -31,7 +41,7 @@ package enum ExtentFrame {
             writer.put(kind << kindShift | UInt64(extent.range.length))
         }
         writer.put(UInt32(extents.count))
-        writer.put(UInt32(0))
+        writer.put(coding.rawValue)
     }
 
     /// Parses the table at the end of `bytes`, and throws if it does not fit the device.
@@ -39,16 +49,20 @@ package enum ExtentFrame {
     /// - Parameters:
     ///   - size: bytes of the device.
     ///   - unit: the unit in bytes of offsets, and of all lengths but the last.
-    /// - Returns: ascending extents without overlap; the bytes before the table; the expected
-    ///   length of the data.
+    ///   - codings: what the last field may be.
+    /// - Returns: ascending extents without overlap.
     private static func readTable(
-        _ bytes: UnsafeRawBufferPointer, size: Int, unit: Int
-    ) throws(WireError) -> (extents: [Extent], data: UnsafeRawBufferPointer, length: Int) {
+        _ bytes: UnsafeRawBufferPointer, size: Int, unit: Int,
+        codings: Set<PackedFrame.Coding> = [.plain]
+    ) throws(WireError) -> Table {
         guard bytes.count >= footerSize else { throw WireError("a frame of \(bytes.count) bytes") }
         var footer = FrameReader(
             UnsafeRawBufferPointer(rebasing: bytes[(bytes.count - footerSize)...]))
         let count = try footer.u32()
-        guard try footer.u32() == 0 else { throw WireError("a reserved field is not 0") }
+        let number = try footer.u32()
+        guard let coding = codings.first(where: { $0.rawValue == number }) else {
+            throw WireError("a reserved field is not 0")
+        }
         guard (1...Limits.extents).contains(count) else {
             throw WireError("\(count) extents in one request")
         }
@@ -94,7 +108,9 @@ package enum ExtentFrame {
             }
             extents.append(Extent(ByteRange(offset: offset, length: length), kind))
         }
-        return (extents, UnsafeRawBufferPointer(rebasing: bytes[..<start]), data)
+        return Table(
+            extents: extents, data: UnsafeRawBufferPointer(rebasing: bytes[..<start]),
+            length: data, coding: coding)
     }
 
     /// Parses a whole body into ascending ranges of at most `Limits.payload` bytes.
@@ -105,12 +121,27 @@ package enum ExtentFrame {
     package static func readRequest(
         _ bytes: UnsafeRawBufferPointer, size: Int, unit: Int
     ) throws(WireError) -> [ByteRange] {
-        let (extents, data, _) = try readTable(bytes, size: size, unit: unit)
-        guard data.isEmpty else { throw WireError("\(data.count) bytes precede the table") }
-        guard extents.allSatisfy({ $0.kind == .data }) else {
+        try readRequest(bytes, size: size, unit: unit, codings: [.plain]).ranges
+    }
+
+    /// Parses a whole body into ascending ranges of at most `Limits.payload` bytes, and the coding
+    /// that the answer may have.
+    ///
+    /// - Parameters:
+    ///   - size: bytes of the device.
+    ///   - unit: the unit of offsets in bytes.
+    ///   - codings: those of the session.
+    package static func readRequest(
+        _ bytes: UnsafeRawBufferPointer, size: Int, unit: Int, codings: Set<PackedFrame.Coding>
+    ) throws(WireError) -> (ranges: [ByteRange], coding: PackedFrame.Coding) {
+        let table = try readTable(bytes, size: size, unit: unit, codings: codings)
+        guard table.data.isEmpty else {
+            throw WireError("\(table.data.count) bytes precede the table")
+        }
+        guard table.extents.allSatisfy({ $0.kind == .data }) else {
             throw WireError("a read request has an extent of zeros")
         }
-        return extents.map(\.range)
+        return (table.extents.map(\.range), table.coding)
     }
 
     /// Parses a payload; the result points into `bytes`.
@@ -121,10 +152,10 @@ package enum ExtentFrame {
     package static func readPayload(
         _ bytes: UnsafeRawBufferPointer, size: Int, unit: Int
     ) throws(WireError) -> ExtentData {
-        let (extents, data, length) = try readTable(bytes, size: size, unit: unit)
-        guard data.count == length else {
-            throw WireError("\(data.count) bytes of data, and extents of \(length)")
+        let table = try readTable(bytes, size: size, unit: unit)
+        guard table.data.count == table.length else {
+            throw WireError("\(table.data.count) bytes of data, and extents of \(table.length)")
         }
-        return ExtentData(extents: extents, data: data)
+        return ExtentData(extents: table.extents, data: table.data)
     }
 }

@@ -92,7 +92,7 @@ extension Problem {
         case .corrupted:
             self.init(
                 .corrupted, status: 422, "The frame is corrupted",
-                detail: "the frame's digest is not that of its bytes; nothing was done")
+                detail: "\(error.object): \(error.reason); nothing was done")
             return
         case .digest:
             self.init(

@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockDevices
+internal import Zstandard
 
 /// Bytes of any text but a name; the longest label of a known file system has 765 bytes.
 private let longestText = 1024
@@ -31,6 +32,7 @@ extension SessionRequest {
         guard bytes.count <= Self.longestRun, isPrintable else {
             throw WireError("run is not of at most \(Self.longestRun) printable ASCII characters")
         }
+        if let zstd, !Zstd.levels.contains(zstd) { throw WireError("the level of zstd is \(zstd)") }
         guard source?.name.utf8.count ?? 0 <= longestDeviceName else {
             throw WireError("the source's name has more than \(longestDeviceName) bytes")
         }
@@ -65,6 +67,9 @@ extension SessionRecord {
             digest == nil || digest == request.digest
                 || request.fasterDigests?.contains(digest ?? "") == true
         else { throw WireError("another digest was asked for") }
+        guard zstd.map({ request.zstd != nil && Zstd.levels.contains($0) }) ?? true else {
+            throw WireError("no compression of level \(zstd ?? 0) was asked for")
+        }
         guard [sizeBefore, resizeTo].allSatisfy({ (0...Geometry.maximumSize).contains($0 ?? 0) })
         else { throw WireError("a size is \(sizeBefore ?? 0) or \(resizeTo ?? 0)") }
         _ = try content.content()

@@ -22,6 +22,9 @@ package struct SessionRequest: Codable, Sendable {
     /// Methods that are faster for the client, the fastest first; the server chooses one that is
     /// faster for the server as well.
     package var fasterDigests: [String]?
+    /// The level of zstd for the answers to reads; set if the client can send and receive packed
+    /// payloads.
+    package var zstd: Int?
     /// Hexadecimal.
     package var key: String?
     /// The source, if the device is a target.
@@ -61,6 +64,9 @@ package struct SessionRequest: Codable, Sendable {
 extension SessionRequest {
     /// The feature of a server that manages logical volumes.
     package static let volumes = "volumes"
+
+    /// The feature of a server that has libzstd.
+    package static let compression = "zstd"
 
     package mutating func set(_ policy: GatePolicy?) {
         sizePolicy = policy?.sizePolicy?.rawValue
@@ -215,6 +221,8 @@ package struct SessionRecord: Codable, Sendable {
     package var stampBeforeSince: Int?
     /// The method that the server chose, if the client let it.
     package var digest: String?
+    /// The level of zstd that the server uses; if set, the session's payloads are packed.
+    package var zstd: Int?
 
     /// The target's size that the gate found; 0 for a missing image.
     package var sizeBefore: Int?

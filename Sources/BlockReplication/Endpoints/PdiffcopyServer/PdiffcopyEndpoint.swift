@@ -14,9 +14,7 @@ struct PdiffcopyEndpoint: Endpoint {
     static func source(
         _ context: EndpointContext, block: Int?, for purpose: ReadPurpose
     ) throws(IOError) -> (OpenedSource, any Endpoint)? {
-        guard let server = context.server, let file = try PdiffcopyServer.find(server) else {
-            return nil
-        }
+        guard let file = try find(context) else { return nil }
         let source = try file.source(
             block: Self.block(context, alignment: block ?? 1), digest: context.endpoints.digest,
             concurrency: context.endpoints.options.concurrency)
@@ -26,9 +24,7 @@ struct PdiffcopyEndpoint: Endpoint {
     static func target(
         _ context: EndpointContext, for source: OpenedSource, _ policy: GatePolicy
     ) throws(IOError) -> (AdmittedTarget, any Endpoint)? {
-        guard let server = context.server, let file = try PdiffcopyServer.find(server) else {
-            return nil
-        }
+        guard let file = try find(context) else { return nil }
         guard !policy.concernsVolumes else {
             throw .network(
                 "\(context.location)", "open",
@@ -40,6 +36,19 @@ struct PdiffcopyEndpoint: Endpoint {
             block: block(context, alignment: source.device.geometry.alignment),
             digest: context.endpoints.digest, concurrency: context.endpoints.options.concurrency)
         return (target, PdiffcopyEndpoint(name: target.device.name))
+    }
+
+    private static func find(_ context: EndpointContext) throws(IOError) -> PdiffcopyServer? {
+        guard let server = context.server, let file = try PdiffcopyServer.find(server) else {
+            return nil
+        }
+        if case .zstd = context.endpoints.options.compression {
+            throw .network(
+                "\(context.location)", "open",
+                reason: "a server of pdiffcopy cannot compress with zstd",
+                advice: "Leave --compress zstd out.")
+        }
+        return file
     }
 
     private static func block(_ context: EndpointContext, alignment: Int) -> Int {
