@@ -84,6 +84,8 @@ final class OpenPair: Sendable {
         changes: [ByteRange]? = nil, since stamp: ChangeCounter? = nil,
         begin: () -> IOError? = { nil }, end: (SyncReport) -> Bool
     ) -> Replication.Report {
+        // A change map already leaves most of the source unread.
+        let stamp = changes == nil ? findHoles() : stamp
         let expected = expectedChange(changes)
         if let ending = expected.ending {
             return ended(ending, isDone: false, refusal: expected.refusal)

@@ -22,8 +22,8 @@ package struct SyncOptions: Hashable, Sendable {
     package var resizeTo: Int?
     /// The only ranges that may differ and are read, ascending and disjoint; `nil` for all.
     package var changes: [ByteRange]?
-    /// The source's change counter from before `changes` were determined; `nil` to read it at the
-    /// start.
+    /// The source's change counter from before its `changes` or holes were determined; `nil` to read
+    /// it at the start.
     package var sourceChangeCounter: ChangeCounter?
     /// Bytes behind the replica on a larger target, which are written at the end.
     package var tail: [Patch] = []

@@ -104,14 +104,16 @@ private let mostComparisons = 2
 
 /// Compares two devices over the length of the smaller one.
 ///
-/// - Parameter options: only `layout`, `concurrency`, `skipsUnreadable` and `changes` count.
+/// - Parameter options: only `layout`, `concurrency`, `skipsUnreadable`, `changes` and
+///   `sourceChangeCounter` count.
 package func compare(
     source: any BlockDevice, target: any BlockDevice, options: SyncOptions, control: RunControl,
     phase: RunControl.Phase = .verify
 ) -> SyncReport {
     let length = min(source.geometry.size, target.geometry.size)
     var report = SyncReport(size: length, blockSize: options.layout.block)
-    let (counter, targetCounter) = (source.changeCounter(), target.changeCounter())
+    let counter = options.sourceChangeCounter ?? source.changeCounter()
+    let targetCounter = target.changeCounter()
     var comparing = options
     comparing.isDryRun = true
     do throws(IOError) {

@@ -9,6 +9,12 @@ func fuzzThinMetadata(_ bytes: UnsafeRawBufferPointer) {
     let text = Array(bytes)
     if let dump = try? ThinDump(xml: text, of: 4) {
         require(dump.mapped >= 0 && dump.mapped % 512 == 0, "whole sectors")
+        var (end, sum) = (0, 0)
+        for range in dump.ranges {
+            require(range.offset >= end && range.length > 0, "ascending")
+            (end, sum) = (range.end, sum + range.length)
+        }
+        require(sum == dump.mapped, "as much as is mapped")
     }
     guard let delta = try? ThinDelta(xml: text, from: 4, to: 5) else { return }
     for isOldAsMade in [true, false] {

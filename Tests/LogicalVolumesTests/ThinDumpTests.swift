@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import BlockDevices
 import LinuxIO
 import Testing
 
@@ -34,6 +35,36 @@ import Testing
         #expect(dump.mapped == 11 << 16 && dump.made == 3 && dump.newest == 2)
         #expect(dump.isUnchanged(since: 11 << 16))
         #expect(try self.dump("", blocks: 0).isUnchanged(since: 0))
+    }
+
+    @Test func `the mapped ranges ascend, and adjacent ones are joined`() throws {
+        let mappings = """
+            <range_mapping origin_begin="2" data_begin="7" length="3" time="1"/>
+            <single_mapping origin_block="5" data_block="40" time="2"/>
+            <single_mapping origin_block="7" data_block="41" time="0"/>
+            """
+        let ranges = try dump(mappings, blocks: 5).ranges
+        #expect(ranges == [ByteRange(2 << 16, to: 6 << 16), ByteRange(7 << 16, to: 8 << 16)])
+        #expect(try dump("", blocks: 0).ranges == [])
+    }
+
+    @Test func `mappings that do not ascend, and blocks of no size, are an error`() {
+        for second in [0, 4] {
+            let mappings = """
+                <range_mapping origin_begin="2" data_begin="7" length="3" time="1"/>
+                <single_mapping origin_block="\(second)" data_block="40" time="2"/>
+                """
+            #expect(throws: IOError.self) { try dump(mappings, blocks: 4) }
+        }
+        let empty = #"<range_mapping origin_begin="2" data_begin="7" length="0" time="1"/>"#
+        #expect(throws: IOError.self) { try dump(empty, blocks: 0) }
+        for sectors in [0, 1, 127] {
+            let text = """
+                <superblock data_block_size="\(sectors)">
+                <device dev_id="4" mapped_blocks="0" creation_time="1"></device></superblock>
+                """
+            #expect(throws: IOError.self) { try ThinDump(xml: Array(text.utf8), of: 4) }
+        }
     }
 
     @Test func `discarded blocks are missing, and written blocks are as new as the snapshot`()

@@ -28,6 +28,8 @@ package final class BlockSpecialFile: BlockDevice {
     let relatives = Mutex<[String]>([])
     private let ladder: ZeroMethods
     let thin: ThinChunks?
+    /// Finds the next run of data; `nil` as long as the device knows no holes.
+    let nextRun = Mutex<(@Sendable (Int) -> ByteRange?)?>(nil)
     private let size: Atomic<Int>
     /// The disk's sequence number when the device was opened; see `currentDiskSequence`.
     private let diskSequence: Int?
@@ -196,10 +198,6 @@ package final class BlockSpecialFile: BlockDevice {
             throw IOError(name, "ask whether it is read-only", error)
         }
         return answer != 0
-    }
-
-    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
-        try file.read(into: buffer, at: offset)
     }
 
     package func write(_ buffer: UnsafeRawBufferPointer, at offset: Int) throws(IOError) {

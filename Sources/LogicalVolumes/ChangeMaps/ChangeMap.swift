@@ -4,7 +4,7 @@
 package import BlockDevices
 internal import LinuxIO
 
-/// Where a device may differ from the content of a snapshot of it.
+/// Where a device may differ from the content of a snapshot of it, or from zeros.
 ///
 /// A map may name too much, but never too little. Outside its ranges the two are equal.
 package struct ChangeMap: Hashable, Sendable {
@@ -19,7 +19,7 @@ package struct ChangeMap: Hashable, Sendable {
     /// - Parameters:
     ///   - changed: in any order. Ranges may overlap or lie beyond the device's end.
     ///   - chunk: bytes of the unit of change tracking. Ranges grow outwards to multiples of it.
-    ///   - oldSize: bytes of the snapshot. Everything beyond them counts as changed.
+    ///   - oldSize: bytes of the snapshot, or of zeros. Everything beyond them counts as changed.
     package init(_ changed: [ByteRange], chunk: Int = 1, size: Int, oldSize: Int) {
         precondition(chunk > 0 && size >= 0 && oldSize >= 0)
         var pieces = changed.filter { !$0.isEmpty && $0.offset < size }

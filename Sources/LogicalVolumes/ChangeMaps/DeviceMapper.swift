@@ -48,13 +48,13 @@ package struct DeviceMapper: Sendable {
         return Target(size: sectors * 512, type: words[2], words: Array(words[3...]))
     }
 
-    /// Reads how many bytes a thin volume has mapped; `nil` if unknown, such as for an inactive
-    /// one.
+    /// Reads how many bytes a thin volume with a device mapper name has mapped; `nil` if unknown,
+    /// such as for an inactive one.
     ///
     /// Source: `thin_status` in drivers/md/dm-thin.c: sectors of the mapped chunks, and the last
     /// mapped sector.
-    func mappedBytes(of volume: LogicalVolume) -> Int? {
-        guard let target = try? target("status", of: volume.mapperName, unless: { false }),
+    func mappedBytes(of volume: String) -> Int? {
+        guard let target = try? target("status", of: volume, unless: { false }),
             target.type == "thin", let sectors = target.words.first.flatMap({ Int($0) }),
             (0...Int.max / 512).contains(sectors)
         else { return nil }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+package import BlockDevices
 package import LinuxIO
 
 /// The mappings of one volume of a thin pool, as thin_dump reports them.
@@ -11,6 +12,8 @@ package import LinuxIO
 package struct ThinDump: Hashable, Sendable {
     /// Bytes that the volume has mapped.
     package let mapped: Int
+    /// The mapped ranges in bytes, ascending; adjacent ones are joined.
+    package let ranges: [ByteRange]
     /// The pool's time at the volume's creation.
     package let made: Int
     /// The time of the newest mapping; `nil` if there is none.
@@ -34,6 +37,7 @@ package struct ThinDump: Hashable, Sendable {
         var open: [String] = []
         var (blockSize, declared, counted, made): (Int?, Int?, Int, Int?) = (nil, nil, 0, nil)
         var newest: Int?
+        var blocks: [Range<Int>] = []
         func number(
             _ name: String, of element: ThinDeltaXML.Element
         ) throws(IOError) -> Int {
@@ -57,10 +61,20 @@ package struct ThinDump: Hashable, Sendable {
                 made = try number("creation_time", of: element)
             case (2, "single_mapping"), (2, "range_mapping"):
                 let isSingle = element.name == "single_mapping"
-                let (sum, isTooMany) = counted.addingReportingOverflow(
-                    isSingle ? 1 : try number("length", of: element))
+                let begin = try number(isSingle ? "origin_block" : "origin_begin", of: element)
+                let length = isSingle ? 1 : try number("length", of: element)
+                let (sum, isTooMany) = counted.addingReportingOverflow(length)
                 guard !isTooMany else { throw scanner.fault("more blocks than a device has") }
                 counted = sum
+                let end = blocks.last?.upperBound ?? 0
+                guard begin >= end, length > 0 else {
+                    throw scanner.fault("its mappings do not ascend")
+                }
+                if let last = blocks.last, begin == end {
+                    blocks[blocks.count - 1] = last.lowerBound..<begin + length
+                } else {
+                    blocks.append(begin..<begin + length)
+                }
                 newest = max(try number("time", of: element), newest ?? 0)
             default: throw scanner.fault("<\(element.name)> is not known here")
             }
@@ -69,11 +83,18 @@ package struct ThinDump: Hashable, Sendable {
         guard open.isEmpty, let blockSize, let made, declared == counted else {
             throw scanner.fault("it is not all of a volume")
         }
-        let (bytes, isTooMuch) = counted.multipliedReportingOverflow(by: blockSize)
-        guard !isTooMuch else {
-            throw scanner.fault("\(counted) blocks of \(blockSize) bytes are beyond every device")
+        // The kernel accepts multiples of 64 KiB. Blocks of no bytes would map nothing.
+        guard blockSize > 0, blockSize % (64 << 10) == 0 else {
+            throw scanner.fault("data blocks of \(blockSize) bytes")
         }
-        mapped = bytes
+        let end = blocks.last?.upperBound ?? 0
+        guard !end.multipliedReportingOverflow(by: blockSize).overflow else {
+            throw scanner.fault("\(end) blocks of \(blockSize) bytes are beyond every device")
+        }
+        mapped = counted * blockSize
+        ranges = blocks.map {
+            ByteRange($0.lowerBound * blockSize, to: $0.upperBound * blockSize)
+        }
         self.made = made
         self.newest = newest
     }

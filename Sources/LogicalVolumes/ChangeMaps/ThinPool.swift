@@ -26,7 +26,25 @@ package struct ThinPool: Sendable {
         lockDirectory: String = RunLock.usualDirectory
     ) {
         let volume = VolumeName(group: group, volume: pool).mapperName
-        name = "\(volume)-tpool"
+        self.init(volume + Self.suffix, volume: volume, mapper, lockDirectory)
+    }
+
+    /// Makes a pool of its device mapper name; `nil` if that is no thin pool's of LVM.
+    init?(
+        mapperName name: String, mapper: DeviceMapper,
+        lockDirectory: String = RunLock.usualDirectory
+    ) {
+        guard name.hasSuffix(Self.suffix) else { return nil }
+        let volume = String(name.dropLast(Self.suffix.count))
+        self.init(name, volume: volume, mapper, lockDirectory)
+    }
+
+    private static let suffix = "-tpool"
+
+    private init(
+        _ name: String, volume: String, _ mapper: DeviceMapper, _ lockDirectory: String
+    ) {
+        self.name = name
         metadata = "\(mapper.directory)/\(volume)_tmeta"
         self.mapper = mapper
         self.lockDirectory = lockDirectory
@@ -58,11 +76,30 @@ package struct ThinPool: Sendable {
     ) throws(IOError) -> (ThinDelta, ThinDump?) {
         try reading(snapshots, unless: isCancelled) { () throws(IOError) in
             // The output for a volume with random writes may exceed the limit.
-            let dump = try? ThinDump(
-                xml: run(mapper.thinDump, ["-m", "--dev-id", String(old)], unless: isCancelled),
-                of: old)
+            let dump = try? dump(of: old, unless: isCancelled)
             return (try delta(from: old, to: new, unless: isCancelled), dump)
         }
+    }
+
+    /// Reads the mappings of a volume by its thin id.
+    ///
+    /// The result is that of the moment of the call, and misses later writes.
+    ///
+    /// - Throws: also if the metadata snapshot cannot be released.
+    func dump(
+        of volume: Int, snapshots: MetadataSnapshots, unless isCancelled: () -> Bool
+    ) throws(IOError) -> ThinDump {
+        try reading(snapshots, unless: isCancelled) { () throws(IOError) in
+            try dump(of: volume, unless: isCancelled)
+        }
+    }
+
+    private func dump(
+        of volume: Int, unless isCancelled: () -> Bool
+    ) throws(IOError) -> ThinDump {
+        try ThinDump(
+            xml: run(mapper.thinDump, ["-m", "--dev-id", String(volume)], unless: isCancelled),
+            of: volume)
     }
 
     private func delta(

@@ -78,7 +78,7 @@ package final class VolumeSnapshot: Sendable {
         do throws(IOError) {
             var volume = try lvm.volume(fullName)
             if volume.isThin {
-                volume.mappedWhenMade = mapper.mappedBytes(of: volume)
+                volume.mappedWhenMade = mapper.mappedBytes(of: volume.mapperName)
             }
             self.volume = volume
         } catch {
