@@ -14,10 +14,27 @@ struct Use: Hashable, Sendable {
         case other(String)
     }
 
+    /// How it is used, in words without names and paths.
+    enum Way: String, Sendable {
+        case mounted
+        case held
+        case swap = "in use as swap"
+        case loop = "behind a loop device"
+    }
+
     var subject = Subject.itself
+    var way: Way
     /// Such as `mounted on /mnt`.
     var text: String
     var advice: String?
+
+    fileprivate static let swap = Use(
+        way: .swap, text: Way.swap.rawValue, advice: "Run swapoff on it first.")
+
+    /// The same use, as one of another device.
+    fileprivate func of(_ subject: Subject) -> Use {
+        Use(subject: subject, way: way, text: text, advice: advice)
+    }
 
     /// `it is mounted on /mnt`, `its partition sda1 is mounted on /mnt`.
     var clause: String {
@@ -31,13 +48,11 @@ struct Use: Hashable, Sendable {
 
     /// The use without names and paths, which other clients must not see.
     var kind: String {
-        let what = ["mounted", "held", "in use as swap"].first { text.hasPrefix($0) }
-        let bare = what ?? (text.hasPrefix("behind") ? "behind a loop device" : "in use")
         switch subject {
-        case .itself: return bare
-        case .partition: return "partition \(bare)"
-        case .disk: return "disk \(bare)"
-        case .other: return "shared bytes \(bare)"
+        case .itself: way.rawValue
+        case .partition: "partition \(way.rawValue)"
+        case .disk: "disk \(way.rawValue)"
+        case .other: "shared bytes \(way.rawValue)"
         }
     }
 
@@ -58,8 +73,7 @@ extension HostState {
         guard let device = self[number] else { return directUses(of: number, depth: 0) }
         var uses = usesFromAbove(device, depth: 0)
         if let disk = device.disk.flatMap({ self[$0] }) {
-            uses += directUses(of: disk.number, depth: 0)
-                .map { Use(subject: .disk(disk.name), text: $0.text, advice: $0.advice) }
+            uses += directUses(of: disk.number, depth: 0).map { $0.of(.disk(disk.name)) }
         }
         return uses
     }
@@ -76,16 +90,13 @@ extension HostState {
             other.number != number && other.size > 0
                 && Footprint(.device(other.number), on: self).isExactlyShared(with: mine)
         }.flatMap { other in
-            directUses(of: other.number, depth: 0, besides: own)
-                .map { Use(subject: .other(other.path), text: $0.text, advice: $0.advice) }
+            directUses(of: other.number, depth: 0, besides: own).map { $0.of(.other(other.path)) }
         }
     }
 
     func uses(of file: FileIdentity) -> [Use] {
         var uses: [Use] = []
-        if swapFiles.contains(file) {
-            uses.append(Use(text: "in use as swap", advice: "Run swapoff on it first."))
-        }
+        if swapFiles.contains(file) { uses.append(.swap) }
         for loop in loops where loop.backing == .file(file) {
             uses.append(use(byLoop: loop, depth: 0))
         }
@@ -96,7 +107,7 @@ extension HostState {
         var uses = directUses(of: device.number, depth: depth)
         for partition in partitions(of: device) {
             uses += directUses(of: partition.number, depth: depth)
-                .map { Use(subject: .partition(partition.name), text: $0.text, advice: $0.advice) }
+                .map { $0.of(.partition(partition.name)) }
         }
         return uses
     }
@@ -109,9 +120,7 @@ extension HostState {
         guard depth < 16 else { return [] }
         var uses: [Use] = []
         if let use = useByMounts(number) { uses.append(use) }
-        if swapDevices.contains(number) {
-            uses.append(Use(text: "in use as swap", advice: "Run swapoff on it first."))
-        }
+        if swapDevices.contains(number) { uses.append(.swap) }
         for holder in self[number]?.holders ?? [] {
             uses.append(use(byHolder: holder, depth: depth))
         }
@@ -133,7 +142,9 @@ extension HostState {
         let hidden = points.count - 3
         let more =
             hidden > 0 ? " and \(hidden) other \(hidden == 1 ? "place" : "places")" : ""
-        return Use(text: "mounted on \(shown)\(more)", advice: "Unmount it first: umount \(first)")
+        return Use(
+            way: .mounted, text: "mounted on \(shown)\(more)",
+            advice: "Unmount it first: umount \(first)")
     }
 
     private func use(byHolder name: String, depth: Int) -> Use {
@@ -152,6 +163,7 @@ extension HostState {
             advice = "Stop \(name) first."
         }
         return Use(
+            way: .held,
             text: "held by \(kind)\(holder?.displayName ?? name)" + Self.andWhatFor(beyond),
             advice: beyond.first?.advice ?? advice)
     }
@@ -159,7 +171,7 @@ extension HostState {
     private func use(byLoop loop: LoopBacking, depth: Int) -> Use {
         let beyond = usesFromAbove(loop.loop, depth: depth + 1)
         return Use(
-            text: "behind loop device \(loop.loop.path)" + Self.andWhatFor(beyond),
+            way: .loop, text: "behind loop device \(loop.loop.path)" + Self.andWhatFor(beyond),
             advice: beyond.first?.advice ?? "Detach it first: losetup -d \(loop.loop.path)")
     }
 
