@@ -19,10 +19,7 @@ public struct ReplicationError: Error, Hashable, Sendable {
         /// The target may differ after the run: it read back differently, or another program wrote
         /// to it.
         case different
-        /// A run that reads a logical volume was cancelled before its comparison; nothing was
-        /// written.
-        ///
-        /// Other cancelled initialisers throw the error that the cancellation caused.
+        /// The run was cancelled; an initialiser that throws this has written nothing.
         case interrupted
     }
 
@@ -47,6 +44,7 @@ public struct ReplicationError: Error, Hashable, Sendable {
             switch error.kind {
             case .refused: .refused
             case .unauthorized: .unauthorized
+            case .cancelled: .interrupted
             default: error.isNetwork ? .network : .device
             }
         self.init(kind, error.description, advice: error.advice)

@@ -180,6 +180,21 @@ import Testing
         }
     }
 
+    @Test func `a run that is cancelled while a server does not answer counts as interrupted`() {
+        let server = ScriptedServer.streams { stream in
+            while try !stream.receive().isEmpty {}
+        }
+        let control = Replication.Control()
+        control.cancel()
+        do throws(ReplicationError) {
+            _ = try Replication(from: source, to: "\(server.base)/dev/a", control: control)
+            Issue.record("it opened a device of a server that does not answer")
+        } catch {
+            #expect(error.kind == .interrupted, "\(error)")
+        }
+        withExtendedLifetime(server) {}
+    }
+
     @Test func `events carry the warnings for the user`() throws {
         let events = Mutex<[Replication.Event]>([])
         let report = try Replication(from: source, to: scratch.file("target")) { event in

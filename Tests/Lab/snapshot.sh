@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# seconds: 65
+# seconds: 80
 # shows: sync --snapshot of thin, linear and mounted volumes; the snapshot is removed in every case
 volume_group vg0 ${disk}a ${disk}b
 lvcreate -qq -y --type thin-pool -L 200M -n pool vg0
@@ -88,6 +88,25 @@ for volume in linear thin; do
     [ $status = 130 ] || fail "status $status"
     snapshots 0
 done
+
+step 'a signal while a server does not answer'
+serve --export /tmp/:rw
+kill -STOP $server
+for command in 'sync --snapshot' refresh; do
+    # shellcheck disable=SC2086 # words
+    blkferry $command vg0/thin http://127.0.0.1:8080/tmp/image &
+    run=$!
+    begins
+    sleep 1
+    kill -TERM $run
+    status=0
+    wait $run || status=$?
+    [ $status = 130 ] || fail "$command: status $status"
+    snapshots 0
+done
+kill -CONT $server
+kill $server
+wait $server || fail "the server ended with $?"
 
 step 'SIGKILL: the next run removes it'
 rm -f /tmp/linear.img

@@ -105,7 +105,11 @@ final class DigestTable: ResponseSink, Sendable {
             if case .failed(let error) = state.progress { return .failure(error) }
             return nil
         }
-        guard let result else { throw .network(server.name, "compare", reason: "cancelled") }
+        guard let result else {
+            var error = IOError.cancelled
+            (error.object, error.operation) = (server.name, "compare")
+            throw error
+        }
         try result.get()
     }
 }

@@ -26,7 +26,9 @@ struct VolumeJob: Sendable {
         var hasFailed = false
         do throws(ReplicationError) { return try openWhenFree(&hasFailed) } catch {
             // An error that a signal caused counts as an interruption.
-            let isEnded = error.kind == .device || BusyWait.isBusy(error.cause)
+            let isEnded =
+                [.device, .network, .interrupted].contains(error.kind)
+                || BusyWait.isBusy(error.cause)
             guard control.isCancelled, !hasFailed, isEnded else { throw error }
             throw ReplicationError(
                 .interrupted, "\(target): \(action.rawValue): interrupted, nothing was written")
@@ -95,9 +97,12 @@ struct VolumeJob: Sendable {
         do throws(ReplicationError) {
             return try RefreshRun(self, of: volume, through: snapshot, lvm, lock)
         } catch {
+            var error = error
             for failure in snapshot?.finish() ?? [] {
                 hasFailed = true
                 events(.failure(failure))
+                // A snapshot that stays weighs more than an interruption.
+                if error.kind == .interrupted { error.kind = failure.kind }
             }
             throw error
         }
