@@ -83,7 +83,7 @@ package final class BlockServer: Sendable {
     private let budget: MemoryBudget
     private let access: AccessTable
     private let identity: Mutex<ServerIdentity?>
-    private let service: Service
+    let service: Service
     let connections: Connections
     private let events: BoundedLog
     private let listener: Mutex<(any Channel)?> = Mutex(nil)
@@ -145,14 +145,14 @@ package final class BlockServer: Sendable {
             rights, sessions: sessions,
             downloads: DownloadLimit(
                 limit: shares.downloads, ofClient: shares.downloadsOfClient),
-            version: options.version)
+            version: options.version, servesPdiffcopy: options.servesPdiffcopy)
         budget = MemoryBudget(bytes: memory)
         let shared = ConnectionContext(
             service: service, queue: queue, budget: budget,
             bodies: BodyPool(size: Limits.body), access: access,
             throttle: AuthThrottle(first: .seconds(options.firstWait)),
             connections: connections, logger: logger, events: events,
-            hosts: options.address.hosts, servesPdiffcopy: options.servesPdiffcopy,
+            hosts: options.address.hosts,
             patience: .milliseconds(Int64(options.patience * 1000)),
             idleTime: .milliseconds(Int64(options.idleTime * 1000)))
         let setup = ConnectionSetup(
@@ -231,8 +231,6 @@ package final class BlockServer: Sendable {
     package var port: Int? { listener.withLock { $0?.localAddress?.port } }
 
     package var sessionCount: Int { sessions.count }
-
-    package var pdiffcopyNameCount: Int { service.pdiffcopy.nameCount }
 
     package var freeMemory: Int { budget.free }
 

@@ -26,13 +26,13 @@ extension Service {
             case .granted(let grant):
                 request.grant = grant
                 return nil
-            case .missing: response = RequestRules.unauthorized(peer.certified)
+            case .missing: response = RequestRules.noToken(peer.certified)
             case .wrong: response = RequestRules.tokenIsGone
             case .expired: response = RequestRules.expired
             case .misplaced: response = RequestRules.misplaced
             }
         }
-        response.putReasonInStatusLine(for: request.route)
+        request.route.adapt(&response)
         return response
     }
 }

@@ -134,8 +134,10 @@ import WireProtocol
             #expect(try server.ask("GET", target + alias).status == 200)
             _ = try server.ask("GET", "/blocks?offset=0&size=1&filename=\(name)\(index)")
         }
-        #expect(server.server.pdiffcopyNameCount <= PdiffcopyService.limitOfClient)
-        #expect(server.server.pdiffcopyNameCount > 1)
+        let families = server.server.service.families
+        let count = try #require(
+            families.lazy.compactMap { $0 as? PdiffcopyService }.first?.nameCount)
+        #expect(count <= PdiffcopyService.limitOfClient && count > 1)
     }
 
     @Test func `max-size limits the bytes in an exported directory, whichever way a client writes`()

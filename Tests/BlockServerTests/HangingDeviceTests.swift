@@ -68,7 +68,8 @@ import WireProtocol
     }
 
     @Test func `pdiffcopy's client does not wait for a device that it does not ask for`() {
-        let service = PdiffcopyService(exports: exports, sessions: sessions)
+        let contents = ContentCache(DownloadLimit(limit: .max, ofClient: .max))
+        let service = PdiffcopyService(exports, sessions, contents)
         let client = PdiffcopyService.Client(name: nil, address: "127.0.0.1")
         let key = PdiffcopyService.Key(
             client: client, filename: Array(PdiffcopyService.subject(of: "/dev/hangs").utf8))
@@ -86,11 +87,13 @@ import WireProtocol
         #expect(becomesTrue { done.all.count == 2 })
     }
 
-    @Test func `a server that hangs while it ends sessions leaves a thread to clients`() {
+    @Test func `a server that hangs while it ends sessions leaves a thread to clients`() throws {
         let service = Service(rights, sessions: sessions, version: "1")
+        let pdiffcopy = try #require(
+            service.families.lazy.compactMap { $0 as? PdiffcopyService }.first)
         let queue = WorkQueue(threads: 4, memory: 4096)
         let done = LogLines()
-        let isDone = service.pdiffcopy.state.withLock { _ -> Bool in
+        let isDone = pdiffcopy.state.withLock { _ -> Bool in
             for _ in 0..<8 {
                 service.tidy(on: queue)
                 usleep(20_000)
@@ -104,17 +107,17 @@ import WireProtocol
 
     @Test func `all spellings of a path have one share of the threads`() {
         let service = Service(rights, sessions: sessions, version: "1")
-        let subject = service.subject(of: Route.content("/srv/a/x.img"))
-        #expect(subject != nil)
+        func subject(of target: String) -> String? { service.route(target)?.subject }
+        let wanted = subject(of: Route.content("/srv/a/x.img").path)
+        #expect(wanted != nil)
         for path in ["/srv/a/./x.img", "/srv//a/././x.img", "//srv/./a/x.img"] {
-            #expect(service.subject(of: Route.device(path)) == subject)
-            #expect(service.subject(of: Route.sessions(device: path)) == subject)
+            #expect(subject(of: Route.device(path).path) == wanted)
+            #expect(subject(of: Route.sessions(device: path).path) == wanted)
             for mark in ["", ":overwrite"] {
-                let call = PdiffcopyCall(.hashes, query: "filename=\(path)\(mark)&method=sha1")
-                #expect(service.subject(of: Route.pdiffcopy(call)) == subject)
+                #expect(subject(of: "/hashes?filename=\(path)\(mark)&method=sha1") == wanted)
             }
         }
-        #expect(service.subject(of: Route.content("/srv/a/.x.img")) != subject)
-        #expect(service.subject(of: Route.content("/srv/a/y.img")) != subject)
+        #expect(subject(of: Route.content("/srv/a/.x.img").path) != wanted)
+        #expect(subject(of: Route.content("/srv/a/y.img").path) != wanted)
     }
 }

@@ -36,11 +36,11 @@ import WireProtocol
             var grant = Grant.everything
             grant.isAppendOnly = true
             let request = Request(
-                route: .pdiffcopy(call), method: .POST, headers: [:],
+                route: PdiffcopyRoute(call: call, service: service), method: .POST, headers: [:],
                 peer: Self.peer, grant: grant)
             let memory = UnsafeMutableRawBufferPointer(start: nil, count: 0)
             do throws(Problem) {
-                return Int(try service.answer(call, request, memory).status.code)
+                return Int(try request.route.answer(request, memory).status.code)
             } catch {
                 return error.status
             }
@@ -57,8 +57,9 @@ import WireProtocol
             Rights(try AccessTable(nil), exports), limit: 8, limitOfClient: 8,
             silence: .seconds(60), logger: logger,
             events: BoundedLog(logger, interval: .seconds(60)))
+        let contents = ContentCache(DownloadLimit(limit: .max, ofClient: .max))
         client = Client(
-            service: PdiffcopyService(exports: exports, sessions: sessions), path: image.path)
+            service: PdiffcopyService(exports, sessions, contents), path: image.path)
     }
 
     @Test func `an append-only client cannot cut what another request of it has just extended`()

@@ -144,6 +144,9 @@ func fuzzLocation(_ text: String) {
         require(percentDecoded(percentEncoded(decoded)) == decoded, "the same text again")
     }
     if let route = Route(text) { check(route) }
+    if let call = PdiffcopyCall(text) {
+        require(PdiffcopyCall(call.path) == call || call.path.utf8.count > 8192, "the same again")
+    }
 }
 
 /// A path that is too long for a request is none.
@@ -154,11 +157,9 @@ private func check(_ route: Route) {
 /// As the query of each of pdiffcopy's endpoints.
 func fuzzPdiffcopyQuery(_ text: String) {
     for endpoint in PdiffcopyCall.Endpoint.allCases {
-        guard let route = Route("/\(endpoint.rawValue)?\(text)") else { continue }
-        guard case .pdiffcopy(let call) = route else {
-            fatalError("broken promise: it is pdiffcopy's")
-        }
-        require(Route(route.path) == route, "the same route again")
+        guard let call = PdiffcopyCall("/\(endpoint.rawValue)?\(text)") else { continue }
+        require(Route(call.path) == nil, "it is pdiffcopy's alone")
+        require(PdiffcopyCall(call.path) == call, "the same call again")
         if let number = try? call.number("size", in: 1...1 << 40) {
             require((1...1 << 40).contains(number), "a number within its range")
             let again = PdiffcopyCall(endpoint, query: "size=\(number)")

@@ -12,24 +12,20 @@ import WireProtocol
     func `an endpoint is one segment, and its query is kept`(endpoint: PdiffcopyCall.Endpoint)
         throws
     {
-        let route = try #require(Route("/\(endpoint.rawValue)?filename=%2Fa%20b&size=7"))
-        #expect(
-            route == .pdiffcopy(PdiffcopyCall(endpoint, query: "filename=%2Fa%20b&size=7")))
-        #expect(Route(route.path) == route)
-        #expect(
-            Route("/\(endpoint.rawValue)") == .pdiffcopy(PdiffcopyCall(endpoint, query: "")))
-        #expect(
-            Route("/\(endpoint.rawValue)?a?b=/c#d")
-                == .pdiffcopy(PdiffcopyCall(endpoint, query: "a?b=/c")))
-        for path in ["/\(endpoint.rawValue)/", "//\(endpoint.rawValue)", "/\(endpoint.rawValue)/x"]
-        {
-            #expect(Route(path) == nil, "\(path)")
+        let name = endpoint.rawValue
+        let call = try #require(PdiffcopyCall("/\(name)?filename=%2Fa%20b&size=7"))
+        #expect(call == PdiffcopyCall(endpoint, query: "filename=%2Fa%20b&size=7"))
+        #expect(PdiffcopyCall(call.path) == call)
+        #expect(PdiffcopyCall("/\(name)") == PdiffcopyCall(endpoint, query: ""))
+        #expect(PdiffcopyCall("/\(name)?a?b=/c#d") == PdiffcopyCall(endpoint, query: "a?b=/c"))
+        for path in ["/\(name)/", "//\(name)", "/\(name)/x", "/v1/\(name)", "/%zz"] {
+            #expect(PdiffcopyCall(path) == nil, "\(path)")
         }
     }
 
     @Test func `the methods of an endpoint are those of pdiffcopy`() {
         func methods(_ endpoint: PdiffcopyCall.Endpoint) -> [String] {
-            Route.pdiffcopy(PdiffcopyCall(endpoint, query: "")).methods
+            PdiffcopyCall(endpoint, query: "").methods
         }
         #expect(methods(.info) == ["GET", "HEAD"] && methods(.hashes) == ["GET", "HEAD"])
         #expect(methods(.blocks) == ["GET", "POST"] && methods(.resize) == ["POST"])

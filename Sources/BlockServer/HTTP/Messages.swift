@@ -7,7 +7,7 @@ internal import WireProtocol
 
 /// A request with an accepted head and a complete body, or a complete piece of it.
 struct Request: Sendable {
-    var route: Route
+    var route: any ServedRoute
     var method: HTTPMethod
     var headers: HTTPHeaders
     var body: RequestBody?
@@ -50,10 +50,16 @@ struct Response: Sendable {
         /// Made while it is sent.
         case stream(any BodySource)
     }
+    enum TokenFault: Sendable {
+        case missing
+        case wrong
+    }
     var status: HTTPResponseStatus
     var headers = HTTPHeaders()
     var body = Body.bytes(ByteBuffer())
     private(set) var problem: Problem?
+    /// Why the request's token does not admit it, where the log has to know that.
+    var tokenFault: TokenFault?
 
     init(_ status: HTTPResponseStatus) { self.status = status }
 

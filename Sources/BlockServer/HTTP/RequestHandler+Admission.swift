@@ -29,8 +29,7 @@ extension RequestHandler {
         client = nil
         takesChunks = head.version != .http1_0
         let target = RequestRules.target(of: head.uri)
-        var route = Route(target.path)
-        if case .pdiffcopy = route, !shared.servesPdiffcopy { route = nil }
+        let route = shared.service.route(target.path)
         let length = RequestRules.contentLength(of: head)
         var incoming = Incoming(head: head, route: route, cost: 0)
         incoming.length = length ?? 0
@@ -38,9 +37,7 @@ extension RequestHandler {
         case .granted(let grant):
             incoming.grant = grant
             incoming.rejection = RequestRules.reject(head, route, length)
-            if incoming.rejection == nil, let route,
-                let response = shared.service.rejection(ofSession: route, grant)
-            {
+            if incoming.rejection == nil, let response = route?.rejection(grant) {
                 incoming.rejection = response
                 // A client whose session has ended continues with another session.
                 return reject(incoming, dropping: Limits.body, context)
@@ -53,10 +50,10 @@ extension RequestHandler {
         }
         account =
             incoming.grant.name.map { "token \($0)" } ?? Peer(name: peer, address: address).network
-        if case .pdiffcopy(let call) = route, call.endpoint == .blocks {
-            checkRight(incoming, context)
-        } else {
+        if route?.mayTransfer == nil {
             takeMemory(for: incoming, context)
+        } else {
+            checkRight(incoming, context)
         }
     }
 
@@ -76,7 +73,7 @@ extension RequestHandler {
         }
     }
 
-    /// Checks on a thread of the queue whether pdiffcopy may transfer a block.
+    /// Checks on a thread of the queue whether the client may transfer data.
     private func checkRight(_ incoming: Incoming, _ context: ChannelHandlerContext) {
         guard let route = incoming.route else { return }
         state = .receiving(incoming)
@@ -84,7 +81,7 @@ extension RequestHandler {
         let request = self.request(incoming, route)
         let (shared, loop) = (shared, context.eventLoop)
         let bound = NIOLoopBound((self, context), eventLoop: loop)
-        shared.queue.add(on: shared.service.subject(of: route), for: turn) { memory in
+        shared.queue.add(on: route.subject, for: turn) { memory in
             let rejection = shared.service.rejection(of: request, memory)
             loop.execute {
                 let (handler, context) = bound.value
@@ -103,7 +100,7 @@ extension RequestHandler {
     private func takeMemory(for incoming: Incoming, _ context: ChannelHandlerContext) {
         var incoming = incoming
         let size = incoming.length
-        incoming.cost = shared.bodies.cost(size) + RequestRules.answerCost(incoming.route, size)
+        incoming.cost = shared.bodies.cost(size) + (incoming.route?.answerCost(size) ?? 0)
         state = .receiving(incoming)
         guard incoming.cost > 0 else {
             _ = granted(context)
@@ -182,7 +179,7 @@ extension RequestHandler {
                     RequestRules.tooMany(.busy, "the client has too many connections"))
             }
             return .granted(grant)
-        case .missing: return .rejected(RequestRules.unauthorized(certified))
+        case .missing: return .rejected(RequestRules.noToken(certified))
         case .wrong: return .punished
         case .expired(let grant):
             client = grant.name

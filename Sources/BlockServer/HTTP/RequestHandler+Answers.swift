@@ -103,9 +103,13 @@ extension RequestHandler {
             return shared.events.note("download", .info, from: address, client: client, metadata)
         }
         // A client first identifies the server, and sends its token only afterwards.
-        let isFirstQuestion =
-            Route(asked.uri) == .info && problem.detail == RequestRules.noTokenDetail
-        guard Self.isRefusal(problem), !isFirstQuestion else { return }
+        if response.tokenFault == .missing,
+            shared.service.route(asked.uri)?.isFirstQuestion == true
+        {
+            return
+        }
+        // A wrong token has its own line.
+        guard Self.isRefusal(problem), response.tokenFault != .wrong else { return }
         metadata["reason"] = "\(problem.detail)"
         shared.events.note(
             "refused", .warning, from: address, client: client, status: problem.status, metadata)
@@ -119,8 +123,7 @@ extension RequestHandler {
         case .access, .refused, .locked, .ambiguous: true
         // The server's user lacks the right to open or create the export.
         case .deviceError: problem.status == 403
-        // A wrong token has its own line.
-        case .unauthorized: problem.status != 429 && problem.detail != RequestRules.wrongTokenDetail
+        case .unauthorized: problem.status != 429
         case .notFound: problem.object != nil
         case .busy: problem.status == 429
         default: false
@@ -219,8 +222,8 @@ extension RequestHandler {
     /// Rejects a body that is still arriving for an ended session, to free its memory.
     private func endBodyOfEndedSession(_ context: ChannelHandlerContext) {
         guard case .receiving(var incoming) = state, incoming.isGranted, !incoming.isStoring,
-            incoming.rejection == nil, incoming.length > 0, let route = incoming.route,
-            let rejection = shared.service.rejection(ofSession: route, incoming.grant)
+            incoming.rejection == nil, incoming.length > 0,
+            let rejection = incoming.route?.rejection(incoming.grant)
         else { return }
         incoming.rejection = rejection
         state = .receiving(incoming)

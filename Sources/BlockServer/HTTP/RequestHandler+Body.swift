@@ -99,7 +99,7 @@ extension RequestHandler {
         let (request, cost) = (self.request(incoming, route), incoming.cost)
         let (shared, loop) = (shared, context.eventLoop)
         let bound = NIOLoopBound((self, context), eventLoop: loop)
-        shared.queue.add(on: shared.service.subject(of: route), for: turn) { memory in
+        shared.queue.add(on: route.subject, for: turn) { memory in
             let response = shared.service.respond(to: request, memory)
             loop.execute {
                 let (handler, context) = bound.value
@@ -125,7 +125,7 @@ extension RequestHandler {
         replay(context)
     }
 
-    func request(_ incoming: Incoming, _ route: Route) -> Request {
+    func request(_ incoming: Incoming, _ route: any ServedRoute) -> Request {
         var request = Request(
             route: route, method: incoming.head.method, headers: incoming.head.headers,
             body: incoming.body, peer: client(shown: knownCredential), grant: incoming.grant)
@@ -152,7 +152,7 @@ extension RequestHandler {
         let request = self.request(incoming, route)
         let (shared, loop, cost) = (shared, context.eventLoop, incoming.cost)
         let bound = NIOLoopBound((self, context), eventLoop: loop)
-        subject = shared.service.subject(of: route)
+        subject = route.subject
         let isQuestion = [.GET, .HEAD].contains(request.method)
         let isOfSession = route.isOfSession
         shared.queue.add(isOfSession: isOfSession, on: subject, for: turn) { [life] memory in
@@ -173,7 +173,7 @@ extension RequestHandler {
         guard case .receiving(let incoming) = state, var response = incoming.rejection else {
             return
         }
-        response.putReasonInStatusLine(for: incoming.route)
+        incoming.route?.adapt(&response)
         timer?.cancel()
         if let body = incoming.body { shared.bodies.give(body) }
         state = .answering

@@ -24,7 +24,6 @@ struct ConnectionContext: Sendable {
     let events: BoundedLog
     /// The values of `Host` that a server without tokens accepts.
     let hosts: BrowserRules.Hosts
-    let servesPdiffcopy: Bool
     /// How long a client may be silent in the middle of a request or response.
     let patience: TimeAmount
     /// How long a connection may be idle between requests.
@@ -62,7 +61,7 @@ final class RequestHandler: ChannelInboundHandler {
 
     struct Incoming {
         var head: HTTPRequestHead
-        var route: Route?
+        var route: (any ServedRoute)?
         /// The response that does not depend on the body.
         var rejection: Response?
         var body: RequestBody?

@@ -7,24 +7,6 @@ internal import WireProtocol
 
 /// Rules for requests that need only the head, as pure functions.
 enum RequestRules {
-    /// Bytes of the extent table and the digest in the response to a read request.
-    private static let tableCost = 256 << 10
-
-    /// Bytes of the budget that a response to a request with `size` bytes of body may take.
-    ///
-    /// Small responses take 0: a status request must not wait for clients that do not read.
-    static func answerCost(_ route: Route?, _ size: Int) -> Int {
-        switch route {
-        case .read: Limits.payload + tableCost
-        // For each digest of a region the answer has at most 128 digests of blocks, with zero marks
-        // and an index; a map has 16 KiB.
-        case .compare: max(32 << 10, min(150 * size, Limits.blocks * 64 + tableCost))
-        case .pdiffcopy(let call): call.endpoint == .blocks && size == 0 ? ContentSource.step : 0
-        // A streamed response takes memory later, once the request is allowed.
-        default: 0
-        }
-    }
-
     /// Bytes; a larger response to a GET counts in the budget once it is made.
     static let smallAnswer = 64 << 10
 
@@ -85,7 +67,9 @@ enum RequestRules {
         return length
     }
 
-    static func reject(_ head: HTTPRequestHead, _ route: Route?, _ length: Int?) -> Response? {
+    static func reject(
+        _ head: HTTPRequestHead, _ route: (any ServedRoute)?, _ length: Int?
+    ) -> Response? {
         let headerBytes = head.headers.reduce(head.uri.utf8.count) {
             $0 + $1.name.utf8.count + $1.value.utf8.count + 4
         }
@@ -111,13 +95,13 @@ enum RequestRules {
                 .lengthRequired, status: 411, "A length is required",
                 detail: "one Content-Length is required, and no Transfer-Encoding")
         }
-        let limit = bodyLimit(route)
+        let limit = route.bodyLimit
         if length > limit {
             return Response(
                 .tooLarge, status: 413, "The body is too large",
                 detail: "a body may have \(limit) bytes here, and not \(length)")
         }
-        if let wanted = mediaType(route) {
+        if let wanted = route.mediaType {
             let given = head.headers["Content-Type"].first ?? ""
             let bare = given.split(separator: ";").first.map(String.init) ?? ""
             guard bare.lowercased() == wanted else {
@@ -129,16 +113,13 @@ enum RequestRules {
         return nil
     }
 
-    static func unauthorized(_ certified: String?) -> Response {
-        unauthorized(
-            certified.map { "no token was shown, and \($0) needs one" }
-                ?? noTokenDetail)
+    static func noToken(_ certified: String?) -> Response {
+        guard let certified else { return unauthorized("no token was shown", .missing) }
+        return unauthorized("no token was shown, and \(certified) needs one")
     }
 
-    static var wrongToken: Response { unauthorized(wrongTokenDetail) }
+    static var wrongToken: Response { unauthorized("the server does not know the token", .wrong) }
     static var tokenIsGone: Response { unauthorized("the server does not take the token any more") }
-    static let noTokenDetail = "no token was shown"
-    static let wrongTokenDetail = "the server does not know the token"
 
     static var expired: Response { unauthorized("the token has expired") }
 
@@ -176,41 +157,14 @@ enum RequestRules {
     }
 
     /// 401 as in RFC 6750, section 3.
-    private static func unauthorized(_ reason: String) -> Response {
+    private static func unauthorized(
+        _ reason: String, _ fault: Response.TokenFault? = nil
+    ) -> Response {
         var response = Response(
             .unauthorized, status: 401, "A token is needed", detail: reason,
             advice: "The client takes one from --token-file FILE or BLKFERRY_TOKEN.")
         response.headers.add(name: "WWW-Authenticate", value: "Bearer realm=\"blkferry\"")
+        response.tokenFault = fault
         return response
-    }
-
-    static func bodyLimit(_ route: Route) -> Int {
-        switch route {
-        case .sessions, .commit: Limits.json
-        // Each block may be a region and a range of its own.
-        case .compare:
-            CompareRequest.headerSize(ranges: Limits.blocks) + (Limits.blocks + 1) * Limits.digest
-        case .read: ExtentFrame.tableSize(count: Limits.extents) + Limits.digest
-        case .write: Limits.body
-        case .pdiffcopy(let call): call.endpoint == .blocks ? PdiffcopyCall.maximumBlock : 0
-        case .info, .devices, .device, .content, .session: 0
-        }
-    }
-
-    static func mediaType(_ route: Route) -> String? {
-        switch route {
-        case .sessions, .commit: MediaType.json
-        case .compare, .read, .write: MediaType.frames
-        case .info, .devices, .device, .content, .session, .pdiffcopy: nil
-        }
-    }
-}
-
-extension Route {
-    var isOfSession: Bool {
-        switch self {
-        case .session, .compare, .read, .write, .commit: true
-        case .info, .devices, .device, .content, .sessions, .pdiffcopy: false
-        }
     }
 }

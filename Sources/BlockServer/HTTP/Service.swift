@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockDevices
-internal import Digests
 internal import LinuxIO
-internal import NIOCore
-internal import NIOHTTP1
 internal import Synchronization
 internal import WireProtocol
 
@@ -14,25 +10,33 @@ typealias IOError = LinuxIO.IOError
 
 /// Answers requests; each call blocks a thread of the queue.
 final class Service: Sendable {
-    private let exports: ExportTable
     let rights: Rights
-    private let version: String
+    private let sessions: SessionTable
     private let contents: ContentCache
-    let pdiffcopy: PdiffcopyService
-    let sessions: SessionTable
+    /// The protocols that the server speaks; no two of them share a path.
+    let families: [any RouteFamily]
     /// Whether a job that tidies waits for a thread.
     private let waitsToTidy = Atomic(false)
 
     init(
         _ rights: Rights, sessions: SessionTable,
-        downloads: DownloadLimit = DownloadLimit(limit: .max, ofClient: .max), version: String
+        downloads: DownloadLimit = DownloadLimit(limit: .max, ofClient: .max), version: String,
+        servesPdiffcopy: Bool = true
     ) {
-        exports = rights.exports
-        contents = ContentCache(downloads)
         self.rights = rights
         self.sessions = sessions
-        self.version = version
-        pdiffcopy = PdiffcopyService(exports: exports, sessions: sessions)
+        let (exports, contents) = (rights.exports, ContentCache(downloads))
+        self.contents = contents
+        let families: [(any RouteFamily)?] = [
+            BlkferryService(exports, sessions, contents, version: version),
+            servesPdiffcopy ? PdiffcopyService(exports, sessions, contents) : nil,
+        ]
+        self.families = families.compactMap { $0 }
+    }
+
+    /// The route of a request's target; `nil` for an unknown path.
+    func route(_ target: String) -> (any ServedRoute)? {
+        families.lazy.compactMap { $0.route(target) }.first
     }
 
     /// - Parameter memory: of the thread, at least `Limits.payload`.
@@ -41,207 +45,24 @@ final class Service: Sendable {
     ) -> Response {
         var request = request
         if let rejection = authorizeAgain(&request) { return rejection }
-        do throws(Problem) { return try answer(request, memory) } catch {
+        do throws(Problem) { return try request.route.answer(request, memory) } catch {
             var response = Response(error)
-            response.putReasonInStatusLine(for: request.route)
+            request.route.adapt(&response)
             return response
         }
-    }
-
-    private func answer(
-        _ request: Request, _ memory: UnsafeMutableRawBufferPointer
-    ) throws(Problem) -> Response {
-        switch request.route {
-        case .info:
-            return Response(
-                .ok,
-                json: ServerRecord(
-                    version: version,
-                    features: ["sessions", "content", SessionRequest.volumes]
-                        + (sessions.compresses ? [SessionRequest.compression] : []),
-                    digests: DigestMethod.available().map(\.name)))
-        case .devices:
-            return Response(.ok, json: try exports.list(for: request.grant))
-        case .device(let name):
-            guard let record = try exports.find(name, for: request.grant).record else {
-                preconditionFailure("found without a description")
-            }
-            return Response(.ok, json: record)
-        case .content(let name):
-            return try content(of: name, request)
-        case .sessions(let device):
-            let asked = try json(SessionRequest.self, request)
-            if asked.mode != .read { contents.forgetAll() }
-            let session = try sessions.open(
-                device, asked, peer: request.peer, request.grant, unless: request.reasonToGiveUp)
-            return Response(.created, json: session.record)
-        case .session(let id) where request.method == .DELETE:
-            return try within(id, request) { session throws(Problem) in
-                // A write that its client has given up may still be in work.
-                session.waitForOthers()
-                try session.commit(size: nil, isComplete: false)
-                sessions.end(session, how: "abandoned")
-                return Response(.noContent)
-            }
-        case .session(let id):
-            return try within(id, request) { session throws(Problem) in
-                var record = session.record
-                record.size = session.device.geometry.size
-                // Reading this counter writes back the pages of an image, and a source must not
-                // be written.
-                let counter =
-                    session.mode == .write ? session.device.persistentChangeCounter() : nil
-                (record.lastingStamp, record.lastingSince) = (
-                    counter?.marks, counter?.since
-                )
-                record.writtenByOthers = session.hasForeignWrites ? true : nil
-                record.openedByOthers = session.hadOtherWriters ? true : nil
-                // Read last: an equal counter shows that these writers wrote nothing in between.
-                record.stamp = session.changeCounter()
-                try session.checkIdentity(in: exports)
-                return Response(.ok, json: record)
-            }
-        case .compare(let id):
-            return try within(id, request) { session throws(Problem) in
-                Response(.ok, frames: try session.compare(request.bytes, memory))
-            }
-        case .read(let id):
-            return try within(id, request) { session throws(Problem) in
-                Response(.ok, frames: try session.read(request.bytes, memory))
-            }
-        case .write(let id):
-            return try within(id, request) { session throws(Problem) in
-                try session.write(request.bytes, memory)
-                return Response(.noContent)
-            }
-        case .commit(let id):
-            let asked = try json(CommitRequest.self, request)
-            return try within(id, request) { session throws(Problem) in
-                session.waitForOthers()
-                try session.commit(size: asked.size, isComplete: asked.release)
-                guard asked.release else { return Response(.noContent) }
-                let warnings = sessions.finish(session)
-                sessions.end(session, how: "committed")
-                return warnings.isEmpty
-                    ? Response(.noContent) : Response(.ok, json: CommitRecord(warnings: warnings))
-            }
-        case .pdiffcopy(let call):
-            if request.method == .POST { contents.forgetAll() }
-            return try pdiffcopy.answer(call, request, memory)
-        }
-    }
-
-    private func within(
-        _ id: String, _ request: Request, _ body: (Session) throws(Problem) -> Response
-    ) throws(Problem) -> Response {
-        let session = try sessions.begin(id, request.grant)
-        defer { session.finish() }
-        return try body(session)
-    }
-
-    private func json<Value: Decodable>(
-        _ type: Value.Type, _ request: Request
-    ) throws(Problem) -> Value {
-        do throws(WireError) {
-            return try WireJSON.decode(type, from: request.bytes)
-        } catch {
-            throw Problem(error)
-        }
-    }
-
-    /// The raw bytes, whole or in part (RFC 9110, section 14).
-    private func content(of name: String, _ request: Request) throws(Problem) -> Response {
-        let opened = try contents.open(name, exports, request.peer, request.grant)
-        let size = opened.device.geometry.size
-        let conditions = Preconditions(request.headers)
-        let tag = opened.device.entityTag
-        switch conditions.verdict(tag: tag) {
-        case .proceed: break
-        case .notModified:
-            var response = Response(.notModified)
-            if let tag { response.headers.add(name: "ETag", value: tag) }
-            return response
-        case .failed:
-            throw Problem(
-                .malformed, status: 412, "The device has changed",
-                detail: "its content is not, or not known to be, what If-Match names",
-                object: name)
-        }
-        // Only GET has ranges.
-        let isWhole = request.method != .GET || !conditions.allowsRange(tag: tag)
-        let asked = request.headers["Range"]
-        let header = isWhole || asked.count != 1 ? nil : asked[0]
-        let permission = Permission(request.grant, request.peer, opened.found)
-        func content(_ range: ByteRange) -> ContentSource {
-            ContentSource(
-                opened.device, range, owner: opened, permission, place: opened.place)
-        }
-        var response: Response
-        switch RangeRequest(header, size: size) {
-        case .all:
-            response = Response(.ok)
-            let range = ByteRange(0, to: size)
-            response.body = .stream(content(range))
-        case .part(let range):
-            response = Response(.partialContent)
-            response.headers.add(
-                name: "Content-Range", value: "bytes \(range.offset)-\(range.end - 1)/\(size)")
-            response.body = .stream(content(range))
-        case .unsatisfiable:
-            response = Response(
-                Problem(
-                    .malformed, status: 416, "The range is not satisfiable",
-                    detail: "the device has \(size) bytes", object: name))
-            response.headers.add(name: "Content-Range", value: "bytes */\(size)")
-        }
-        response.headers.add(name: "Accept-Ranges", value: "bytes")
-        if case .stream = response.body {
-            response.headers.add(name: "Content-Type", value: MediaType.bytes)
-            if let tag { response.headers.add(name: "ETag", value: tag) }
-        }
-        return response
     }
 
     /// Refuses a request before the server takes memory for its body; `nil` if it may go on.
     func rejection(
         of request: Request, _ memory: UnsafeMutableRawBufferPointer
     ) -> Response? {
-        guard case .pdiffcopy(let call) = request.route, call.endpoint == .blocks,
-            !pdiffcopy.mayTransfer(call, request)
-        else { return nil }
+        guard request.route.mayTransfer?(request) == false else { return nil }
         let response = respond(to: request, memory)
         return response.problem == nil ? nil : response
     }
 
-    /// Refuses a session's request by its head, without blocking; `nil` if it may go on.
-    func rejection(ofSession route: Route, _ grant: Grant) -> Response? {
-        switch route {
-        case .compare(let id), .read(let id), .write(let id), .commit(let id):
-            guard let mode = sessions.mode(of: id, grant) else {
-                return Response(SessionTable.noSession)
-            }
-            guard case .write = route, mode != .write else { return nil }
-            return Response(Session.isForReading)
-        case .info, .devices, .device, .content, .sessions, .session, .pdiffcopy: return nil
-        }
-    }
-
-    /// The name of the device that a request works on, and that may delay it; `nil` for none.
-    ///
-    /// All spellings of a path are one name.
-    func subject(of route: Route) -> String? {
-        switch route {
-        case .info: nil
-        case .devices: "devices"
-        case .device(let name), .content(let name), .sessions(let name): plainSpelling(of: name)
-        case .session(let id), .compare(let id), .read(let id), .write(let id), .commit(let id):
-            sessions.name(of: id).map { "session of \(plainSpelling(of: $0))" }
-        case .pdiffcopy(let call): (try? call.filename()).map { PdiffcopyService.subject(of: $0) }
-        }
-    }
-
     func replace(exports new: [ExportSelector]) {
-        exports.replace(new)
+        rights.exports.replace(new)
         contents.forgetAll()
     }
 
@@ -258,19 +79,6 @@ final class Service: Sendable {
 
     private func tidy() {
         sessions.endSilentAndRevoked()
-        contents.forgetOld()
-        pdiffcopy.forgetOld()
-    }
-}
-
-extension Preconditions {
-    fileprivate init(_ headers: HTTPHeaders) {
-        func field(_ name: String) -> String? {
-            let lines = headers[name]
-            return lines.isEmpty ? nil : lines.joined(separator: ",")
-        }
-        self.init(
-            ifMatch: field("If-Match"), ifNoneMatch: field("If-None-Match"),
-            ifRange: field("If-Range"))
+        for family in families { family.forgetOld() }
     }
 }

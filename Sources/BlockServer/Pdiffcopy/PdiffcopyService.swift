@@ -9,7 +9,7 @@ internal import WireProtocol
 /// Answers requests of pdiffcopy, whose protocol has no sessions.
 ///
 /// A client's first request for an export opens a session, later ones join it, a timeout ends it.
-final class PdiffcopyService: Sendable {
+final class PdiffcopyService: RouteFamily {
     /// At the end of a file name: the client accepts the loss of the target's content.
     static let overwriteSuffix = ":overwrite"
 
@@ -43,12 +43,18 @@ final class PdiffcopyService: Sendable {
     static let limitOfClient = 128
     let exports: ExportTable
     let sessions: SessionTable
+    private let contents: ContentCache
     /// No other client can choose the same run for a session.
     let secret = "\(UInt64.random(in: 0 ... .max)) \(UInt64.random(in: 0 ... .max))"
 
-    init(exports: ExportTable, sessions: SessionTable) {
+    init(_ exports: ExportTable, _ sessions: SessionTable, _ contents: ContentCache) {
         self.exports = exports
         self.sessions = sessions
+        self.contents = contents
+    }
+
+    func route(_ target: String) -> (any ServedRoute)? {
+        PdiffcopyCall(target).map { PdiffcopyRoute(call: $0, service: self) }
     }
 
     struct Question {
@@ -63,6 +69,7 @@ final class PdiffcopyService: Sendable {
     func answer(
         _ call: PdiffcopyCall, _ request: Request, _ memory: UnsafeMutableRawBufferPointer
     ) throws(Problem) -> Response {
+        if request.method == .POST { contents.forgetAll() }
         let filename = try parsed { () throws(WireError) in try call.filename() }
         let agent = request.headers.first(name: "User-Agent") ?? ""
         let question = Question(

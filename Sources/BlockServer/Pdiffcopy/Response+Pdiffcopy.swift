@@ -9,10 +9,9 @@ extension Response {
     /// Characters of the reason in a status line.
     private static let longestReason = 500
 
-    /// Puts the problem's reason into the status line if pdiffcopy sent the request: it prints no
-    /// other part of an error.
-    mutating func putReasonInStatusLine(for route: Route?) {
-        guard case .pdiffcopy = route, let problem else { return }
+    /// Puts the problem's reason into the status line: pdiffcopy prints no other part of an error.
+    mutating func putReasonInStatusLine() {
+        guard let problem else { return }
         var reason = problem.object.map { "\($0): " } ?? ""
         reason += problem.detail
         if let advice = problem.pdiffcopyAdvice { reason += ". \(advice)" }

@@ -12,24 +12,10 @@ package enum Route: Hashable, Sendable {
     case read(session: String)
     case write(session: String)
     case commit(session: String)
-    case pdiffcopy(PdiffcopyCall)
 
-    /// Parses the target of a request; `nil` for an unknown path.
-    ///
-    /// Only pdiffcopy's endpoints use the query.
+    /// Parses the target of a request, without its query; `nil` for an unknown path.
     package init?(_ target: some StringProtocol) {
-        guard target.hasPrefix("/"), target.utf8.count <= 8192 else { return nil }
-        let path = target.prefix { $0 != "?" && $0 != "#" }
-        var parts: [String] = []
-        for part in path.split(separator: "/", omittingEmptySubsequences: false).dropFirst() {
-            guard let decoded = percentDecoded(part) else { return nil }
-            parts.append(decoded)
-        }
-        if parts.count == 1, let endpoint = PdiffcopyCall.Endpoint(rawValue: parts[0]) {
-            let query = target.dropFirst(path.count + 1).prefix { $0 != "#" }
-            self = .pdiffcopy(PdiffcopyCall(endpoint, query: String(query)))
-            return
-        }
+        guard var parts = segments(of: target)?.decoded else { return nil }
         if parts.count > 1 && parts.last == "" { parts.removeLast() }
         guard parts.first == "v1", !parts.contains("") else { return nil }
         let names = parts.dropFirst().map { $0 }
@@ -60,7 +46,6 @@ package enum Route: Hashable, Sendable {
         case .read(let id): "/v1/sessions/\(percentEncoded(id))/read"
         case .write(let id): "/v1/sessions/\(percentEncoded(id))/write"
         case .commit(let id): "/v1/sessions/\(percentEncoded(id))/commit"
-        case .pdiffcopy(let call): "/\(call.endpoint.rawValue)?\(call.query)"
         }
     }
 
@@ -70,14 +55,20 @@ package enum Route: Hashable, Sendable {
         case .info, .devices, .device, .content: ["GET", "HEAD"]
         case .session: ["GET", "HEAD", "DELETE"]
         case .sessions, .compare, .read, .write, .commit: ["POST"]
-        case .pdiffcopy(let call):
-            switch call.endpoint {
-            case .info, .hashes: ["GET", "HEAD"]
-            case .blocks: ["GET", "POST"]
-            case .resize: ["POST"]
-            }
         }
     }
+}
+
+/// The segments of a target's path, and its query; `nil` for a target that no route has.
+func segments(of target: some StringProtocol) -> (decoded: [String], query: String)? {
+    guard target.hasPrefix("/"), target.utf8.count <= 8192 else { return nil }
+    let path = target.prefix { $0 != "?" && $0 != "#" }
+    var decoded: [String] = []
+    for part in path.split(separator: "/", omittingEmptySubsequences: false).dropFirst() {
+        guard let text = percentDecoded(part) else { return nil }
+        decoded.append(text)
+    }
+    return (decoded, String(target.dropFirst(path.count + 1).prefix { $0 != "#" }))
 }
 
 /// Percent-encodes all characters except the unreserved ones of RFC 3986 and `=`.

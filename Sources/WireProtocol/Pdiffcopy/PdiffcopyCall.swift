@@ -24,6 +24,26 @@ package struct PdiffcopyCall: Hashable, Sendable {
         self.query = query
     }
 
+    /// Parses the target of a request; `nil` for a path that is none of pdiffcopy's.
+    package init?(_ target: some StringProtocol) {
+        guard let (parts, query) = segments(of: target), parts.count == 1,
+            let endpoint = Endpoint(rawValue: parts[0])
+        else { return nil }
+        self.init(endpoint, query: query)
+    }
+
+    /// With the query.
+    package var path: String { "/\(endpoint.rawValue)?\(query)" }
+
+    /// For `Allow`.
+    package var methods: [String] {
+        switch endpoint {
+        case .info, .hashes: ["GET", "HEAD"]
+        case .blocks: ["GET", "POST"]
+        case .resize: ["POST"]
+        }
+    }
+
     /// Maximum bytes of a block, which one request carries.
     package static let maximumBlock = 64 << 20
 
