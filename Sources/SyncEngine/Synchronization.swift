@@ -172,6 +172,9 @@ private func flush(_ target: any BlockDevice, _ control: RunControl, _ report: i
         try target.flush()
         report.isFlushed = target.isFlushable
     } catch {
+        var error = error
+        // Status 130 promises a flush, so a flush that a signal has ended counts as a lost server.
+        if error.kind == .cancelled { error.kind = .network }
         report.flushError = error
     }
     report.seconds.flush = (clock.now - start) / .seconds(1)
