@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/dm-ioctl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
@@ -85,29 +84,6 @@ int clb_zero_out(int fd, uint64_t offset, uint64_t length) {
 int clb_discard(int fd, uint64_t offset, uint64_t length) {
     uint64_t range[2] = {offset, length};
     return ioctl(fd, BLKDISCARD, range);
-}
-
-const size_t clb_mapper_table_start = sizeof(struct dm_ioctl);
-
-int clb_get_mapper_table(int control, uint64_t device, void *memory, uint32_t size, uint32_t *targets) {
-    struct dm_ioctl *question = memory;
-    memset(memory, 0, size);
-    *question = (struct dm_ioctl){
-        .version = {DM_VERSION_MAJOR, 0, 0},
-        .data_size = size,
-        .data_start = sizeof *question,
-        .flags = DM_STATUS_TABLE_FLAG,
-        // The kernel's huge_decode_dev.
-        .dev = (minor(device) & 0xff) | ((uint64_t)major(device) << 8)
-               | ((uint64_t)(minor(device) & ~0xffU) << 12),
-    };
-    if (ioctl(control, DM_TABLE_STATUS, question) != 0) return -1;
-    if (question->flags & DM_BUFFER_FULL_FLAG) {
-        errno = EMSGSIZE;
-        return -1;
-    }
-    *targets = question->target_count;
-    return 0;
 }
 
 bool clb_is_mapped_by_blocks(int fd) {

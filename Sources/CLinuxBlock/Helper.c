@@ -144,7 +144,8 @@ static void answer_request(int socket, int fd, int barrier) {
     case clb_helper_reread: result = clb_reread_partitions(fd); break;
     case clb_helper_table:
         if (request.size > sizeof table) break;
-        result = clb_get_mapper_table(fd, request.device, table, request.size, &answer.targets);
+        result = clb_ask_mapper(
+            clb_ioctl, fd, NULL, request.device, true, table, request.size, &answer.targets);
         break;
     case clb_helper_processes:
         close(fd);

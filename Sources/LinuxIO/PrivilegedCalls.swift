@@ -48,7 +48,7 @@ package enum PrivilegedCalls {
         return socket < 0 ? clb_reread_partitions(file) : clb_help(socket, clb_helper_reread, file)
     }
 
-    /// Gets the table of a device-mapper device; see `clb_get_mapper_table`.
+    /// Gets the table of a device-mapper device; see `clb_ask_mapper`.
     ///
     /// The corresponding C function is `ioctl` with `DM_TABLE_STATUS`, which needs CAP_SYS_ADMIN.
     ///
@@ -60,7 +60,7 @@ package enum PrivilegedCalls {
         let socket = helper.load(ordering: .acquiring)
         let (base, size) = (memory.baseAddress, UInt32(clamping: memory.count))
         guard socket >= 0 else {
-            return clb_get_mapper_table(control, device, base, size, &count)
+            return clb_ask_mapper(clb_ioctl, control, nil, device, true, base, size, &count)
         }
         return clb_help_with_table(socket, control, device, base, size, &count)
     }

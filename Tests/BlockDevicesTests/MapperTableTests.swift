@@ -35,8 +35,8 @@ import Testing
         let found = try #require(table(lines() + [UInt8](repeating: 0, count: 100), count: 2))
         #expect(
             found.targets == [
-                .init(type: "linear", parameters: "252:0 2048"),
-                .init(type: "linear", parameters: "253:1 384"),
+                .init(type: "linear", parameters: "252:0 2048", size: 100 << 9),
+                .init(type: "linear", parameters: "253:1 384", size: 50 << 9),
             ])
     }
 
@@ -64,9 +64,10 @@ import Testing
         #expect(table(Array(lines().prefix(100)), count: 2) == nil)
         #expect(table([], count: 0) == nil && table([], count: 1) == nil)
         #expect(table(line(0, 1, next: .max, "linear", "x"), count: 2) == nil)
+        #expect(table(line(0, 1 << 54, next: 64, "linear", "x"), count: 1) == nil)
     }
 
     @Test func `a device that the mapper does not know has no table`() {
-        #expect(MapperTable(of: 0) == nil)
+        #expect(DeviceMapper().table(of: 0) == nil)
     }
 }

@@ -1,53 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import BlockDevices
 import Foundation
 import LogicalVolumes
 import TestSupport
 
-/// Scripts in place of dmsetup, thin_delta and thin_dump, which note how they are called and answer as files of
-/// theirs say; a pool whose metadata snapshot is a line in a file.
+/// Scripts in place of thin_delta and thin_dump, which record their arguments and answer as files tell, and a
+/// device mapper that does the same, with a pool whose metadata snapshot is a line in a file.
 final class ScriptedTools: Sendable {
     let scratch: ScratchDirectory
 
     init() throws {
         scratch = try ScratchDirectory()
         try install(
-            "dmsetup",
-            """
-            case "$1" in
-                status | table)
-                    [ ! -f no-more ] || [ ! -f messages ] || exit 1
-                    if [ -f fails-once ]; then rm fails-once; exit 1; fi
-                    if [ -f "$1-next" ] && [ -f asked ]; then cat "$1-next"; exit; fi
-                    if [ -f "$1" ]; then cat "$1"; [ "$1" = table ] || : >asked; exit; fi
-                    echo "0 409600 thin-pool 3 140/1024 512/3200 $(cat held) $(cat mode) discard_passdown queue_if_no_space - 1024"
-                    ;;
-                message)
-                    echo "$4" >>messages
-                    while [ -f slow-message ]; do sleep 0.02; done
-                    case "$4" in
-                        reserve_metadata_snap)
-                            [ ! -f faster ] || cat faster >held
-                            [ "$(cat held)" = - ] || { echo "$2: Device or resource busy" >&2; exit 1; }
-                            echo 77 >held
-                            ;;
-                        release_metadata_snap)
-                            [ ! -f stuck ] || { echo "$2: Operation not supported" >&2; exit 1; }
-                            [ "$(cat held)" != - ] || { echo "$2: Invalid argument" >&2; exit 1; }
-                            echo - >held
-                            ;;
-                    esac
-                    ;;
-            esac
-            """)
-        try install(
             "thin_delta",
             """
             echo "$*" >asked-for
             cat held >held-meanwhile
             [ ! -f taken ] || cat taken >held
-            [ ! -f signal ] || : >fails-once
             : >started
             while [ -f slow ]; do sleep 0.02; done
             [ ! -f fails ] || { cat fails >&2; echo 'Usage: and more' >&2; exit 1; }
@@ -78,7 +49,7 @@ final class ScriptedTools: Sendable {
             input: "#!/bin/sh\ncd '\(scratch.path)' || exit 9\n\(script)\n")
     }
 
-    /// Makes a file that the scripts look at.
+    /// Makes a file that the scripts or the device mapper look at.
     func put(_ name: String, _ text: String) {
         _ = FileManager.default.createFile(
             atPath: scratch.file(name), contents: Data((text + "\n").utf8))
@@ -97,19 +68,24 @@ final class ScriptedTools: Sendable {
     /// What was sent to the pool.
     var messages: [Substring] { text("messages").split(separator: "\n") }
 
-    var mapper: DeviceMapper {
-        DeviceMapper(
-            dmsetup: scratch.file("dmsetup"), thinDelta: scratch.file("thin_delta"),
-            thinDump: scratch.file("thin_dump"), directory: scratch.path)
+    var mapper: DeviceMapper { .scripted(in: scratch.path) }
+
+    var programs: ThinPool.Programs {
+        var programs = ThinPool.Programs()
+        programs.delta = scratch.file("thin_delta")
+        programs.dump = scratch.file("thin_dump")
+        return programs
     }
 
     var pool: ThinPool {
-        ThinPool(group: "vg-0", pool: "pool", mapper: mapper, lockDirectory: scratch.path)
+        ThinPool(
+            group: "vg-0", pool: "pool", mapper: mapper, programs: programs,
+            lockDirectory: scratch.path)
     }
 
     /// What a lock says whose holder has reserved a metadata snapshot.
     static func record(_ root: String) -> String {
-        "0 409600 thin-pool 3 140/1024 512/3200 \(root) rw discard_passdown queue - 1024"
+        "3 140/1024 512/3200 \(root) rw discard_passdown queue_if_no_space - 1024"
     }
 
     static let lock = "vg--0-pool-tpool.lock"

@@ -67,7 +67,8 @@ import Testing
             try write("sys/class/block/dm-\(index)/dm/name", name + "\n")
         }
         return try ThinVolume(
-            of: clb_makedev(253, 7), sys: scratch.file("sys"), control: scratch.file("control"))
+            of: clb_makedev(253, 7), mapper: DeviceMapper(directory: scratch.path),
+            sys: scratch.file("sys"))
     }
 
     @Test func `a volume above a pool is an error if its table cannot be read`() throws {

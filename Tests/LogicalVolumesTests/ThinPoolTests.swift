@@ -62,7 +62,9 @@ import Testing
         (base.thinID, new.thinID) = (1, 2)
         func map(mappedThen mapped: Int?) throws(IOError) -> ChangeMap {
             let mapSource = try new.changeMapSource(since: base, mappedThen: mapped)
-            return try new.changes(since: base, from: mapSource, mapper: tools.mapper) { false }
+            return try new.changes(
+                since: base, from: mapSource, mapper: tools.mapper, programs: tools.programs
+            ) { false }
         }
         func put(blocks: Int, time: Int) {
             let mappings = (0..<blocks).map {
@@ -120,15 +122,17 @@ import Testing
         try file.close()
     }
 
-    @Test func `the name of a pool has the suffix of its device`() {
+    @Test func `the name of a pool has the suffix of its device`() throws {
         #expect(tools.pool.name == "vg--0-pool-tpool")
+        _ = try delta()
+        #expect(tools.text("name") == "vg--0-pool-tpool")
     }
 
     @Test func `the metadata snapshot is released if thin_delta fails, and its message is kept`() {
         tools.put("fails", "metadata contains errors")
         let error = failure()
         #expect(
-            error?.reason == "thin_delta -m: it ended with status 1: metadata contains errors")
+            error?.reason == "thin_delta: it ended with status 1: metadata contains errors")
         #expect(tools.messages == Self.both && tools.text("held") == "-")
     }
 
@@ -170,7 +174,10 @@ import Testing
         tools.put("stuck", "")
         tools.put("fails", "metadata contains errors")
         let error = failure()
-        #expect(error?.reason.contains("metadata contains errors; then dmsetup message") == true)
+        #expect(
+            error?.reason.hasSuffix(
+                "metadata contains errors; then \(tools.scratch.file("control")): "
+                    + "message release_metadata_snap: Operation not supported") == true)
     }
 
     @Test(arguments: [
@@ -190,11 +197,18 @@ import Testing
     }
 
     @Test(arguments: [
-        "0 8 linear 254:1 0", "", "Device does not exist.", "0 8 thin-pool Fail\n8 8 linear 1:1 0",
+        "0 8 linear 254:1 0", "", "0 8 thin-pool Fail\n8 8 linear 1:1 0",
+        "0 8 thin-pool 3 1/2 1/2 - rw\n8 8 linear 1:1 0",
     ])
     func `a device that is no pool gets no message`(status: String) {
         tools.put("status", status)
         #expect(failure() != nil)
+        #expect(tools.messages == [])
+    }
+
+    @Test func `a pool that the device mapper does not have gets no message`() {
+        tools.remove("held")
+        #expect(failure()?.reason.hasSuffix("status: No such device or address") == true)
         #expect(tools.messages == [])
     }
 
@@ -214,16 +228,22 @@ import Testing
 
     @Test func `the metadata snapshot is released if the lock cannot record it`() {
         tools.put("no-more", "")
-        #expect(failure()?.reason.contains("dmsetup message: it ended with status 1") == true)
+        #expect(
+            failure()?.reason.hasSuffix("message reserve_metadata_snap: Input/output error") == true
+        )
         #expect(tools.messages == Self.both && tools.text("held") == "-")
         #expect(tools.text(ScriptedTools.lock) == "")
     }
 
     @Test func `a signal to all children does not leave the metadata snapshot reserved`() throws {
         tools.put("slow-message", "")
-        let threads = Threads.start(count: 1) { _ in _ = try? delta() }
+        let threads = Threads.start(count: 1) { _ in
+            unblockSignals()
+            _ = try? delta()
+        }
         while tools.messages.isEmpty { usleep(1000) }
-        try must("pkill", "-TERM", "-f", tools.scratch.file("dmsetup"))
+        let process = try #require(pid_t(tools.text("process")))
+        for signal in [SIGHUP, SIGINT, SIGTERM] { #expect(kill(process, signal) == 0) }
         usleep(100_000)
         tools.remove("slow-message")
         threads.wait()
@@ -231,23 +251,31 @@ import Testing
         #expect(tools.text("held-meanwhile") == "77")
     }
 
-    @Test func `the metadata snapshot is released if a signal ended the first status request`()
-        throws
-    {
-        tools.put("signal", "")
-        _ = try delta()
-        #expect(tools.messages == Self.both && tools.text("held") == "-")
-        #expect(!tools.has("fails-once"))
+    private func failure(
+        _ mapper: DeviceMapper, _ programs: ThinPool.Programs = ThinPool.Programs()
+    ) -> IOError? {
+        let pool = ThinPool(
+            group: "vg-0", pool: "pool", mapper: mapper, programs: programs,
+            lockDirectory: tools.scratch.path)
+        return #expect(throws: IOError.self) {
+            try pool.delta(from: 1, to: 2, snapshots: snapshots) { false }
+        }
     }
 
     @Test func `the error names missing programs`() {
-        let pool = ThinPool(
-            group: "vg", pool: "pool", mapper: DeviceMapper(dmsetup: "/none/dmsetup"),
-            lockDirectory: tools.scratch.path)
-        let error = #expect(throws: IOError.self) {
-            try pool.delta(from: 1, to: 2, snapshots: snapshots) { false }
-        }
-        #expect(error?.reason == "/none/dmsetup is not found on this machine")
+        var programs = tools.programs
+        programs.delta = "/none/thin_delta"
+        let error = failure(tools.mapper, programs)
+        #expect(error?.reason == "/none/thin_delta is not found on this machine")
+        #expect(tools.messages == Self.both && tools.text("held") == "-")
+    }
+
+    @Test func `without a device mapper in the kernel there is no map`() {
+        let directory = tools.scratch.file("none")
+        let error = failure(DeviceMapper(directory: directory))
+        #expect(error?.reason == "\(directory)/control: open: No such file or directory")
+        // Of the kernel itself, which may have a device mapper, but no such pool.
+        #expect(failure(DeviceMapper())?.reason.hasPrefix("/dev/mapper/control: ") == true)
     }
 
     @Test func `the end of the process releases every metadata snapshot, and its run has no map`() {

@@ -49,7 +49,7 @@ import Testing
         }
         return try ThinChunks(
             of: clb_makedev(253, 7), name: "thin", sys: scratch.file("sys"),
-            control: scratch.file("control"))
+            mapper: DeviceMapper(directory: scratch.path))
     }
 
     @Test

@@ -109,7 +109,7 @@ extension CounterReader {
 
     /// Throws unless the changes of such a target are visible.
     private func require(_ target: MapperTable.Target) throws(NoChangeCounter) {
-        let words = target.parameters.split(separator: " ")
+        let words = target.words
         let isKnown =
             switch target.type {
             case "thin": words.count == 2

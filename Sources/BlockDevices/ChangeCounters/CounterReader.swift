@@ -7,7 +7,7 @@ internal import LinuxIO
 /// answers.
 struct CounterReader {
     var sys = "/sys"
-    var table: (_ number: UInt64) -> MapperTable? = { MapperTable(of: $0) }
+    var table: (_ number: UInt64) -> MapperTable? = { DeviceMapper().table(of: $0) }
     /// The state of a loop device's backing file, by the path from sysfs.
     var backing: (_ path: String) -> LoopBacking?
     /// The versions of the group's metadata in which a volume has had its current extents.

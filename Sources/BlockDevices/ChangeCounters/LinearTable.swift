@@ -22,7 +22,7 @@ struct LinearTable {
         guard let device = SystemDevice(number: number), device.attribute("dm/name") != nil,
             // The table of an encrypted device may contain its key.
             device.attribute("dm/uuid")?.hasPrefix("CRYPT-") != true,
-            let table = MapperTable(of: number),
+            let table = DeviceMapper().table(of: number),
             table.targets.allSatisfy({ Self.types.contains($0.type) }),
             let marks = Self.marks(table, number)
         else { return nil }
@@ -39,9 +39,8 @@ struct LinearTable {
 
     /// Takes the current table as the one that must stay.
     mutating func accept() {
-        guard let table = MapperTable(of: number), let now = Self.marks(table, number) else {
-            return
-        }
+        guard let table = DeviceMapper().table(of: number), let now = Self.marks(table, number)
+        else { return }
         marks = now
     }
 

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import CLinuxBlock
-internal import Glibc
-internal import LinuxIO
-
-/// The table of a device-mapper device.
+/// The table of a device-mapper device, or its status, which has the same form.
 package struct MapperTable: Hashable, Sendable {
     package struct Target: Hashable, Sendable {
         /// Such as `linear` or `thin-pool`.
         package var type: String
         package var parameters: String
+        /// Bytes.
+        package var size: Int
 
-        package init(type: String, parameters: String) {
+        package init(type: String, parameters: String, size: Int = 0) {
             self.type = type
             self.parameters = parameters
+            self.size = size
         }
+
+        package var words: [Substring] { parameters.split(separator: " ") }
     }
 
     package let targets: [Target]
@@ -25,28 +26,6 @@ package struct MapperTable: Hashable, Sendable {
     init(targets: [Target], fingerprint: Int) {
         self.targets = targets
         self.fingerprint = fingerprint
-    }
-
-    /// Bytes; larger tables are not read.
-    private static let limit = 256 << 10
-
-    /// Asks the kernel (`DM_TABLE_STATUS`); `nil` for other devices, and without permission.
-    ///
-    /// - Parameter number: `st_rdev`.
-    package init?(of number: UInt64, control: String = "/dev/mapper/control") {
-        guard let control = try? OwnedDescriptor.open(control, flags: O_RDWR) else { return nil }
-        let memory = AlignedBuffer(count: Self.limit)
-        var count: UInt32 = 0
-        let descriptor = control.rawValue
-        guard
-            PrivilegedCalls.getMapperTable(
-                descriptor, of: number,
-                into: UnsafeMutableRawBufferPointer(rebasing: memory.bytes[..<Self.limit]),
-                count: &count) == 0
-        else { return nil }
-        self.init(
-            UnsafeRawBufferPointer(rebasing: memory.bytes[clb_mapper_table_start...]),
-            count: Int(count))
     }
 
     /// Parses the kernel's answer.
@@ -64,12 +43,15 @@ package struct MapperTable: Hashable, Sendable {
         var place = 0
         for _ in 0..<count {
             guard place >= 0, place + 40 < bytes.count else { return nil }
+            let sectors = bytes.loadUnaligned(fromByteOffset: place + 8, as: UInt64.self)
+            guard sectors <= Int.max / 512 else { return nil }
             let type = bytes[place + 24..<place + 40].prefix { $0 != 0 }
             let parameters = bytes[(place + 40)...].prefix { $0 != 0 }
             targets.append(
                 Target(
                     type: String(decoding: type, as: UTF8.self),
-                    parameters: String(decoding: parameters, as: UTF8.self)))
+                    parameters: String(decoding: parameters, as: UTF8.self),
+                    size: Int(sectors) * 512))
             // First sector, length, type, parameters and their terminating zero byte.
             add(bytes[place..<place + 16])
             add(bytes[place + 24..<place + 40])

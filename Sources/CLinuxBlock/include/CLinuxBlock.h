@@ -73,13 +73,26 @@ int clb_get_direct_io_alignment(int fd, struct clb_direct_io_alignment *alignmen
 /// since 1970; false if the kernel or the file system has none
 bool clb_get_birth_time(int fd, const char *path, int64_t *nanoseconds);
 
-/// Where the table starts in the memory of clb_get_mapper_table: bytes
-extern const size_t clb_mapper_table_start;
-/// ioctl(2) DM_TABLE_STATUS with DM_STATUS_TABLE_FLAG on /dev/mapper/control, of the device with
-/// this number (st_rdev): fills memory of size bytes, aligned to 8, with a header and struct
-/// dm_target_spec of linux/dm-ioctl.h, as many as *targets, each followed by text with a zero byte at
-/// its end; EMSGSIZE if the table is longer
-int clb_get_mapper_table(int control, uint64_t device, void *memory, uint32_t size, uint32_t *targets);
+/// ioctl(2) with a pointer
+typedef int clb_mapper_call(int control, unsigned long request, void *memory);
+int clb_ioctl(int fd, unsigned long request, void *memory);
+/// Where the answer starts in the memory of clb_ask_mapper: bytes
+extern const size_t clb_mapper_answer_start;
+/// ioctl(2) DM_TABLE_STATUS on /dev/mapper/control, for the table or the status of a device-mapper device
+/// with this name, or with this number (st_rdev) if the name is NULL. It fills memory of size bytes, aligned
+/// to 8, with a header and struct dm_target_spec of linux/dm-ioctl.h, as many as *targets, each followed by
+/// text with a zero byte at its end; EMSGSIZE if the answer is longer.
+int clb_ask_mapper(
+    clb_mapper_call *call, int control, const char *name, uint64_t device, bool table, void *memory,
+    uint32_t size, uint32_t *targets);
+/// ioctl(2) DM_TARGET_MSG of a message of at most 63 bytes, in a process of its own, forked once. It then
+/// writes the status of the device (its first target) and a newline to the empty file, or sends the message
+/// undo if it cannot. If undo is NULL, it empties the file. It blocks all signals and has a session of its
+/// own, so that it finishes even if this process is killed, and keeps the file open until then. The caller
+/// may have many threads, since the process only makes system calls. ECANCELED if a signal ended it.
+int clb_tell_mapper(
+    clb_mapper_call *call, const char *control, const char *name, const char *message, const char *undo,
+    int file);
 
 /// fstatfs(2), f_type: the number of the file system in linux/magic.h
 int clb_get_file_system_type(int fd, int64_t *type);
@@ -177,7 +190,8 @@ int clb_keep_open(const uint64_t *devices, size_t count);
 /// fork(2) or open(2) fails.
 int clb_open_elsewhere(const char *path, int flags);
 
-/// The name in /proc/PID/comm of a process that clb_fork_orphan has made, until it takes another one.
+/// The name in /proc/PID/comm of a process that clb_fork_orphan or clb_tell_mapper has made, until it takes
+/// another one.
 #define CLB_FORK_NAME "blkferry-fork"
 /// fork(2), twice, so that init waits for the process: 0 in the new process, which blocks all signals and
 /// has a session of its own; -1 on failure
@@ -196,7 +210,7 @@ int clb_limit_capabilities(uint64_t kept);
 enum clb_helper_operation {
     clb_helper_flush,     // ioctl(2) BLKFLSBUF
     clb_helper_reread,    // ioctl(2) BLKRRPART
-    clb_helper_table,     // clb_get_mapper_table
+    clb_helper_table,     // clb_ask_mapper for a table, by the device's number
     clb_helper_processes, // readlink(2) of /proc/PID/ns/mnt and /proc/PID/fd/*, lstat(2)
 };
 /// fork(2), twice: starts a process that keeps CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and
@@ -205,7 +219,7 @@ enum clb_helper_operation {
 int clb_start_helper(void);
 /// Makes the helper do clb_helper_flush or clb_helper_reread on a descriptor of this process.
 int clb_help(int helper, enum clb_helper_operation operation, int fd);
-/// clb_get_mapper_table
+/// clb_ask_mapper for a table
 int clb_help_with_table(
     int helper, int control, uint64_t device, void *memory, uint32_t size, uint32_t *targets);
 /// Returns the end of a socket that delivers for each process: its id, the link of its mount namespace and

@@ -126,8 +126,7 @@ extension TargetAdmission {
     private func openClaimed() throws(IOError) -> BlockSpecialFile {
         let number = (try? FileStatus(path: path))?.device
         let thin = try number.flatMap { number throws(IOError) in
-            try ThinChunks(
-                of: number, name: name, sys: view.sys, control: view.mapperControl)
+            try ThinChunks(of: number, name: name, sys: view.sys, mapper: view.mapper)
         }
         let device = try BlockSpecialFile(path: path, name: name, access: .readWrite, thin: thin)
         // The path leads to another device by now.

@@ -21,7 +21,7 @@ extension TargetAdmission {
 
     /// The first line of a device-mapper table; `nil` for other devices, and without permission.
     private func firstTarget(of number: UInt64) -> MapperTable.Target? {
-        MapperTable(of: number, control: view.mapperControl)?.targets.first
+        view.mapper.table(of: number)?.targets.first
     }
 
     /// Bytes: chunks that are not zeroed are the unit of transfer, which must fit in one network

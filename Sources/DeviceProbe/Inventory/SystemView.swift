@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockDevices
 internal import CLinuxBlock
 internal import Glibc
 internal import LinuxIO
@@ -22,8 +23,7 @@ package struct SystemView: Sendable {
         self.lvm = lvm
     }
 
-    /// The device mapper's control file.
-    var mapperControl: String { "\(dev)/mapper/control" }
+    var mapper: DeviceMapper { DeviceMapper(directory: "\(dev)/mapper") }
 
     /// Maps a path that starts with `/dev/` into this view's tree of device files.
     func devicePath(_ path: String) -> String {

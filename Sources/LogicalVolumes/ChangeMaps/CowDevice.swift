@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockDevices
+package import BlockDevices
 internal import CLinuxBlock
 package import LinuxIO
 
@@ -26,7 +26,7 @@ package struct CowDevice: Sendable {
     package func map(
         size: Int, unless isCancelled: () -> Bool
     ) throws(IOError) -> ChangeMap {
-        let table = try mapper.target("table", of: snapshot, unless: isCancelled)
+        let table = try mapper.target(.table, of: snapshot)
         guard table.type == "snapshot", table.words.count >= 3 else {
             throw .noChangeMap(snapshot, "it is of type \(table.type), no classic snapshot")
         }
@@ -34,7 +34,7 @@ package struct CowDevice: Sendable {
         guard ["P", "PO"].contains(table.words[2]) else {
             throw .noChangeMap(snapshot, "its exception store is of type \(table.words[2])")
         }
-        try checkStatus(unless: isCancelled)
+        try checkStatus()
         let device: BlockSpecialFile
         do throws(IOError) {
             let path = "\(mapper.directory)/\(snapshot)-cow"
@@ -50,7 +50,7 @@ package struct CowDevice: Sendable {
         let map = try ExceptionStore(device).map(
             size: size, oldSize: table.size, unless: isCancelled)
         // The snapshot may have overflowed during the read. It misses writes then.
-        try checkStatus(unless: isCancelled)
+        try checkStatus()
         return map
     }
 
@@ -58,8 +58,8 @@ package struct CowDevice: Sendable {
     ///
     /// Source: `snapshot_status` in drivers/md/dm-snap.c. A valid snapshot reports used and total
     /// sectors, then metadata sectors. An invalid one reports one or two words that name the fault.
-    private func checkStatus(unless isCancelled: () -> Bool) throws(IOError) {
-        let status = try mapper.target("status", of: snapshot, unless: isCancelled)
+    private func checkStatus() throws(IOError) {
+        let status = try mapper.target(.status, of: snapshot)
         let fill = status.words.first?.split(separator: "/").compactMap { Int($0) } ?? []
         guard status.type == "snapshot", status.words.count == 2, fill.count == 2,
             Int(status.words[1]) != nil

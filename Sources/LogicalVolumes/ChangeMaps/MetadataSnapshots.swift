@@ -42,7 +42,7 @@ package final class MetadataSnapshots: Sendable {
         let lock = try PoolLock(in: pool.lockDirectory, pool: pool.name, unless: isCancelled)
         let number = try state.withLock { state throws(IOError) in
             if state.isClosed || isCancelled() { throw .cancelled(pool.name) }
-            let root = try Self.reserve(pool, lock, unless: isCancelled)
+            let root = try Self.reserve(pool, lock)
             state.last += 1
             state.held[state.last] = Held(pool: pool, root: root, lock: lock)
             return state.last
@@ -68,10 +68,8 @@ package final class MetadataSnapshots: Sendable {
         }
     }
 
-    private static func reserve(
-        _ pool: ThinPool, _ lock: PoolLock, unless isCancelled: () -> Bool
-    ) throws(IOError) -> Int {
-        if let root = try pool.status(unless: isCancelled).heldRoot {
+    private static func reserve(_ pool: ThinPool, _ lock: PoolLock) throws(IOError) -> Int {
+        if let root = try pool.status().heldRoot {
             guard lock.recordedRoot == root else { throw pool.isHeld }
             try pool.releaseSnapshot(lock)
         }
@@ -80,7 +78,7 @@ package final class MetadataSnapshots: Sendable {
         try pool.reserveSnapshot(lock)
         let root: Int?
         do throws(IOError) {
-            root = try pool.status(unless: { false }).heldRoot
+            root = try pool.status().heldRoot
             if lock.recordedRoot == nil && root != nil {
                 throw .noChangeMap(pool.name, "its lock cannot say which metadata snapshot it is")
             }

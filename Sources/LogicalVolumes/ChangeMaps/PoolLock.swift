@@ -41,20 +41,20 @@ final class PoolLock: Sendable {
         if isCancelled() { throw .cancelled(pool) }
     }
 
-    /// The file's descriptor, for a shell that records its result there and keeps the lock until it
-    /// ends.
+    /// The file's descriptor, for a process that records its result there and keeps the lock until
+    /// it ends.
     var descriptor: Int32 { file.rawValue }
 
     /// The root of the metadata snapshot that the last holder of the lock left; `nil` for none.
     ///
-    /// The file holds the pool's status as dmsetup(8) printed it.
+    /// The file holds the pool's status.
     var recordedRoot: Int? {
         var bytes = [UInt8](repeating: 0, count: 1024)
         let count = try? bytes.withUnsafeMutableBytes { try file.readOnce(into: $0, at: 0) }
         // A line without its end was not written completely.
         guard let count, count > 0, bytes[count - 1] == UInt8(ascii: "\n") else { return nil }
-        let words = String(decoding: bytes[..<(count - 1)], as: UTF8.self).split(separator: " ")
-        return words.count > 6 && words[2] == "thin-pool" ? Int(words[6]) : nil
+        let status = String(decoding: bytes[..<(count - 1)], as: UTF8.self)
+        return PoolStatus.heldRoot(in: status.split(separator: " "))
     }
 
     func clear() throws(IOError) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockDevices
 internal import LinuxIO
 
 /// A thin pool's status, as the kernel reports it.
@@ -14,7 +15,7 @@ struct PoolStatus: Hashable {
     var heldRoot: Int?
 
     /// Parses a status; throws if the pool's metadata cannot be trusted.
-    init(_ target: DeviceMapper.Target, of pool: String) throws(IOError) {
+    init(_ target: MapperTable.Target, of pool: String) throws(IOError) {
         guard target.type == "thin-pool" else {
             throw .noChangeMap(pool, "it is of type \(target.type), no thin pool")
         }
@@ -40,7 +41,7 @@ struct PoolStatus: Hashable {
     }
 
     /// Parses the held root alone, even of a pool that cannot be trusted; `nil` if it is unknown.
-    static func heldRoot(in target: DeviceMapper.Target) -> Int? {
-        target.words.count >= 4 ? Int(target.words[3]) : nil
+    static func heldRoot(in words: [Substring]) -> Int? {
+        words.count >= 4 && words[1].contains("/") && words[2].contains("/") ? Int(words[3]) : nil
     }
 }

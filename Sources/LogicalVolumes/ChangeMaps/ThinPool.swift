@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+package import BlockDevices
 package import LinuxIO
+internal import SystemPackage
 
 /// A thin pool of LVM, as the source of change maps of its volumes.
 ///
@@ -14,39 +16,50 @@ package struct ThinPool: Sendable {
     package let name: String
     private let metadata: String
     private let mapper: DeviceMapper
+    private let programs: Programs
     /// The directory of the lock that admits one blkferry process at a time; it must be the same
     /// for every process that uses the pool.
     let lockDirectory: String
+
+    /// The programs that read the metadata: names to look up, or paths.
+    package struct Programs: Sendable {
+        package var delta = "thin_delta"
+        package var dump = "thin_dump"
+
+        package init() {}
+    }
 
     /// Limit of the XML in bytes; a changed range takes about 50.
     private static let limit = 256 << 20
 
     package init(
         group: String, pool: String, mapper: DeviceMapper = DeviceMapper(),
-        lockDirectory: String = RunLock.usualDirectory
+        programs: Programs = Programs(), lockDirectory: String = RunLock.usualDirectory
     ) {
         let volume = VolumeName(group: group, volume: pool).mapperName
-        self.init(volume + Self.suffix, volume: volume, mapper, lockDirectory)
+        self.init(volume + Self.suffix, volume: volume, mapper, programs, lockDirectory)
     }
 
     /// Makes a pool of its device mapper name; `nil` if that is no thin pool's of LVM.
     init?(
-        mapperName name: String, mapper: DeviceMapper,
+        mapperName name: String, mapper: DeviceMapper, programs: Programs = Programs(),
         lockDirectory: String = RunLock.usualDirectory
     ) {
         guard name.hasSuffix(Self.suffix) else { return nil }
         let volume = String(name.dropLast(Self.suffix.count))
-        self.init(name, volume: volume, mapper, lockDirectory)
+        self.init(name, volume: volume, mapper, programs, lockDirectory)
     }
 
     private static let suffix = "-tpool"
 
     private init(
-        _ name: String, volume: String, _ mapper: DeviceMapper, _ lockDirectory: String
+        _ name: String, volume: String, _ mapper: DeviceMapper, _ programs: Programs,
+        _ lockDirectory: String
     ) {
         self.name = name
         metadata = "\(mapper.directory)/\(volume)_tmeta"
         self.mapper = mapper
+        self.programs = programs
         self.lockDirectory = lockDirectory
     }
 
@@ -98,7 +111,7 @@ package struct ThinPool: Sendable {
         of volume: Int, unless isCancelled: () -> Bool
     ) throws(IOError) -> ThinDump {
         try ThinDump(
-            xml: run(mapper.thinDump, ["-m", "--dev-id", String(volume)], unless: isCancelled),
+            xml: run(programs.dump, ["-m", "--dev-id", String(volume)], unless: isCancelled),
             of: volume)
     }
 
@@ -107,7 +120,7 @@ package struct ThinPool: Sendable {
     ) throws(IOError) -> ThinDelta {
         // thin_delta 0.9 (C++) and 1.x (Rust) both know these options.
         let xml = try run(
-            mapper.thinDelta, ["-m", "--thin1", String(old), "--thin2", String(new)],
+            programs.delta, ["-m", "--thin1", String(old), "--thin2", String(new)],
             unless: isCancelled)
         return try ThinDelta(xml: xml, from: old, to: new)
     }
@@ -115,9 +128,23 @@ package struct ThinPool: Sendable {
     private func run(
         _ program: String, _ arguments: [String], unless isCancelled: () -> Bool
     ) throws(IOError) -> [UInt8] {
-        try mapper.run(
-            program, arguments + [metadata], for: name, limit: Self.limit, unless: isCancelled
-        ).bytes
+        guard let path = Program.findOfSystem(program) else {
+            throw .noChangeMap(name, "\(program) is not found on this machine")
+        }
+        if isCancelled() { throw .cancelled(name) }
+        let run: ProgramRun
+        do throws(Errno) {
+            run = try ProgramRun(
+                path, arguments + [metadata], reading: .wholeOutput(limit: Self.limit),
+                unless: isCancelled)
+        } catch {
+            throw .noChangeMap(name, "\(path): start: \(error)")
+        }
+        guard let failure = run.failure else { return run.bytes }
+        if isCancelled() { throw .cancelled(name) }
+        // Later lines only show the usage, or that a command failed.
+        let reason = run.errorLines.first.map { ": \($0)" } ?? ""
+        throw .noChangeMap(name, "\(path.split(separator: "/").last ?? ""): \(failure)\(reason)")
     }
 
     private func reading<Answer>(
@@ -152,50 +179,36 @@ package struct ThinPool: Sendable {
     // MARK: For `MetadataSnapshots`
 
     /// Reads the pool's status; throws if its metadata cannot be trusted.
-    func status(unless isCancelled: () -> Bool) throws(IOError) -> PoolStatus {
-        try PoolStatus(mapper.target("status", of: name, unless: isCancelled), of: name)
+    func status() throws(IOError) -> PoolStatus {
+        try PoolStatus(mapper.target(.status, of: name), of: name)
     }
 
     /// Reads the root of the held metadata snapshot, even if the pool cannot be trusted.
-    ///
-    /// It retries if dmsetup fails, because a signal to all processes of a service also ends
-    /// dmsetup.
     func heldRoot() throws(IOError) -> Int? {
-        var left = 3
-        while true {
-            do throws(IOError) {
-                return PoolStatus.heldRoot(in: try mapper.target("status", of: name) { false })
-            } catch {
-                left -= 1
-                guard left > 0 else { throw error }
-                pause(for: .milliseconds(50))
-            }
-        }
+        PoolStatus.heldRoot(in: try mapper.target(.status, of: name).words)
     }
 
     /// Reserves the metadata snapshot, and records its root in the lock's file.
     func reserveSnapshot(_ lock: PoolLock) throws(IOError) {
-        try send("reserve_metadata_snap", noting: .status, orElse: Self.release, lock)
+        try send("reserve_metadata_snap", orElse: Self.release, lock)
     }
 
     /// Releases the metadata snapshot, and empties the lock's file.
     func releaseSnapshot(_ lock: PoolLock) throws(IOError) {
-        try send(Self.release, noting: .nothing, orElse: nil, lock)
+        try send(Self.release, orElse: nil, lock)
     }
 
     private static let release = "release_metadata_snap"
 
     private func send(
-        _ message: String, noting note: DeviceMapper.Note, orElse undo: String?, _ lock: PoolLock
+        _ message: String, orElse undo: String?, _ lock: PoolLock
     ) throws(IOError) {
         do throws(IOError) {
-            try mapper.send(
-                message, to: name, noting: note, orElse: undo, in: lock.descriptor)
+            try mapper.send(message, to: name, orElse: undo, recordIn: lock.descriptor)
         } catch {
-            var error = error
-            error.advice =
-                "If one is held, the seventh word of dmsetup status \(name) is not -."
-            throw error
+            throw .noChangeMap(
+                name, error.description,
+                advice: "If one is held, the seventh word of dmsetup status \(name) is not -.")
         }
     }
 

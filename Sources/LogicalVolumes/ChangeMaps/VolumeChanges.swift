@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+package import BlockDevices
 package import LinuxIO
 
 extension ChangeMap {
@@ -59,12 +60,13 @@ extension LogicalVolume {
     /// - Throws: if no trustworthy map can be made.
     package func changes(
         since base: LogicalVolume, from mapSource: ChangeMap.Source,
-        mapper: DeviceMapper = DeviceMapper(), unless isCancelled: () -> Bool
+        mapper: DeviceMapper = DeviceMapper(), programs: ThinPool.Programs = ThinPool.Programs(),
+        unless isCancelled: () -> Bool
     ) throws(IOError) -> ChangeMap {
         guard case .thin(let pool, let old, let new, let mappedThen) = mapSource else {
             return try classicChanges(since: base, mapper, unless: isCancelled)
         }
-        let thinPool = ThinPool(group: group, pool: pool, mapper: mapper)
+        let thinPool = ThinPool(group: group, pool: pool, mapper: mapper, programs: programs)
         guard let mapped = mappedThen else {
             return try thinPool.delta(from: old, to: new, unless: isCancelled)
                 .map(size: size, oldSize: base.size, isOldAsMade: false)
@@ -91,7 +93,7 @@ extension LogicalVolume {
         } else {
             // During a merge into the origin, reads of the origin already return the merged
             // content, but the stores of other snapshots receive it gradually.
-            let table = try mapper.target("table", of: mapperName, unless: isCancelled)
+            let table = try mapper.target(.table, of: mapperName)
             guard table.type == "snapshot-origin" else {
                 throw .noChangeMap(fullName, "its device is of type \(table.type)")
             }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockDevices
+package import BlockDevices
 internal import Glibc
 package import LinuxIO
 

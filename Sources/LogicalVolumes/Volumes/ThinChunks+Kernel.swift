@@ -16,7 +16,6 @@ extension MapperTable.Target {
     /// device, sectors of a chunk, low water mark, number of features, features.
     package var chunks: ThinChunks? {
         guard isThinPool else { return nil }
-        let words = parameters.split(separator: " ")
         guard words.count >= 4, let sectors = Int(words[2]),
             (1...Self.longestChunk).contains(sectors)
         else { return nil }
@@ -34,13 +33,13 @@ extension ThinChunks {
     ///
     /// - Throws: if the chunks of a thin volume cannot be determined.
     package init?(
-        of number: UInt64, name: String, sys: String, control: String
+        of number: UInt64, name: String, sys: String, mapper: DeviceMapper
     ) throws(IOError) {
         guard let volume = SystemDevice(number: number, sys: sys),
             let slaves = volume.slaves, slaves.count == 1, let pool = slaves.first?.device,
             let uuid = pool.attribute("dm/uuid"), uuid.hasPrefix("LVM-"), uuid.hasSuffix("-tpool")
         else { return nil }
-        let table = pool.number.flatMap { MapperTable(of: $0, control: control) }
+        let table = pool.number.flatMap { mapper.table(of: $0) }
         if let chunks = table?.targets.first?.chunks {
             self = chunks
             return

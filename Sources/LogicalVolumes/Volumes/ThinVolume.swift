@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import BlockDevices
+package import BlockDevices
 package import LinuxIO
 
 /// An active thin volume of LVM that reads as zeros where its pool has mapped nothing.
@@ -30,8 +30,7 @@ package struct ThinVolume: Sendable {
     ///
     /// - Throws: if its table cannot be read, or if it has an external origin.
     package init?(
-        of number: UInt64, mapper: DeviceMapper = DeviceMapper(), sys: String = "/sys",
-        control: String = "/dev/mapper/control"
+        of number: UInt64, mapper: DeviceMapper = DeviceMapper(), sys: String = "/sys"
     ) throws(IOError) {
         guard let device = SystemDevice(number: number, sys: sys),
             let name = device.attribute("dm/name"), let uuid = device.attribute("dm/uuid"),
@@ -39,7 +38,7 @@ package struct ThinVolume: Sendable {
             let below = device.slaves?.compactMap({ $0.device.attribute("dm/name") }),
             let pool = below.lazy.compactMap({ ThinPool(mapperName: $0, mapper: mapper) }).first
         else { return nil }
-        guard let table = MapperTable(of: number, control: control) else {
+        guard let table = mapper.table(of: number) else {
             throw .unknownMappings(name, "its table cannot be read, which takes root")
         }
         guard let id = try Self.id(in: table.targets, of: name) else { return nil }
@@ -55,7 +54,7 @@ package struct ThinVolume: Sendable {
     /// - Throws: if what is not mapped may read as something other than zeros.
     static func id(in targets: [MapperTable.Target], of name: String) throws(IOError) -> Int? {
         guard let thin = targets.first(where: { $0.type == "thin" }) else { return nil }
-        let words = thin.parameters.split(separator: " ")
+        let words = thin.words
         guard words.count < 3 else {
             throw .unknownMappings(name, "it has an external origin")
         }
