@@ -3,6 +3,7 @@
 
 internal import BlockDevices
 package import DeviceProbe
+internal import Digests
 internal import LinuxIO
 package import SyncEngine
 
@@ -39,6 +40,8 @@ extension Replication {
         public let openSeconds: Double
         /// Bytes to and from the server, including headers; `nil` without a server.
         public let traffic: Traffic?
+        /// The digest that both machines compared by, such as `gmac`; `nil` without a server.
+        public let digest: String?
         /// Whether the sizes prove that the two are not equal.
         public let sizesDiffer: Bool
 
@@ -62,6 +65,8 @@ extension Replication {
             traffic = (source.device.traffic ?? target.device.traffic).map {
                 Traffic(sent: $0.sent, received: $0.received)
             }
+            let remote = [source.device, target.device].lazy.compactMap { $0 as? any RemoteDevice }
+            digest = remote.first?.digestMethod.name
             sizesDiffer =
                 switch action {
                 case .synchronize, .refresh: false

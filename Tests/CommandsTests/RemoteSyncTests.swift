@@ -52,6 +52,7 @@ import Testing
         let differ = try blkferryJSON("verify", "-m", method, source, url("image"))
         #expect(differ.result.status == 1)
         #expect(differ.json.int("differentBlocks") == 1)
+        #expect(differ.json.string("digest") == method)
         #expect(differ.json.records("firstDifferences")?.first?.int("offset") == 999_424)
         let pull = try RunningProgram([program] + flags + ["-m", method, url("image"), back]).wait()
         #expect(pull.status == 0, "\(pull)")

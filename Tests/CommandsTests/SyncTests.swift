@@ -60,6 +60,7 @@ import Testing
         #expect(try areEqual(source, target))
         #expect(json.int("differentBlocks") == 2)
         #expect(json.int("extents") == 2)
+        #expect(json.string("digest") == nil)
         #expect(try #require(json.int("written")) < 2 * (3 << 19) + 1)
     }
 

@@ -16,6 +16,7 @@ struct ResultRecord: Encodable {
     private var resizedTo: Int?
     private var created: Bool
     private var blockSize: Int
+    private var digest: String?
     private var compared: Int
     private var unchanged: Int
     private var different: Int
@@ -78,6 +79,7 @@ struct ResultRecord: Encodable {
         resizedTo = report.resizedTo
         created = report.wasCreated
         blockSize = engine.blockSize
+        digest = report.digest
         compared = tally.compared
         unchanged = tally.unchanged
         different = tally.different
