@@ -196,6 +196,11 @@ let package = Package(
         .executableTarget(
             name: "fuzz", dependencies: ["FuzzTargets"], path: "Tests/Fuzz",
             swiftSettings: settings),
+        // tools/check-instructions counts what it executes.
+        .executableTarget(
+            name: "instructions",
+            dependencies: ["LinuxIO", "BlockDevices", "Digests", "WireProtocol", "SyncEngine"],
+            path: "Tests/Instructions", swiftSettings: settings),
         .testTarget(
             name: "WireProtocolTests",
             dependencies: [
