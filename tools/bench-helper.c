@@ -3,15 +3,10 @@
 //
 // Parts of tools/bench that Python cannot do; tools/bench builds it with cc.
 //
-//   bench-helper floor THREADS READ-SIZE PAGES FIRST SECOND
-//       Reads both devices once with O_DIRECT and does nothing else: THREADS threads take chunks of
-//       READ-SIZE bytes from one shared cursor and read each from both, into memory of PAGES (small
-//       or huge) pages. Prints the seconds.
-//   bench-helper hash THREADS READ-SIZE PAGES FIRST SECOND
-//       The same, and computes the Poly1305 of each 64 KiB of both, the key set each time.
 //   bench-helper run COMMAND...
-//       Runs a command and prints wall seconds, peak resident KiB and exit status. A process of its
-//       own, because a child's peak memory counts what its parent had when it was started.
+//       Runs a command and prints wall seconds, CPU seconds (user and system, of the command and
+//       the processes that it waited for), peak resident KiB and exit status. A process of its own,
+//       because a child's peak memory counts what its parent had when it was started.
 //   bench-helper hold COMMAND...
 //       Becomes a command that ends when its parent does: a server.
 //   bench-helper relay PORT TARGET-PORT DELAY
@@ -26,17 +21,12 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/core_names.h>
-#include <openssl/evp.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -50,76 +40,7 @@ static double now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static int devices[2];
-static off_t size;
-static size_t read_size;
-static int uses_huge_pages, uses_digests;
-static EVP_MAC *poly1305;
-// Offset of the next free chunk.
-static _Atomic off_t cursor;
-
-enum { region_size = 64 << 10 };
-
-static void digest_regions(EVP_MAC_CTX *context, const char *bytes, size_t length) {
-    static const unsigned char key[32] = {1};
-    unsigned char digest[16];
-    size_t digest_length;
-    for (size_t offset = 0; offset < length; offset += region_size) {
-        size_t count = length - offset < region_size ? length - offset : region_size;
-        if (EVP_MAC_init(context, key, sizeof key, NULL) != 1
-            || EVP_MAC_update(context, (const unsigned char *)bytes + offset, count) != 1
-            || EVP_MAC_final(context, digest, &digest_length, sizeof digest) != 1)
-            error(1, 0, "poly1305");
-    }
-}
-
-static void *read_chunks(void *unused) {
-    (void)unused;
-    EVP_MAC_CTX *context = uses_digests ? EVP_MAC_CTX_new(poly1305) : NULL;
-    if (uses_digests && context == NULL) error(1, 0, "EVP_MAC_CTX_new");
-    char *buffers[2];
-    size_t huge_page = 2 << 20, length_of_both = (2 * read_size + huge_page - 1) & ~(huge_page - 1);
-    int code = posix_memalign((void **)&buffers[0], huge_page, length_of_both);
-    if (code != 0) error(1, code, "posix_memalign");
-    if (madvise(buffers[0], length_of_both, uses_huge_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) != 0)
-        error(1, errno, "madvise");
-    buffers[1] = buffers[0] + read_size;
-    for (;;) {
-        off_t offset = atomic_fetch_add(&cursor, (off_t)read_size);
-        if (offset >= size) break;
-        size_t length = (size_t)(size - offset) < read_size ? (size_t)(size - offset) : read_size;
-        for (int i = 0; i < 2; i++) {
-            ssize_t count = pread(devices[i], buffers[i], length, offset);
-            if (count != (ssize_t)length) error(1, count < 0 ? errno : 0, "pread: %zd", count);
-            if (uses_digests) digest_regions(context, buffers[i], length);
-        }
-    }
-    EVP_MAC_CTX_free(context);
-    return NULL;
-}
-
-static int measure_floor(char **arguments) {
-    int count = atoi(arguments[0]);
-    read_size = (size_t)atol(arguments[1]);
-    pthread_t threads[256];
-    if (count < 1 || count > 256 || read_size == 0) error(64, 0, "floor: bad number");
-    uses_huge_pages = strcmp(arguments[2], "huge") == 0;
-    double begin = now();
-    if (uses_digests && (poly1305 = EVP_MAC_fetch(NULL, "POLY1305", NULL)) == NULL)
-        error(1, 0, "EVP_MAC_fetch");
-    for (int i = 0; i < 2; i++) {
-        devices[i] = open(arguments[3 + i], O_RDONLY | O_DIRECT | O_CLOEXEC);
-        if (devices[i] < 0) error(1, errno, "%s", arguments[3 + i]);
-    }
-    size = lseek(devices[0], 0, SEEK_END);
-    for (int i = 0; i < count; i++) {
-        int code = pthread_create(&threads[i], NULL, read_chunks, NULL);
-        if (code != 0) error(1, code, "pthread_create");
-    }
-    for (int i = 0; i < count; i++) pthread_join(threads[i], NULL);
-    printf("%.6f\n", now() - begin);
-    return 0;
-}
+static double seconds(struct timeval t) { return (double)t.tv_sec + (double)t.tv_usec / 1e6; }
 
 static int run(char **command) {
     double begin = now();
@@ -138,7 +59,8 @@ static int run(char **command) {
     while (wait4(child, &status, 0, &usage) < 0) {
         if (errno != EINTR) error(1, errno, "wait4");
     }
-    printf("%.6f %ld %d\n", now() - begin, usage.ru_maxrss,
+    printf("%.6f %.6f %ld %d\n", now() - begin,
+           seconds(usage.ru_utime) + seconds(usage.ru_stime), usage.ru_maxrss,
            WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
     return 0;
 }
@@ -322,15 +244,11 @@ int main(int count, char **arguments) {
     // Ends this process when tools/bench is killed.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     const char *mode = count > 1 ? arguments[1] : "";
-    uses_digests = strcmp(mode, "hash") == 0;
-    if (count == 7 && (strcmp(mode, "floor") == 0 || uses_digests))
-        return measure_floor(arguments + 2);
     if (count >= 3 && strcmp(mode, "run") == 0) return run(arguments + 2);
     if (count >= 3 && strcmp(mode, "hold") == 0) {
         execvp(arguments[2], arguments + 2);
         error(127, errno, "%s", arguments[2]);
     }
     if (count == 5 && strcmp(mode, "relay") == 0) return relay(arguments + 2);
-    error(64, 0, "usage: bench-helper floor|hash THREADS READ-SIZE PAGES FIRST SECOND | "
-                 "run|hold COMMAND... | relay PORT TARGET-PORT DELAY");
+    error(64, 0, "usage: bench-helper run|hold COMMAND... | relay PORT TARGET-PORT DELAY");
 }

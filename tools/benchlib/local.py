@@ -1,89 +1,161 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""Two loop devices of random data on one machine, in five cases, several rounds, interleaved.
+"""Two loop devices on one machine, in six cases, several rounds, interleaved.
 
-In the last case every second block of the source is zeros, and the target is full of other data;
-only blkferry and dd run there.
+Four cases are those of random data. In the fifth every second block of the source is zeros, and
+the target is full of other data; only blkferry and dd run there. In the sixth the source is an
+ext4 file system, a third full, and the target zeros; only there partclone.ext4 does the same job
+as the others.
 
 The floor is both devices read with O_DIRECT and nothing else, by the number of threads, the read
 size and the kind of memory (pages of 4 KiB or 2 MiB) that turn out fastest here. Before every run
 the benchmark brings the target into the case's state and drops both devices from the page cache.
 After it, it compares source and target. Neither is timed. The backing files are in memory, so that
-the times are those of the program and not of a disk; --directory puts them elsewhere. rsync does not
-flush its writes; the others do.
+the times are those of the program and not of a disk; --directory puts them elsewhere. rsync and
+casync do not flush their writes; the others do. casync makes an index and a store of chunks first.
 """
 
+import shutil
 import subprocess
+from dataclasses import dataclass
+from pathlib import Path
 
-from . import machine
-from .pair import CASES, DIRECTORY, Pair, fastest_floor, rotated  # noqa: F401
+from . import facts, floors, machine
+from .pair import CASES, DIRECTORY, Pair, rotated  # noqa: F401
 
 ZEROS = "every second 4 KiB zeros"
+EXT4 = "ext4, a third full, onto zeros"
+NEEDED = ("floor", "blkferry", "dd", "qemu-img")  # for the speed targets
+TITLES = {**CASES, "zeros": ZEROS, "ext4": EXT4}
 
 
-def commands(binary, source, target):
-    """The programs: name and command line."""
+@dataclass
+class Tool:
+    """A program, the cases in which it does the same job as blkferry, and what it leaves behind."""
+
+    command: list
+    cases: tuple = tuple(CASES)
+    leaves: Path | None = None
+
+    def run(self, place):
+        try:
+            return place.run(self.command)
+        finally:
+            if self.leaves:
+                shutil.rmtree(self.leaves, ignore_errors=True)
+
+
+def programs(place, binary, source, target):
+    """The programs, by name."""
+    store = place.directory / "chunks.castr"
+    index = place.directory / "chunks.caibx"
+    # With -f 0, as its thread for progress otherwise makes each run take whole seconds.
+    partclone = ["-f", "0", "-s", source, "-O", target, "-L", f"{place.directory}/partclone.log"]
     tools = {
-        "blkferry": [binary, "sync", "--quiet", source, target],
-        "dd": ["dd", f"if={source}", f"of={target}", "iflag=direct", "oflag=direct", "bs=1M",
-               "conv=fdatasync", "status=none"],
-        "qemu-img": ["qemu-img", "convert", "-n", "-W", "-t", "none", "-T", "none", "-f", "raw",
-                     "-O", "raw", source, target],
-        "rsync": ["rsync", "-I", "--inplace", "--no-whole-file", "--copy-devices",
-                  "--write-devices", source, target],
+        "blkferry": Tool([binary, "sync", "--quiet", source, target],
+                         (*CASES, "zeros", "ext4")),
+        "dd": Tool(["dd", f"if={source}", f"of={target}", "iflag=direct", "oflag=direct", "bs=1M",
+                    "conv=fdatasync", "status=none"], (*CASES, "zeros", "ext4")),
+        "qemu-img": Tool(["qemu-img", "convert", "-n", "-W", "-t", "none", "-T", "none", "-f",
+                          "raw", "-O", "raw", source, target], (*CASES, "ext4")),
+        "rsync": Tool(["rsync", "-I", "--inplace", "--no-whole-file", "--copy-devices",
+                       "--write-devices", source, target]),
+        "bmaptool": Tool(["bmaptool", "-q", "copy", "--nobmap", source, target], ("all",)),
+        "partclone.dd": Tool(["partclone.dd", *partclone], ("all",)),
+        "partclone.ext4": Tool(["partclone.ext4", "-b", *partclone], ("ext4",)),
+        "casync": Tool(["sh", "-c", f"casync make --store={store} {index} {source} >/dev/null && "
+                        f"casync extract --store={store} {index} {target}"], leaves=store),
     }
     help_text = subprocess.run(["rsync", "--help"], capture_output=True, text=True).stdout
-    if "--copy-devices" not in help_text:
-        print("rsync is left out: this version knows no --copy-devices")
-        del tools["rsync"]
-    return tools
+    missing = {}
+    for name in list(tools):
+        program = "casync" if name == "casync" else tools[name].command[0]
+        if not shutil.which(program):
+            missing[name] = f"no {program}"
+        elif name == "rsync" and "--copy-devices" not in help_text:
+            missing[name] = "this version knows no --copy-devices"
+    for name, reason in missing.items():
+        print(f"Left out: {name}: {reason}")
+        del tools[name]
+    return tools, missing
 
 
 def measure(options, place):
-    place.need(2 * options.size + (64 << 20))
+    facts.print_header(facts.description(options.binary, options.directory))
+    place.need(4 * options.size + (64 << 20))
     with Pair(place, options.size) as pair:
-        return measure_pair(options, place, pair)
-
-
-def measure_pair(options, place, pair):
-    print(f"Two loop devices of {options.size >> 20} MiB on files in {options.directory}, "
-          f"{options.rounds} rounds")
-    floor, tried = fastest_floor(place, "floor", pair)
-    tools = {"floor": floor, **commands(options.binary, pair.source.path, pair.target.path)}
-    runs = {case: {tool: [] for tool in tools} for case in CASES}
-    for number in range(options.rounds):
-        for case in CASES:
-            for tool in rotated(list(tools), number):
-                runs[case][tool].append(pair.timed(
-                    tool, case if tool != "floor" else None, lambda: place.run(tools[tool])))
-    result = {"floorSearch": tried, "commands": tools, "cases": {}}
-    for case, by_tool in runs.items():
-        result["cases"][case] = {tool: machine.summary(list_) for tool, list_ in by_tool.items()}
-        print_table(CASES[case], result["cases"][case])
-    result["cases"]["zeros"] = measure_zeros(options, place, pair, tools)
-    print_table(ZEROS, result["cases"]["zeros"])
+        print(f"{options.size >> 20} MiB each, {options.rounds} rounds")
+        result = cases(options, place, pair, floors.fastest(place, "read", pair))
     result["goals"] = goals(result["cases"])
     return result
 
 
-def measure_zeros(options, place, pair, tools):
-    """Replaces a target full of data by a source in which every second block is zeros."""
+def cases(options, place, pair, floor):
+    """All cases; the pair holds a file system at the end."""
+    tools, missing = programs(place, options.binary, pair.source.path, pair.target.path)
+    result = {"floorSearch": floor.tried, "missing": missing, "cases": {},
+              "commands": {name: tool.command for name, tool in tools.items()}}
+
+    def rounds(case, prepare):
+        """The runs of a case; `prepare` gives the function that times one."""
+        chosen = {name: tool for name, tool in tools.items() if case in tool.cases}
+        runs = {name: [] for name in ("floor", *chosen)}
+        for number in range(options.rounds):
+            for name in rotated(list(runs), number):
+                try:
+                    if name == "floor":
+                        figures = pair.timed(name, None, lambda: place.run(floor.command))
+                    else:
+                        figures = prepare(name, lambda: chosen[name].run(place))
+                    runs[name].append(figures)
+                except machine.Failure as failure:
+                    if name in NEEDED:
+                        raise
+                    print(f"Left out: {name}, {TITLES[case]}: {failure}")
+                    missing[f"{name}, {TITLES[case]}"] = str(failure)
+                    del runs[name]
+                    pair.restore()
+        result["cases"][case] = {name: machine.summary(list_) for name, list_ in runs.items()}
+        print_table(TITLES[case], result["cases"][case])
+
+    for case in CASES:
+        rounds(case, lambda name, run: pair.timed(name, case, run))
     pair.zero_every_second_block()
-    runs = {tool: [] for tool in ("floor", "blkferry", "dd")}
-    for number in range(options.rounds):
-        for tool in rotated(list(runs), number):
-            # "all" fills the target: the inverse of zeros is data.
-            runs[tool].append(pair.timed(
-                tool, "all" if tool != "floor" else None, lambda: place.run(tools[tool])))
-    return {tool: machine.summary(list_) for tool, list_ in runs.items()}
+    # "all" fills the target: the inverse of zeros is data.
+    rounds("zeros", lambda name, run: pair.timed(name, "all", run))
+    make_file_system(place, pair)
+    rounds("ext4", lambda name, run: onto_zeros(pair, name, run))
+    return result
+
+
+def make_file_system(place, pair):
+    """Makes the source an ext4 file system, a third full of random data, its free blocks zeros."""
+    pair.fill_with_zeros(pair.source)
+    files = place.directory / "files"
+    files.mkdir()
+    try:
+        for number in range(8):
+            subprocess.run(["dd", "if=/dev/urandom", f"of={files}/{number}", "bs=64K",
+                            f"count={pair.size // 3 // 8 >> 16}", "status=none"], check=True)
+        machine.make("mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0",
+                     "-d", str(files), pair.source.path)
+    finally:
+        shutil.rmtree(files)
+
+
+def onto_zeros(pair, name, run):
+    """Times a run onto zeros, so that unused blocks are equal if they are not copied."""
+    pair.fill_with_zeros(pair.target)
+    figures = pair.timed(name, None, run)
+    pair.check(f"{name}, {EXT4}")
+    return figures
 
 
 def print_table(title, figures):
     floor = figures["floor"]["median"]
-    print(f"\n{title}\n  {'':10} {'median s':>9} {'min':>8} {'max':>8} {'to floor':>9} {'peak MiB':>9}")
-    for tool, entry in figures.items():
-        print(f"  {tool:10} {entry['median']:9.3f} {entry['min']:8.3f} {entry['max']:8.3f} "
-              f"{entry['median'] / floor:9.2f} {entry['peakMemory'] / 2**20:9.1f}")
+    machine.print_table(title, figures, {
+        "to floor": lambda _, entry: f"{entry['median'] / floor:.2f}",
+        "peak MiB": machine.mebibytes("peakMemory")})
 
 
 def goals(cases):

@@ -1,25 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""The place of the measurements: files, loop devices, processes, and the machine's description."""
+"""The place of the measurements: files, loop devices and processes, and the figures of a run."""
 
 import fcntl
 import mmap
 import os
-import platform
 import re
 import shutil
 import signal
 import statistics
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK = 1 << 20
 BLKFLSBUF = 0x1261  # linux/fs.h
+TOOLS = Path(__file__).resolve().parents[1]
+GHASH = TOOLS.parent / "Sources/CGhash"
 
 
 class Failure(Exception):
     """An error that ends the benchmark with one line."""
+
+
+@dataclass
+class Figures:
+    """What one run took."""
+
+    seconds: float  # of the whole process, from its start to its end
+    cpu: float  # seconds, user and system, of all processes of both sides
+    peak: int  # resident bytes of the largest process
+    server_peak: int = 0
+    wire: int = 0  # bytes on the loopback interface
 
 
 def parse_size(text):
@@ -43,19 +56,19 @@ def make(*command):
 
 
 class Workplace:
-    """A directory and loop devices that are removed at the end, and the helper program."""
+    """A directory and loop devices that are removed at the end, and the programs in C."""
 
-    def __init__(self, parent, helper_source):
+    def __init__(self, parent):
         self.parent = parent
-        self.helper_source = helper_source
         self.loops = []
 
     def __enter__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="blkferry-bench.", dir=self.parent))
         try:
-            self.helper = str(self.directory / "bench-helper")
-            subprocess.run(["cc", "-O2", "-pthread", "-o", self.helper, self.helper_source,
-                            "-lcrypto"], check=True)
+            self.helper = self.build("bench-helper")
+            # The same GHASH as in blkferry.
+            self.floors = self.build("bench-floors", "-Wno-unknown-pragmas", "-pthread",
+                                     f"-I{GHASH}/include", GHASH / "CGhash.c", "-lcrypto")
         except BaseException:
             self.__exit__()
             raise
@@ -65,6 +78,11 @@ class Workplace:
         for loop in self.loops:
             subprocess.run(["losetup", "--detach", loop])
         shutil.rmtree(self.directory)
+
+    def build(self, name, *arguments):
+        program = str(self.directory / name)
+        subprocess.run(["cc", "-O2", "-o", program, TOOLS / f"{name}.c", *arguments], check=True)
+        return program
 
     def need(self, size):
         """Ends the benchmark when so many bytes do not fit."""
@@ -84,7 +102,7 @@ class Workplace:
         return path
 
     def run(self, command, statuses=(0,), limit=None):
-        """Runs a command; returns wall seconds and peak resident KiB.
+        """Runs a command; returns its figures.
 
         After `limit` seconds it is killed, which is a failure.
         """
@@ -109,16 +127,16 @@ class Run:
         kill_group(self.process)
 
     def figures(self, statuses=(0,), limit=None):
-        """Waits for the end; returns wall seconds and peak resident KiB."""
+        """Waits for the end; returns the figures."""
         try:
             output, errors = self.process.communicate(timeout=limit)
         except subprocess.TimeoutExpired as expiry:
             raise Failure(f"{' '.join(self.command)}: not done after {limit} s") from expiry
         figures = output.split()
-        if self.process.returncode != 0 or int(figures[2]) not in statuses:
-            raise Failure(f"{' '.join(self.command)}: status {' '.join(figures[2:])} "
+        if self.process.returncode != 0 or int(figures[3]) not in statuses:
+            raise Failure(f"{' '.join(self.command)}: status {' '.join(figures[3:])} "
                           f"{errors.strip()}")
-        return float(figures[0]), int(figures[1])
+        return Figures(float(figures[0]), float(figures[1]), int(figures[2]) * 1024)
 
 
 def kill_group(process):
@@ -172,11 +190,15 @@ def first_difference(one, other):
 
 
 def summary(runs):
-    """Median, least and greatest of the seconds, and the greatest peak memory."""
-    seconds = [run[0] for run in runs]
+    """Median, least and greatest of the seconds, medians of CPU and wire, greatest peaks."""
+    seconds = [run.seconds for run in runs]
     return {
         "median": statistics.median(seconds), "min": min(seconds), "max": max(seconds),
-        "peakMemory": max(run[1] for run in runs) * 1024, "seconds": seconds,
+        "cpu": statistics.median(run.cpu for run in runs),
+        "wire": statistics.median(run.wire for run in runs),
+        "peakMemory": max(run.peak for run in runs),
+        "serverPeakMemory": max(run.server_peak for run in runs),
+        "seconds": seconds, "cpuSeconds": [run.cpu for run in runs],
     }
 
 
@@ -194,32 +216,16 @@ def goal_at_least(text, figure, least):
             "reached": figure is not None and figure >= least}
 
 
-def median(figures):
-    return statistics.median(figures)
+def print_table(title, entries, columns):
+    """Prints a line for each entry: its times, and columns, which are functions by name."""
+    width = max(14, *map(len, entries))
+    heads = "".join(f" {name:>10}" for name in columns)
+    print(f"\n{title}\n  {'':{width}} {'median s':>9} {'min':>8} {'max':>8} {'CPU s':>8}{heads}")
+    for name, entry in entries.items():
+        cells = "".join(f" {function(name, entry):>10}" for function in columns.values())
+        print(f"  {name:{width}} {entry['median']:9.3f} {entry['min']:8.3f} {entry['max']:8.3f} "
+              f"{entry['cpu']:8.3f}{cells}")
 
 
-def first_line(*command, contains=""):
-    """The first line that a command prints, with a certain text in it; or nothing."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        return ""
-    lines = [line for line in (done.stdout or done.stderr).splitlines() if contains in line]
-    return (lines or [""])[0]
-
-
-def description(binary):
-    """The machine and the versions of the programs."""
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo")
-                if line.startswith("model name")), platform.machine())
-    system = dict(line.strip().split("=", 1) for line in open("/etc/os-release") if "=" in line)
-    return {
-        "cpu": cpu, "processors": os.cpu_count(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "kernel": platform.release(), "system": system.get("PRETTY_NAME", "").strip('"'),
-        "blkferry": first_line(binary, "--version"), "dd": first_line("dd", "--version"),
-        "qemu-img": first_line("qemu-img", "--version"), "rsync": first_line("rsync", "--version"),
-        "nbdcopy": first_line("nbdcopy", "--version"),
-        "nbdkit": first_line("nbdkit", "--version"), "ssh": first_line("ssh", "-V"),
-        "openssl": first_line("openssl", "version"),
-    }
+def mebibytes(key):
+    return lambda _, entry: f"{entry[key] / 2**20:.1f}"

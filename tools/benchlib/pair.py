@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
-"""Two loop devices of random data, the cases of differences between them, and the floor."""
+"""Two loop devices of random data, and the cases of differences between them."""
 
-import itertools
 import os
 import random
 from pathlib import Path
@@ -75,49 +74,38 @@ class Pair:
             self.source.write(offset, chunk)
             self.target.write(offset, chunk)
 
-    def timed(self, tool, case, run):
+    def timed(self, tool, case, run, output=None):
         """What `run` returns, started from the case's state; the pair is equal before and after.
 
-        Without a case nothing is changed and nothing compared.
+        Without a case nothing is changed and nothing compared. `output` is the file that a tool
+        writes instead of the target.
         """
         for offset, length in changes(case, self.size) if case else []:
             self.target.write(offset, self.source.read(offset, length).translate(INVERTED))
         for device in (self.source, self.target):
             device.flush()
         figures = run()
-        if case:
-            offset = machine.first_difference(self.source, self.target)
-            if offset is not None:
-                raise machine.Failure(f"{tool}, {case}: target differs after the run at {offset}")
+        if output:
+            with open(output, "rb") as stream:
+                is_equal = all(stream.read(machine.CHUNK) == self.source.read(offset, machine.CHUNK)
+                               for offset in range(0, self.size, machine.CHUNK))
+            os.unlink(output)
+            for offset, length in changes(case, self.size):
+                self.target.write(offset, self.source.read(offset, length))
+            if not is_equal:
+                raise machine.Failure(f"{tool}, {case}: {output} differs after the run")
+        elif case:
+            self.check(f"{tool}, {case}")
         return figures
 
+    def check(self, what):
+        offset = machine.first_difference(self.source, self.target)
+        if offset is not None:
+            raise machine.Failure(f"{what}: target differs after the run at {offset}")
 
-def fastest_floor(place, mode, pair):
-    """Tries thread counts and read sizes; returns the command that is fastest here, and all.
-
-    The mode is the helper's: `floor` reads both devices, `hash` also computes digests.
-    """
-    tried = []
-    for threads, size, pages in itertools.product(
-            (1, 2, 4, 8, 16), (128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20),
-            ("small", "huge")):
-        command = [place.helper, mode, str(threads), str(size), pages,
-                   pair.source.path, pair.target.path]
-        seconds = machine.summary([place.run(command) for _ in range(3)])["median"]
-        tried.append({"threads": threads, "readSize": size, "pages": pages, "seconds": seconds,
-                      "command": command})
-    # The best of many is mostly the luckiest, so the leaders run again, in turn.
-    leaders = sorted(tried, key=lambda entry: entry["seconds"])[:6]
-    again = [[place.run(entry["command"]) for entry in leaders] for _ in range(11)]
-    for entry, runs in zip(leaders, zip(*again)):
-        entry["seconds"] = machine.summary(list(runs))["median"]
-    best = min(leaders, key=lambda entry: entry["seconds"])
-    command = best["command"]
-    print(f"Floor: {best['threads']} threads reading {best['readSize'] >> 10} KiB "
-          f"into {best['pages']} pages are the fastest of {len(tried)} ways")
-    for entry in tried:
-        del entry["command"]
-    return command, tried
+    def fill_with_zeros(self, device):
+        for offset in range(0, self.size, machine.CHUNK):
+            device.write(offset, bytes(machine.CHUNK))
 
 
 def rotated(names, number):

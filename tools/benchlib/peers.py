@@ -2,17 +2,19 @@
 # Copyright 2026 the blkferry authors
 """The programs of the network benchmark: how each is started, and the settings that are tried."""
 
+import json
 import os
+import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from . import machine, servers
+from . import machine, ranges, servers
 from .pair import CASES
 
 DIRECTIONS = ("pull", "push")
-TOOLS = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Contestant:
     cases: tuple = tuple(CASES)
     is_ready: Callable[[int], bool] = servers.listens
     server_class: type = servers.Server
+    output: Path | None = None  # what it writes, if not the target
     chosen: dict = field(default_factory=dict)
 
     @property
@@ -46,12 +49,17 @@ def ends(direction, source, target, remote):
     return (remote(source), target) if direction == "pull" else (source, remote(target))
 
 
-def blkferry(binary, direction, pair, certificate=None):
-    """Over HTTP, or over TLS with a certificate: the paths of a file and of its key."""
+def blkferry(binary, direction, pair, certificate=None, digest=None):
+    """Over HTTP, or over TLS with a certificate: the paths of a file and of its key.
+
+    Without a digest both sides agree on one.
+    """
     scheme, served, asked = "http", [], []
     if certificate:
         scheme, asked = "https", ["--cacert", certificate[0]]
         served = ["--tls-cert", certificate[0], "--tls-key", certificate[1]]
+    if digest:
+        asked = [*asked, "-m", digest]
 
     def server(port):
         return [binary, "serve", "--listen", f"{servers.HOST}:{port}", *served,
@@ -63,13 +71,28 @@ def blkferry(binary, direction, pair, certificate=None):
             direction, pair.source.path, pair.target.path,
             lambda path: f"{scheme}://{servers.HOST}:{port}{path}")]
 
-    tool = "blkferry TLS" if certificate else "blkferry"
+    tool = " ".join(["blkferry", *(["TLS"] if certificate else []), *([digest] if digest else [])])
     return Contestant(tool, direction, [Way("defaults", server, client)])
+
+
+def negotiated(binary, place, pair):
+    """The digest on which client and server agree here, and the one beside which it is measured."""
+    way = blkferry(binary, "pull", pair).ways[0]
+    port = servers.free_port()
+    with servers.Server(place, way.server(port), port):
+        done = subprocess.run([*way.client(port, ""), "--json", "--dry-run"],
+                              capture_output=True, text=True)
+    if done.returncode != 0:
+        raise machine.Failure(f"{binary}: {done.stderr.strip()}")
+    agreed = json.loads(done.stdout).get("digest", "unknown, as this version prints none")
+    other = "gmac" if agreed == "poly1305" else "poly1305"
+    print(f"Digest: both sides agreed on {agreed}; {other} is measured beside it")
+    return agreed, other
 
 
 def pdiffcopy_program():
     """pdiffcopy in an environment of its own, installed when it is missing."""
-    done = subprocess.run([TOOLS / "pdiffcopy"], capture_output=True, text=True)
+    done = subprocess.run([machine.TOOLS / "pdiffcopy"], capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         raise machine.Failure(f"cannot be installed: {' '.join(last)}")
@@ -151,13 +174,45 @@ def rsync(place, direction, pair):
     return Contestant("rsync", direction, [Way("defaults", server, client)])
 
 
-def contestants(binary, place, pair):
-    """All that can be started, and why the others cannot, by tool."""
+def zsync(place, direction, pair):
+    """The file behind the source, by a web server, into a new file, the old target its seed.
+
+    The time includes that of zsyncmake, which reads the source as the other programs' servers do.
+    """
+    if not shutil.which("zsync"):
+        raise machine.Failure("no zsync")
+    if direction == "push":
+        raise machine.Failure("it only pulls")
+    directory, output = place.directory / "www", place.directory / "zsync.target"
+    directory.mkdir(exist_ok=True)
+    source = directory / "source"
+    if not source.exists():
+        source.hardlink_to(pair.files[0])
+
+    def server(port):
+        return [sys.executable, ranges.__file__, servers.HOST, str(port), str(directory)]
+
+    def client(port, _):
+        # It renames its output from the working directory.
+        return ["sh", "-c", f"zsyncmake -u source -o {source}.zsync {source} && "
+                f"cd {place.directory} && zsync -q -i {pair.files[1]} -o {output.name} "
+                f"http://{servers.HOST}:{port}/source.zsync"]
+
+    return Contestant("zsync", direction, [Way("defaults", server, client)],
+                      cases=("identical", "first10", "random1"), output=output)
+
+
+def contestants(binary, place, pair, other):
+    """All that can be started, and why the others cannot, by tool; blkferry also with the other
+    digest.
+    """
     makers = {
         "blkferry": lambda direction: blkferry(binary, direction, pair),
+        f"blkferry {other}": lambda direction: blkferry(binary, direction, pair, digest=other),
         "pdiffcopy": lambda direction: pdiffcopy(pdiffcopy_program(), direction, pair),
         "nbdcopy": lambda direction: nbdcopy(direction, pair),
         "rsync": lambda direction: rsync(place, direction, pair),
+        "zsync": lambda direction: zsync(place, direction, pair),
     }
     return made(makers)
 

@@ -48,13 +48,12 @@ def measure(benchmark):
 
 
 def print_table(title, figures):
-    print(f"\n{title}\n  {'':18} {'median s':>9} {'min':>8} {'max':>8} {'to plain':>9} "
-          f"{'client MiB':>11}")
-    for name, entry in figures.items():
+    def to_plain(name, entry):
         plain = figures.get(f"blkferry {name.split()[-1]}")
-        ratio = f"{entry['median'] / plain['median']:9.2f}" if plain else f"{'':9}"
-        print(f"  {name:18} {entry['median']:9.3f} {entry['min']:8.3f} {entry['max']:8.3f} "
-              f"{ratio} {entry['peakMemory'] / 2**20:11.1f}")
+        return f"{entry['median'] / plain['median']:.2f}" if plain else ""
+
+    machine.print_table(title, figures, {
+        "to plain": to_plain, "client MiB": machine.mebibytes("peakMemory")})
 
 
 def goals(cases):

@@ -41,7 +41,7 @@ def relayed(benchmark, direction, case, delay):
         port = servers.free_port()
         with servers.Server(benchmark.place, way.server(port), port), \
                 servers.Relay(benchmark.place, port, delay) as relay:
-            seconds, _ = benchmark.place.run(way.client(relay.port, case), limit=LIMIT)
+            seconds = benchmark.place.run(way.client(relay.port, case), limit=LIMIT).seconds
             up, down, connections = relay.totals()
             if connections < 1 or up + down == 0:
                 raise machine.Failure("nothing went through the relay")
@@ -113,8 +113,8 @@ def changed(benchmark, direction):
     def client():
         port = servers.free_port()
         with servers.Server(benchmark.place, way.server(port), port) as server:
-            _, peak = benchmark.place.run(way.client(port, ""), limit=LIMIT)
-            return peak * 1024, server.peak_memory()
+            figures = benchmark.place.run(way.client(port, ""), limit=LIMIT)
+            return figures.peak, server.peak_memory()
 
     try:
         return benchmark.pair.timed(ferry.name, "all", client)
@@ -150,11 +150,11 @@ def sparse(benchmark):
             target = directory / "sparse.target"
             memory.write_image(source, memory.SPARSE_SIZE, offsets, random.Random(SEED))
             memory.write_image(target, memory.SPARSE_SIZE, [], None)
-            _, peak = benchmark.place.run(
+            figures = benchmark.place.run(
                 [benchmark.options.binary, "-q", str(source), f"{url}{target}"], limit=LIMIT)
             if not memory.equal(source, target, offsets):
                 raise machine.Failure("sparse image: target differs after the run")
-            return peak * 1024, server.peak_memory()
+            return figures.peak, server.peak_memory()
     finally:
         source.unlink(missing_ok=True)
 
@@ -176,11 +176,11 @@ def crowd(benchmark):
                     benchmark.place,
                     [benchmark.options.binary, "-q", f"{url}{source}", str(target)]))
                     for target in targets]
-                peak = max(run.figures(limit=LIMIT)[1] for run in runs)
+                peak = max(run.figures(limit=LIMIT).peak for run in runs)
             for target in targets:
                 if not memory.equal(source, target, offsets):
                     raise machine.Failure(f"{target.name}: differs after the run")
-            return peak * 1024, server.peak_memory()
+            return peak, server.peak_memory()
     finally:
         for target in targets:
             target.unlink(missing_ok=True)
