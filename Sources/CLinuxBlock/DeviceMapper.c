@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -62,7 +63,12 @@ static int send_message(clb_mapper_call *call, int control, const char *name, co
     struct dm_ioctl *question = address(name, 0, memory, sizeof memory);
     if (!question) return -1;
     struct dm_target_msg *target = (struct dm_target_msg *)(question + 1);
-    strncpy(target->message, message, 63);
+    size_t length = strlen(message);
+    if (length >= 64) {
+        errno = EMSGSIZE;
+        return -1;
+    }
+    memcpy(target->message, message, length);
     return call(control, DM_TARGET_MSG, question);
 }
 
@@ -91,19 +97,23 @@ int clb_tell_mapper(
     clb_mapper_call *call, const char *control, const char *name, const char *message, const char *undo,
     int file
 ) {
+    // A handler of this process must not run in the child.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     pid_t child = fork();
     if (child == 0) {
         prctl(PR_SET_NAME, CLB_FORK_NAME);
-        sigset_t all;
-        sigfillset(&all);
-        sigprocmask(SIG_SETMASK, &all, NULL);
         setsid();
         // This process must not keep connections, claims and other locks.
-        dup2(file, 0);
+        if (dup2(file, 0) < 0) _exit(errno);
         close_range(1, ~0U, 0);
         int fd = open(control, O_RDWR | O_CLOEXEC);
         _exit(fd < 0 ? errno : send_and_record(call, fd, name, message, undo, 0));
     }
+    int error = errno;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
     int status = 0;
     pid_t ended = child;
     while (child > 0 && (ended = waitpid(child, &status, 0)) < 0 && errno == EINTR) {}

@@ -94,6 +94,8 @@ package struct Blkferry: ParsableCommand {
         }
         // Beyond the limit of the file size write(2) then fails, as on a full disk.
         signal(SIGXFSZ, SIG_IGN)
+        // If the caller ignores it, the exit statuses of ssh and LVM are lost.
+        signal(SIGCHLD, SIG_DFL)
     }
 
     /// The option letters of all commands; `-h` must stand alone.

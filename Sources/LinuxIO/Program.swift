@@ -62,7 +62,7 @@ package enum Program {
         sigemptyset(&none)
         var usual = sigset_t()
         sigemptyset(&usual)
-        for number in [SIGPIPE, SIGXFSZ] { sigaddset(&usual, number) }
+        for number in [SIGPIPE, SIGXFSZ, SIGCHLD] { sigaddset(&usual, number) }
         posix_spawnattr_setsigmask(&attributes, &none)
         posix_spawnattr_setsigdefault(&attributes, &usual)
         var flags = Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF)

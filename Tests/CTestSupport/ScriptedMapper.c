@@ -105,6 +105,10 @@ static int receive(int directory, struct dm_ioctl *question) {
     char process[16], text[32];
     snprintf(process, sizeof process, "%d", getpid());
     put(directory, "process", process, O_TRUNC);
+    int descriptors = 0;
+    for (int fd = 0; fd < 4096; fd++) descriptors += fcntl(fd, F_GETFD) >= 0;
+    snprintf(text, sizeof text, "%d", descriptors);
+    put(directory, "descriptors", text, O_TRUNC);
     put(directory, "name", question->name, O_TRUNC);
     put(directory, "messages", message->message, O_APPEND);
     while (has(directory, "slow-message")) usleep(5000);

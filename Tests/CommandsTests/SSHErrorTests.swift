@@ -36,6 +36,16 @@ import Testing
         return result
     }
 
+    @Test func `the exit status of ssh is known also if the caller ignores SIGCHLD`() throws {
+        let ssh = scratch.file("connect")
+        try "exit 7\n".write(toFile: ssh, atomically: false, encoding: .utf8)
+        let result = try run(
+            "sh", "-c", "trap '' CHLD; exec \"$0\" \"$@\"", program, "--ssh-command", "sh \(ssh)",
+            source, "ssh://host/dev/a")
+        #expect(result.status == 4, "\(result)")
+        #expect(result.errors.contains("ended with status 7 before it spoke"), "\(result)")
+    }
+
     @Test func `a key that the host refuses ends with 5`() throws {
         let result = try failure(ssh: server.command(key: "stranger"))
         #expect(result.status == 5, "\(result)")

@@ -99,6 +99,14 @@ extension ThinPoolTests {
         #expect(tools.messages == ["reserve_metadata_snap", "release_metadata_snap"] + Self.both)
     }
 
+    @Test func `the process that sends a message keeps no other lock, claim or connection`()
+        throws
+    {
+        _ = try delta()
+        // The lock's file, the control file, and the directory of the scripted device mapper.
+        #expect(tools.text("descriptors") == "3")
+    }
+
     @Test func `nothing is released if another program has released the metadata snapshot at once`()
     {
         tools.put("status", "0 8 thin-pool 3 1/2 1/2 - rw discard_passdown queue_if_no_space - 9")

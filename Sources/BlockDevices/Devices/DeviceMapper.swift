@@ -15,7 +15,9 @@ package struct DeviceMapper: Sendable {
 
     /// The directory of the control file and of the devices.
     package let directory: String
-    /// The corresponding C function is `ioctl`; tests replace the kernel.
+    /// The function for ioctl(2); tests replace the kernel with another one.
+    ///
+    /// `table(of:)` always asks the kernel.
     package var call: @Sendable @convention(c) (Int32, UInt, UnsafeMutableRawPointer?) -> Int32 =
         clb_ioctl
 
@@ -92,12 +94,8 @@ package struct DeviceMapper: Sendable {
     package func send(
         _ message: String, to name: String, orElse undo: String?, recordIn file: Int32
     ) throws(IOError) {
-        do throws(Errno) {
-            _ = try retryingInterrupts {
-                clb_tell_mapper(call, control, name, message, undo, file)
-            }
-        } catch {
-            throw IOError(control, "message \(message)", error)
+        guard clb_tell_mapper(call, control, name, message, undo, file) == 0 else {
+            throw IOError(control, "message \(message)", Errno(rawValue: errno))
         }
     }
 }

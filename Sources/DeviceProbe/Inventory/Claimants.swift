@@ -71,7 +71,8 @@ struct Claimants: Sendable {
     }
 
     /// Whether a process is a copy of this one that has our descriptors for a moment only: a child
-    /// between fork and exec, or one of `clb_fork_orphan` before it closes them.
+    /// between fork and exec, or one of `clb_fork_orphan` or `clb_tell_mapper` before it closes
+    /// them.
     ///
     /// It also leaves out such copies of other runs, which write nothing.
     static func isOurOwnCopy(_ process: String, in proc: String) -> Bool {
