@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import Foundation
 import Glibc
 import LinuxIO
 import TestSupport
@@ -29,5 +30,20 @@ import Testing
         let writer = try OwnedDescriptor.open(fifo, flags: O_WRONLY)
         waiting.wait()
         _ = consume writer
+    }
+
+    @Test func `a copy of this process that is ending is not named, another program is`()
+        throws
+    {
+        let scratch = try ScratchDirectory()
+        try must("mkdir", "-p", scratch.file("self"), scratch.file("1"), scratch.file("2"))
+        try must("ln", "-s", "/usr/sbin/blkferry", scratch.file("self/exe"))
+        // The kernel has released the program of both.
+        for (process, name) in [("1", "blkferry-fork"), ("2", "python3")] {
+            try "\(name)\n".write(
+                toFile: scratch.file("\(process)/comm"), atomically: false, encoding: .utf8)
+        }
+        #expect(Claimants.isOurOwnCopy("1", in: scratch.path))
+        #expect(!Claimants.isOurOwnCopy("2", in: scratch.path))
     }
 }

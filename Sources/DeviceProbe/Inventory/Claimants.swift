@@ -74,13 +74,13 @@ struct Claimants: Sendable {
     /// between fork and exec, or one of `clb_fork_orphan` or `clb_tell_mapper` before it closes
     /// them.
     ///
-    /// It also leaves out such copies of other runs, which write nothing.
+    /// It also leaves out such copies of other runs, which write nothing. The kernel releases a
+    /// process's program before its descriptors.
     static func isOurOwnCopy(_ process: String, in proc: String) -> Bool {
-        guard let program = symbolicLinkTarget("\(proc)/\(process)/exe"),
-            program == symbolicLinkTarget("\(proc)/self/exe")
-        else { return false }
-        return ProcessStatus(process, in: proc).parent == getpid()
-            || readSmallFile("\(proc)/\(process)/comm") == CLB_FORK_NAME
+        let isNamed = readSmallFile("\(proc)/\(process)/comm") == CLB_FORK_NAME
+        guard let program = symbolicLinkTarget("\(proc)/\(process)/exe") else { return isNamed }
+        return program == symbolicLinkTarget("\(proc)/self/exe")
+            && (isNamed || ProcessStatus(process, in: proc).parent == getpid())
     }
 
     /// The open files of all processes, if this process may not see them and has a helper.
