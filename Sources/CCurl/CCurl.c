@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <string.h>
 
 // curl.h defines macros with these names, which check the arguments.
 #undef curl_easy_setopt
@@ -38,7 +39,8 @@ static const char *failure;
 static void load(void) {
     void *library = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
     if (!library) {
-        failure = dlerror();
+        // dlerror(3) keeps its text for this thread, and until its next call.
+        failure = strdup(dlerror());
         return;
     }
 #define FIND(name)                                                        \

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 // Every function, as zstd.h declares it. ZSTD_CCtx and ZSTD_DCtx are opaque there, too.
 #define FUNCTIONS(each)                                                                        \
@@ -33,7 +34,8 @@ static const char *failure;
 static void load(void) {
     void *library = dlopen("libzstd.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!library) {
-        failure = dlerror();
+        // dlerror(3) keeps its text for this thread, and until its next call.
+        failure = strdup(dlerror());
         return;
     }
 #define FIND(result, name, arguments)                                        \
@@ -73,7 +75,10 @@ bool cz_decompress(
 }
 
 long long cz_content_size(const void *frame, size_t length) {
-    // Skippable frames and several frames have no size of their own.
+    // libzstd may also know skippable frames, and those from before RFC 8878 (ZSTD_LEGACY_SUPPORT).
+    static const unsigned char magic[] = {0x28, 0xB5, 0x2F, 0xFD};
+    if (length < sizeof magic || memcmp(frame, magic, sizeof magic) != 0) return -1;
+    // Several frames have no size of their own.
     size_t first = zstd_findFrameCompressedSize(frame, length);
     if (zstd_isError(first) || first != length) return -1;
     // The two greatest values are an unknown size and an error.

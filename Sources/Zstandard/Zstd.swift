@@ -15,7 +15,7 @@ package enum Zstd {
 
     /// The highest level for another machine's request: higher ones take seconds for a payload, and
     /// tens of MiB of memory.
-    package static let highestServedLevel = 9
+    package static let highestServedLevel = 6
 
     /// Why libzstd cannot be used, in one line; `nil` if it is loaded.
     package static var fault: String? { cz_load().map { String(cString: $0) } }

@@ -54,7 +54,15 @@ import Zstandard
         for count in 0..<frame.count { #expect(size(Array(frame[..<count])) == nil) }
         #expect(size(frame + [0]) == nil && size(frame + frame) == nil)
         // A skippable frame of four bytes, RFC 8878, section 3.1.2.
-        #expect(size([0x50, 0x2A, 0x4D, 0x18, 4, 0, 0, 0, 1, 2, 3, 4] + frame) == nil)
+        let skippable: [UInt8] = [0x50, 0x2A, 0x4D, 0x18, 4, 0, 0, 0, 1, 2, 3, 4]
+        #expect(size(skippable + frame) == nil && size(skippable) == nil)
+    }
+
+    /// Debian's libzstd still decompresses the formats from before RFC 8878.
+    @Test func `a frame of an older format has no size`() throws {
+        // zstd v0.7: its magic number, one segment with a size of four bytes, a raw block, the end.
+        let header: [UInt8] = [0xB5, 0x2F, 0xFD, 0x20, 4, 0x40, 0, 4, 1, 2, 3, 4, 0xC0, 0, 0]
+        for version in 0x22...0x27 { #expect(size([UInt8(version)] + header) == nil) }
     }
 
     @Test func `a zstd frame decompresses into memory of its size only`() throws {

@@ -23,10 +23,9 @@ extension Replication.Options.Compression: ExpressibleByArgument {
         case "none": self = .none
         case "zstd": self = .zstd(level: Zstd.defaultLevel)
         default:
-            let prefix = "zstd:"
-            guard argument.hasPrefix(prefix), let level = Int(argument.dropFirst(prefix.count)),
-                Zstd.levels.contains(level)
-            else { return nil }
+            // No sign, and no leading zero.
+            let level = Zstd.levels.first { argument == "zstd:\($0)" }
+            guard let level else { return nil }
             self = .zstd(level: level)
         }
     }
