@@ -131,7 +131,7 @@ package func compare(
 /// Skipped after an error of the run or of the flush.
 private func checkIdentity(of target: any BlockDevice, _ report: inout SyncReport) {
     guard report.failure == nil, report.flushError == nil else { return }
-    do throws(IOError) { try target.checkIdentity() } catch { report.failure = error }
+    do throws(IOError) { try report.checkIdentity(of: target) } catch { report.failure = error }
 }
 
 /// `false` if the counter cannot be read.
@@ -174,7 +174,9 @@ private func flush(_ target: any BlockDevice, _ control: RunControl, _ report: i
     } catch {
         var error = error
         // Status 130 promises a flush, so a flush that a signal has ended counts as a lost server.
-        if error.kind == .cancelled { error.kind = .network }
+        if error.kind == .cancelled {
+            (error.kind, error.reason) = (.network, "interrupted while the server was out of reach")
+        }
         report.flushError = error
     }
     report.seconds.flush = (clock.now - start) / .seconds(1)
@@ -206,11 +208,11 @@ private func verify(
 }
 
 extension SyncReport {
-    /// Throws if the source is not the same device any more.
+    /// Throws if a device is not the same any more.
     ///
     /// A user who cancels does not wait for a server that is out of reach; the run is interrupted.
-    fileprivate mutating func checkIdentity(of source: any BlockDevice) throws(IOError) {
-        do throws(IOError) { try source.checkIdentity() } catch {
+    fileprivate mutating func checkIdentity(of device: any BlockDevice) throws(IOError) {
+        do throws(IOError) { try device.checkIdentity() } catch {
             guard error.kind == .cancelled else { throw error }
             wasInterrupted = true
         }

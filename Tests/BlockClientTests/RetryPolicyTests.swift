@@ -107,10 +107,31 @@ import Testing
                 &policy, step.fails ? .lost(loss) : success, after: step.seconds)
             var isNoted: Bool?
             if case .again(_, let reason) = decision { isNoted = reason != nil }
-            let news = policy.takeNews()
+            let news = policy.takeNews(at: start + .seconds(step.seconds))
             #expect(isNoted == step.isNoted && news == step.news, "\(step)")
         }
         #expect(policy.secondsLeft(at: start) == nil)
+    }
+
+    /// A server that accepts connections may answer nothing for a minute.
+    @Test func `an outage is reported while an attempt is in progress`() {
+        var policy = RetryPolicy(retrySeconds: 60)
+        func news(after seconds: Double) -> Outage? {
+            policy.takeNews(at: start + .seconds(seconds))
+        }
+        #expect(news(after: 100) == nil)
+        _ = decide(&policy, .lost(loss), after: 100)
+        #expect(news(after: 104) == nil)
+        #expect(news(after: 105) == .began(seconds: 5, reason: "lost"))
+        #expect(news(after: 150) == nil)
+    }
+
+    @Test func `retries may go on for ever`() {
+        var policy = RetryPolicy(retrySeconds: Duration.seconds(Int64.max) / .seconds(1))
+        guard case .again = decide(&policy, .lost(loss), after: 1e6) else {
+            Issue.record("given up")
+            return
+        }
     }
 
     @Test func `a cancellation during an outage ends the transport, and one without does not`() {

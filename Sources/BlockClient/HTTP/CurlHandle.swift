@@ -114,6 +114,8 @@ final class CurlHandle: @unchecked Sendable {
             guard result == CURLM_OK else { return .code(CURLE_OUT_OF_MEMORY) }
             if running == 0 { return .code(finalCode()) }
             if transfer.isAborted() { return .aborted }
+            // It reports an outage. Only the connector ends by it.
+            _ = transfer.hasGivenUp()
             if transfer.isFulfilled() { return .fulfilled }
             let isExcused = !isConnected || request.mayWait?() == true
             if isExcused {

@@ -33,7 +33,7 @@ final class CurlTransfer {
     private(set) var connectError: IOError?
     private let isCancelled: @Sendable () -> Bool
     /// Whether the transport has given up.
-    private let hasGivenUp: GivenUp
+    let hasGivenUp: GivenUp
     /// Seconds for which the request may continue after a cancellation.
     private var graceSeconds = 0.0
     /// The connector's limit; `nil` for none.

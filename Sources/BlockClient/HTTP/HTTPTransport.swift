@@ -160,7 +160,7 @@ package final class HTTPTransport: Sendable {
                 let decision = policy.decide(
                     result.outcome, attempt: attempt, isRetried: request.isRetried, jitter: jitter,
                     now: .now)
-                return (decision, policy.takeNews())
+                return (decision, policy.takeNews(at: .now))
             }
             if let news { report(news) }
             switch decision {
@@ -215,7 +215,17 @@ package final class HTTPTransport: Sendable {
     }
 
     private func newHandle() throws(IOError) -> CurlHandle {
-        try CurlHandle(options, limiter) { [weak self] in self?.finalError != nil }
+        try CurlHandle(options, limiter) { [weak self] in self?.hasGivenUp() ?? false }
+    }
+
+    /// Whether the transport has given up; reports an outage as soon as it has lasted long enough,
+    /// although an attempt is in progress.
+    private func hasGivenUp() -> Bool {
+        let (news, isOver) = policy.withLock { policy in
+            (policy.takeNews(at: .now), policy.finalError != nil)
+        }
+        if let news { report(news) }
+        return isOver
     }
 
     /// Makes a handle for a connection that no other thread makes meanwhile; after a failure another

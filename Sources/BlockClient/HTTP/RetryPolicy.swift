@@ -28,7 +28,7 @@ struct RetryPolicy {
 
     /// Maximum number of attempts at a request, even if other requests succeed; a long request on
     /// an unstable line may fail every time.
-    private var mostAttempts: Int { 6 + Int(retrySeconds) }
+    private var mostAttempts: Int { 6 + Int(min(retrySeconds, 1e9)) }
 
     private static let firstDelay = 0.1
     private static let longestDelay = 3.0
@@ -45,6 +45,8 @@ struct RetryPolicy {
     private(set) var failingSince: Instant?
     /// The error of all further requests after the transport gave up.
     private(set) var finalError: IOError?
+    /// The reason of the last failure.
+    private var reason = ""
     private var isReported = false
     private var news: Outage?
 
@@ -56,7 +58,16 @@ struct RetryPolicy {
     }
 
     /// What is to be reported since the last call.
-    mutating func takeNews() -> Outage? { news.take() }
+    mutating func takeNews(at now: Instant) -> Outage? {
+        if let start = failingSince, !isReported, finalError == nil {
+            let seconds = (now - start) / .seconds(1)
+            if seconds >= Self.reportDelay {
+                isReported = true
+                news = .began(seconds: seconds, reason: reason)
+            }
+        }
+        return news.take()
+    }
 
     /// Records the end of an attempt and decides what follows.
     ///
@@ -103,19 +114,16 @@ struct RetryPolicy {
             return giveUp
         }
         let start = failingSince ?? now
-        failingSince = start
+        (failingSince, reason) = (start, failure.reason)
         let left = retrySeconds - (now - start) / .seconds(1)
         guard left > 0, attempt < mostAttempts else {
             finalError = failure
             return giveUp
         }
-        if !isReported, retrySeconds - left >= Self.reportDelay {
-            isReported = true
-            news = .began(seconds: retrySeconds - left, reason: failure.reason)
-        }
         let delay = max(Self.delay(after: attempt, jitter: jitter), retryAfter)
         // The last attempt is made when the time is up, not up to one delay earlier.
-        return .again(min(delay, left), isReported ? nil : failure.reason)
+        let isKnown = isReported || retrySeconds - left >= Self.reportDelay
+        return .again(min(delay, left), isKnown ? nil : failure.reason)
     }
 
     private mutating func endOutage(_ now: Instant) {
