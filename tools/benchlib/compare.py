@@ -63,8 +63,7 @@ def measure(options, place):
     with Pair(place, options.size) as pair:
         print(f"{options.size >> 20} MiB each, {options.rounds} rounds, servers on {servers.HOST}")
         digests = peers.negotiated(options.binary, place, pair)
-        read, *others = (floors.fastest(place, mode, pair)
-                         for mode in ("read", "gmac", "poly1305", "move"))
+        read, *others = floors.found(place, ("read", "gmac", "poly1305", "move"), pair)
         steps = measure_steps(options, place, pair)
         benchmark = net.started(options, place, pair, digests)
         both = net.cases(benchmark, digests, [read, *others])

@@ -5,6 +5,7 @@
 import fcntl
 import mmap
 import os
+import platform
 import re
 import shutil
 import signal
@@ -67,8 +68,10 @@ class Workplace:
         try:
             self.helper = self.build("bench-helper")
             # The same GHASH as in blkferry.
+            instructions = ["-march=armv8-a+crypto"] if platform.machine() == "aarch64" else []
             self.floors = self.build("bench-floors", "-Wno-unknown-pragmas", "-pthread",
-                                     f"-I{GHASH}/include", GHASH / "CGhash.c", "-lcrypto")
+                                     *instructions, f"-I{GHASH}/include", GHASH / "CGhash.c",
+                                     "-lcrypto")
         except BaseException:
             self.__exit__()
             raise

@@ -86,9 +86,9 @@ def write(result, machine, directory):
     readme = directory.resolve().parent / "README.md"
     text = readme.read_text() if readme.exists() else ""
     if QUOTE.search(text):
-        readme.write_text(QUOTE.sub(lambda found: found[1] + quote(result) + found[2], text))
+        readme.write_text(QUOTE.sub(lambda found: found[1] + quote(result, machine) + found[2], text))
     else:
-        print(f"{readme}: no place for the figures, which are\n{quote(result)}")
+        print(f"{readme}: no place for the figures, which are\n{quote(result, machine)}")
 
 
 def written(result, machine):
@@ -190,7 +190,7 @@ def commands(lines):
     return "\n".join(parts)
 
 
-def quote(result):
+def quote(result, machine):
     """The sentences for README.md."""
     one, both = result["local"]["cases"], result["net"]["cases"]
 
@@ -203,7 +203,8 @@ def quote(result):
     case, pull, whole = one["random1"], both["random1"], both["all"]
     size = result["size"]
     words = (
-        f"With two loop devices of {size >> 30 or size >> 20} {'GiB' if size >> 30 else 'MiB'} in memory "
+        f"Medians of {result['rounds']} rounds on {machine['processors']} processors "
+        f"({machine['cpu']}), Linux {machine['kernel']}. With two loop devices of {size >> 30 or size >> 20} {'GiB' if size >> 30 else 'MiB'} in memory "
         f"and 1 % of the blocks changed, a local sync took {taken(case, 'blkferry')} s "
         f"({others(case, 'dd', 'qemu-img', 'rsync', 'casync')}). "
         f"A pull over the loopback interface took {taken(pull, 'blkferry pull')} s "
