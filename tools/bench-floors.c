@@ -17,7 +17,12 @@
 //       bytes from one shared cursor, read each with O_DIRECT and send it. Another process receives
 //       them, writes them with O_DIRECT, and flushes at the end. No digests, and no protocol.
 //
-// Prints the seconds.
+// These print the seconds.
+//
+//   bench-floors ascending THREADS READ-SIZE PAGES DEVICE SECONDS
+//   bench-floors random THREADS READ-SIZE PAGES DEVICE SECONDS
+//       THREADS threads read pieces of READ-SIZE bytes with O_DIRECT for SECONDS. Prints the reads
+//       a second.
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -48,15 +53,17 @@ static double now(void) {
 }
 
 enum { region_size = 64 << 10, threads_at_most = 256 };
-static enum { reading, poly1305, gmac, moving } mode;
+static enum { reading, poly1305, gmac, moving, ascending, at_random } mode;
 static int devices[2];
 static off_t size;
 static size_t read_size;
 static int uses_huge_pages;
 static EVP_MAC *mac;
 static cg_key *ghash_key;
-// Offset of the next free chunk.
+// Offset of the next free chunk, or number of the next free piece.
 static _Atomic off_t cursor;
+// The time at which `ascending` and `random` end.
+static double deadline;
 
 static char *pages(size_t length) {
     char *memory;
@@ -108,6 +115,19 @@ static void *compare(void *unused) {
         }
     }
     EVP_MAC_CTX_free(context);
+    return NULL;
+}
+
+static void *read_pieces(void *unused) {
+    (void)unused;
+    char *memory = pages(read_size);
+    uint64_t count = (uint64_t)size / read_size;
+    while (now() < deadline) {
+        uint64_t piece = (uint64_t)atomic_fetch_add(&cursor, 1);
+        // A large prime, so that each piece is read once before any is read again.
+        if (mode == at_random) piece *= 2654435761;
+        read_chunk(devices[0], memory, read_size, (off_t)(piece % count * read_size));
+    }
     return NULL;
 }
 
@@ -197,14 +217,15 @@ static void move(int connections) {
 }
 
 int main(int count, char **arguments) {
-    static const char *const modes[] = {"read", "poly1305", "gmac", "move"};
+    static const char *const modes[] = {"read", "poly1305", "gmac", "move", "ascending", "random"};
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     int chosen = -1;
-    for (int i = 0; count == 7 && i < 4; i++)
+    for (int i = 0; count == 7 && i < 6; i++)
         if (strcmp(arguments[1], modes[i]) == 0) chosen = i;
     if (chosen < 0)
         error(64, 0, "usage: bench-floors read|poly1305|gmac|move "
-                     "THREADS READ-SIZE PAGES FIRST SECOND");
+                     "THREADS READ-SIZE PAGES FIRST SECOND | "
+                     "ascending|random THREADS READ-SIZE PAGES DEVICE SECONDS");
     mode = chosen;
     int threads = atoi(arguments[2]);
     read_size = (size_t)atol(arguments[3]);
@@ -218,14 +239,17 @@ int main(int count, char **arguments) {
         ghash_key = cg_make_key((const uint8_t *)"any sixteen byte", cg_widest());
         if (ghash_key == NULL) error(1, 0, "gmac: no memory");
     }
-    for (int i = 0; i < 2; i++) {
+    int is_rate = mode == ascending || mode == at_random;
+    for (int i = 0; i < (is_rate ? 1 : 2); i++) {
         int access = mode == moving && i == 1 ? O_RDWR : O_RDONLY;
         devices[i] = open(arguments[5 + i], access | O_DIRECT | O_CLOEXEC);
         if (devices[i] < 0) error(1, errno, "%s", arguments[5 + i]);
     }
     size = lseek(devices[0], 0, SEEK_END);
+    if (is_rate) deadline = begin + atof(arguments[6]);
     if (mode == moving) move(threads);
-    else run_threads(threads, compare);
-    printf("%.6f\n", now() - begin);
+    else run_threads(threads, is_rate ? read_pieces : compare);
+    double seconds = now() - begin;
+    printf("%.6f\n", is_rate ? (double)cursor / seconds : seconds);
     return 0;
 }

@@ -66,13 +66,12 @@ def programs(place, binary, source, target):
         "casync": Tool(["sh", "-c", f"casync make --store={store} {index} {source} >/dev/null && "
                         f"casync extract --store={store} {index} {target}"], leaves=store),
     }
-    help_text = subprocess.run(["rsync", "--help"], capture_output=True, text=True).stdout
     missing = {}
     for name in list(tools):
         program = "casync" if name == "casync" else tools[name].command[0]
         if not shutil.which(program):
             missing[name] = f"no {program}"
-        elif name == "rsync" and "--copy-devices" not in help_text:
+        elif name == "rsync" and not facts.first_line("rsync", "--help", contains="--copy-devices"):
             missing[name] = "this version knows no --copy-devices"
     for name, reason in missing.items():
         print(f"Left out: {name}: {reason}")

@@ -2,6 +2,7 @@
 # Copyright 2026 the blkferry authors
 """The place of the measurements: files, loop devices and processes, and the figures of a run."""
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -61,7 +62,8 @@ class Workplace:
 
     def __init__(self, parent):
         self.parent = parent
-        self.loops = []
+        # What is done at the end, the last first.
+        self.steps = contextlib.ExitStack()
 
     def __enter__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="blkferry-bench.", dir=self.parent))
@@ -78,8 +80,7 @@ class Workplace:
         return self
 
     def __exit__(self, *_):
-        for loop in self.loops:
-            subprocess.run(["losetup", "--detach", loop])
+        self.steps.close()
         shutil.rmtree(self.directory)
 
     def build(self, name, *arguments):
@@ -101,7 +102,7 @@ class Workplace:
             stream.truncate(size)
         path = subprocess.run(["losetup", "--find", "--show", file], check=True,
                               capture_output=True, text=True).stdout.strip()
-        self.loops.append(path)
+        self.steps.callback(subprocess.run, ["losetup", "--detach", path])
         return path
 
     def run(self, command, statuses=(0,), limit=None):
@@ -157,10 +158,10 @@ def kill_group(process):
 class Device:
     """A device or image, read and written past the page cache."""
 
-    def __init__(self, path, size):
+    def __init__(self, path, size, flags=os.O_DIRECT):
         self.path = path
         self.size = size
-        self.descriptor = os.open(path, os.O_RDWR | os.O_DIRECT)
+        self.descriptor = os.open(path, os.O_RDWR | flags)
         self.buffer = mmap.mmap(-1, CHUNK)  # page-aligned, as O_DIRECT wants it
 
     def close(self):

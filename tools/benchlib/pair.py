@@ -45,13 +45,16 @@ class Pair:
             raise machine.Failure("loop devices need root")
         self.size = size
         self.files = [place.directory / name for name in ("source", "target")]
-        self.source, self.target = (
-            machine.Device(place.loop(file.name, size), size) for file in self.files)
+        self.source, self.target = (self.device(place, file) for file in self.files)
         generator = random.Random(SEED)
         for offset in range(0, size, machine.CHUNK):
             chunk = generator.randbytes(machine.CHUNK)
             self.source.write(offset, chunk)
             self.target.write(offset, chunk)
+
+    def device(self, place, file):
+        """The device over a new file."""
+        return machine.Device(place.loop(file.name, self.size), self.size)
 
     def __enter__(self):
         return self
