@@ -23,9 +23,11 @@ package enum Zstd {
     /// The size of the content that a frame announces, in bytes; `nil` unless the bytes are exactly
     /// one frame that announces one.
     ///
-    /// It takes no memory. libzstd must be loaded.
+    /// It takes no memory. Without libzstd it is `nil`.
     package static func contentSize(of frame: UnsafeRawBufferPointer) -> Int? {
-        Int(exactly: cz_content_size(frame.baseAddress, frame.count)).flatMap { $0 < 0 ? nil : $0 }
+        guard fault == nil else { return nil }
+        return Int(exactly: cz_content_size(frame.baseAddress, frame.count))
+            .flatMap { $0 < 0 ? nil : $0 }
     }
 }
 

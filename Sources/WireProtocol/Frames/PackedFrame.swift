@@ -39,7 +39,7 @@ package struct PackedFrame {
 
     /// Parses a whole body, before any memory is taken for its content.
     ///
-    /// - Throws: an error of kind `corrupted`. libzstd must be loaded.
+    /// - Throws: an error of kind `corrupted`, also without libzstd.
     package init(_ bytes: UnsafeRawBufferPointer) throws(IOError) {
         guard bytes.count >= Self.footerSize else {
             throw Self.corrupted("a packed payload of \(bytes.count) bytes")
