@@ -29,6 +29,8 @@ final class CurlHandle: @unchecked Sendable {
     var headers: UnsafeMutablePointer<curl_slist>?
     /// The limit of a connection in the current attempt; `nil` for none.
     private(set) var connectSeconds: Double?
+    /// Whether the server has answered a request of this handle.
+    private var hasAnswered = false
 
     /// Makes a handle without connecting; throws if memory runs out or this libcurl lacks an
     /// option.
@@ -74,12 +76,17 @@ final class CurlHandle: @unchecked Sendable {
         let end = run(request)
         let sent = sentBytes(request)
         transfer.limiter?.charge(max(0, sent - uploaded))
-        return (outcome(of: end, request, body), sent, transfer.received)
+        let outcome = outcome(of: end, request, body)
+        if case .answer = outcome { hasAnswered = true }
+        return (outcome, sent, transfer.received)
     }
 
     /// During an outage a connection gets no more than the rest of the time, and at least a second.
+    ///
+    /// libcurl may find only within an attempt that the connection of a handle is gone.
     private func connectionLimit(retrySecondsLeft left: Double?) -> Double? {
         let isSSH = options.connector != nil
+        let left = left ?? (isSSH && hasAnswered ? options.retrySeconds : nil)
         guard let left else { return isSSH ? nil : options.connectSeconds }
         return min(isSSH ? Self.loginSeconds : options.connectSeconds, max(1, left.rounded(.up)))
     }
