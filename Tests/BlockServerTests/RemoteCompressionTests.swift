@@ -78,13 +78,13 @@ import Zstandard
         let bytes = Self.compressible(Self.size, seed: 1)
         let plain = try copy(bytes, direction, .none, bytesPerSecond: 12_500_000)
         #expect(plain.report.isGood && plain.wire > Self.size)
-        // Other tests of this process may take the processors meanwhile.
+        // Other tests of this process may take the processors meanwhile; then it may not pay.
         var seconds: [Double] = []
         repeat {
             let auto = try copy(bytes, direction, .auto, bytesPerSecond: 12_500_000)
-            #expect(auto.report.isGood && auto.wire < Self.size / 2)
-            seconds.append(auto.seconds)
-        } while seconds.count < 3 && seconds[seconds.count - 1] >= plain.seconds / 2
+            #expect(auto.report.isGood)
+            seconds.append(auto.wire < Self.size / 2 ? auto.seconds : .infinity)
+        } while seconds.count < 5 && seconds[seconds.count - 1] >= plain.seconds / 2
         #expect(seconds.contains { $0 < plain.seconds / 2 }, "\(seconds), \(plain.seconds) s")
     }
 
