@@ -45,7 +45,7 @@ enum { longest_transfer = 1 << 20, page = 4096, most_requests = 1024, most_dirty
 
 // Between the disk's cache and the host, in bytes a second (SATA).
 static const double interface = 550e6;
-// Seconds that a head waits for reads before it seeks for a write that nobody waits for.
+// Seconds for which the disk waits for further reads before it moves its head to write from its cache.
 static const double patience = 0.02;
 
 struct request {

@@ -24,7 +24,7 @@ extension OpenPair {
             return mapped.counter
         } catch {
             if !control.isCancelled {
-                events(.note("\(source): reads also what is not mapped: \(error)"))
+                events(.note("\(source): all of it is read, as its mappings are unknown: \(error)"))
             }
             return nil
         }

@@ -119,7 +119,7 @@ more 65536
 same /dev/vg0/thin /dev/vg0/linear
 case $output in *metadata*) fail 'a word too many' ;; esac
 expect 0 blkferry -v /dev/vg0/thin /dev/vg0/linear
-says 'reads also what is not mapped: vg0-pool-tpool'
+says 'all of it is read, as its mappings are unknown: vg0-pool-tpool'
 says 'another program holds its metadata snapshot'
 dmsetup message vg0-pool-tpool 0 release_metadata_snap
 

@@ -51,7 +51,7 @@ package struct ThinVolume: Sendable {
     /// external origin if there is one.
     ///
     /// - Parameter name: the object of errors.
-    /// - Throws: if what is not mapped may read as something other than zeros.
+    /// - Throws: if a read where the pool has mapped nothing may return other bytes than zeros.
     static func id(in targets: [MapperTable.Target], of name: String) throws(IOError) -> Int? {
         guard let thin = targets.first(where: { $0.type == "thin" }) else { return nil }
         let words = thin.words

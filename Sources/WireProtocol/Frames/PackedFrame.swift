@@ -37,7 +37,7 @@ package struct PackedFrame {
         writer.put(coding.rawValue)
     }
 
-    /// Parses a whole body, before any memory is taken for its content.
+    /// Parses the body of a request or an answer, and takes no memory for its content.
     ///
     /// - Throws: an error of kind `corrupted`, also without libzstd.
     package init(_ bytes: UnsafeRawBufferPointer) throws(IOError) {
