@@ -127,6 +127,24 @@ struct SourceTests {
         }
         #expect(holds)
     }
+
+    @Test func `probing reads both ends of a device with few requests`() throws {
+        let loop = try LoopDevice(size: 64 * MiB)
+        let statistics = "/sys/block/\(loop.path.dropFirst("/dev/".count))/stat"
+        func requests() throws -> Int {
+            // The first number counts the read requests that the device has served.
+            let text = try #require(readSmallFile(statistics))
+            return try #require(text.split(separator: " ").first.flatMap { Int($0) })
+        }
+        let holds = try holdsUndisturbed {
+            let before = try requests()
+            _ = try openSource(loop.path)
+            let served = try requests() - before
+            // In the order of libblkid there are about 48.
+            return served > 0 && served <= 24
+        }
+        #expect(holds)
+    }
 }
 
 /// Pages of the whole file that are cached; `nil` where the kernel cannot tell.

@@ -20,9 +20,12 @@ SIZE = "384M"
 ROUNDS = 3
 # What counts as no slower.
 NOISE = 1.05
-# What the safety gate reads at the ends of both disks, whatever their size, one after another. A
-# disk of a usual size would not show it.
-GATE_SEEKS = 40
+# How often the safety gate moves each head, whatever the size of the disks, by a seek or over a gap
+# that takes as long. It reads one disk after the other. A disk of a usual size would not show it.
+GATE_MOVES = 8
+# Where a comparison of hard disks goes back to write, and a plain copy does not. docs/speed.md says
+# more. The goals are the same there, and are missed.
+GOES_BACK = ("first10", "random1")
 
 MODELS = {
     "hdd": Model("Hard disks, 150 seeks/s, 160 MB/s", 20_000, 160e6, 0.0001, seeks=150,
@@ -108,14 +111,16 @@ def print_table(title, figures, model):
 def goals(model, found):
     """The models must give what they claim, and blkferry must be no slower than the faster peer."""
     name = model.title.split(",")[0]
-    start = GATE_SEEKS / model.seeks if model.seeks else 0
+    start = 2 * GATE_MOVES / model.seeks if model.seeks else 0
     met = [machine.goal_at_least(f"{name}, in order, part of the bandwidth",
                                  found["given"]["sequential"] / model.bandwidth, 0.95)]
-    met += [machine.goal(f"{name}, {CASES[case]}, seconds, no slower than dd and rsync",
-                         figures["blkferry"]["median"], NOISE * fastest_peer(figures) + start)
-            for case, figures in found["cases"].items()]
+    for case, figures in found["cases"].items():
+        bound = ", bounded by the heads" if model.seeks and case in GOES_BACK else ""
+        met.append(machine.goal(
+            f"{name}, {CASES[case]}{bound}, seconds, no slower than dd and rsync",
+            figures["blkferry"]["median"], NOISE * fastest_peer(figures) + start))
     if model.seeks:
         # Two threads change places now and then, mostly at the start.
         seeks = max(found["cases"]["identical"]["blkferry"]["seeks"])
-        met.append(machine.goal(f"{name}, identical, seeks of a head", seeks, GATE_SEEKS / 2 + 4))
+        met.append(machine.goal(f"{name}, identical, seeks of a head", seeks, GATE_MOVES + 2))
     return met
