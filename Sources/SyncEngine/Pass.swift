@@ -40,6 +40,10 @@ final class Pass: Sendable {
     /// The next windows are then short enough to be kept in memory, and so are the first ones.
     private let isDense = Atomic(true)
     private let comparesByDigests: Bool
+    private let remote: (any RemoteDevice)?
+    private let usual: Int
+    /// Set if the line is long.
+    private let choice: Guarded<WorkerChoice>?
 
     /// - Parameters:
     ///   - target: at least as large as `length`.
@@ -57,7 +61,12 @@ final class Pass: Sendable {
         // A whole-file copy compares no digests, but it fetches in the same way.
         let isRemote = source.isRemote || target.isRemote
         comparesByDigests = source.isRemote || (isRemote && mode != .replace)
-        let window = isRemote && mode != .replace ? layout.remoteWindow : layout.window
+        remote = source.remote ?? target.remote
+        usual = options.concurrency
+        let isLong = remote?.longRoundTrip != nil
+        choice = isLong ? Guarded(WorkerChoice(usual: usual, most: options.mostConcurrency)) : nil
+        let copied = isLong ? layout.denseWindow : layout.window
+        let window = isRemote && mode != .replace ? layout.remoteWindow : copied
         cursor = Mutex(
             WindowCursor(
                 source: source, target: target, length: length, windowSize: window,
@@ -69,10 +78,11 @@ final class Pass: Sendable {
     /// Bytes that one call zeroes at most, so that an interrupt does not wait long.
     private static let longestHole = 64 << 20
 
-    func run(concurrency: Int) -> Result {
+    func run() -> Result {
         let own = Worker.memory(for: layout)
         // Fewer threads do all the work, but more slowly.
-        var count = concurrency
+        var count = choice?.withLock { $0.most } ?? usual
+        if !Memory.has(count * (own + overhead) + Self.reserve) { count = usual }
         while count > 1, !Memory.has(count * (own + overhead) + Self.reserve) { count = count / 2 }
         // A single allocation for all threads can use huge pages.
         guard Memory.has(count * (own + overhead) + Self.reserve),
@@ -84,7 +94,8 @@ final class Pass: Sendable {
         let buffer = ThreadMemory(memory)
         Threads.start(count: count) { index in
             let part = buffer.part(index, size: Worker.memory(for: self.layout))
-            let tally = self.comparesByDigests ? self.workByDigests(part) : self.work(part)
+            let tally =
+                self.comparesByDigests ? self.workByDigests(index, part) : self.work(index, part)
             self.result.withLock { $0.tally.merge(tally) }
         }.wait()
         return result.withLock { $0 }
@@ -100,15 +111,17 @@ final class Pass: Sendable {
 
     private var phaseName: String { mode == .compare ? "compare" : "sync" }
 
-    private func work(_ memory: UnsafeMutableRawBufferPointer) -> Tally {
-        var worker = Worker(self, memory: memory)
+    private func work(_ index: Int, _ memory: UnsafeMutableRawBufferPointer) -> Tally {
+        var worker = Worker(self, index, memory: memory)
         worker.run()
         return worker.tally
     }
 
-    private func workByDigests(_ memory: UnsafeMutableRawBufferPointer) -> Tally {
+    private func workByDigests(_ index: Int, _ memory: UnsafeMutableRawBufferPointer) -> Tally {
         do throws(IOError) {
-            var worker = try DigestWorker(self, memory: memory)
+            // One that may never work needs no connection and no memory.
+            awaitTurn(of: index)
+            var worker = try DigestWorker(self, index, memory: memory)
             worker.run()
             return worker.tally
         } catch {
@@ -119,14 +132,25 @@ final class Pass: Sendable {
 
     var isStopping: Bool { isStopped.load(ordering: .relaxed) || control.isCancelled }
 
+    /// Waits until a thread is among those that take windows.
+    private func awaitTurn(of index: Int) {
+        guard let choice, index >= usual else { return }
+        // A cancellation wakes nobody.
+        while !isStopping,
+            choice.wait(until: .now + .milliseconds(200), { $0.count > index ? () : nil }) == nil
+        {}
+    }
+
     /// The next window; `nil` at the end, or if the pass is stopping.
-    func next() -> Window? {
+    func next(for index: Int) -> Window? {
+        awaitTurn(of: index)
         if isStopping { return nil }
         do throws(IOError) {
             let (window, skipped, unchanged) = try cursor.withLock { cursor throws(IOError) in
                 try cursor.next()
             }
             leaveOut(skipped, unchanged)
+            if window == nil { choice?.withLock { $0.end() } }
             return window
         } catch {
             fail(error)
@@ -135,7 +159,8 @@ final class Pass: Sendable {
     }
 
     /// The next windows for one request; empty at the end, or if the pass is stopping.
-    func nextGroup() -> [Window] {
+    func nextGroup(for index: Int) -> [Window] {
+        awaitTurn(of: index)
         if isStopping { return [] }
         let length = isDense.load(ordering: .relaxed) ? layout.denseWindow : nil
         do throws(IOError) {
@@ -143,6 +168,7 @@ final class Pass: Sendable {
                 try cursor.nextGroup(length: length)
             }
             leaveOut(skipped, unchanged)
+            if windows.isEmpty { choice?.withLock { $0.end() } }
             return windows
         } catch {
             fail(error)
@@ -160,8 +186,22 @@ final class Pass: Sendable {
         }
     }
 
-    func adapt(toDifferent different: Int, of length: Int) {
-        isDense.store(different > length / 4, ordering: .relaxed)
+    /// - Parameter seconds: of the comparison.
+    func adapt(toDifferent different: Int, of length: Int, comparison seconds: Double) {
+        let isDense = different > length / 4
+        self.isDense.store(isDense, ordering: .relaxed)
+        guard !isDense else { return }
+        choice?.withLock { $0.note(comparison: seconds, roundTrip: remote?.longRoundTrip) }
+    }
+
+    /// Sends or fetches data in one request, and lets its time decide how many threads work.
+    func timed<Result>(_ exchange: () throws(IOError) -> Result) throws(IOError) -> Result {
+        guard let choice else { return try exchange() }
+        let start = ContinuousClock.now
+        let result = try exchange()
+        let seconds = (ContinuousClock.now - start) / .seconds(1)
+        choice.withLock { $0.note(data: seconds, roundTrip: remote?.longRoundTrip) }
+        return result
     }
 
     func note(different extents: [Extent], unreadable ranges: [ByteRange]) {

@@ -17,6 +17,10 @@ package protocol RemoteDevice: BlockDevice {
     /// Extents in one request.
     var extentLimit: Int { get }
 
+    /// Seconds of a round trip if more requests at once may move more, as on a long line; `nil`
+    /// otherwise.
+    var longRoundTrip: Double? { get }
+
     /// A connection for one thread, with its own memory.
     func openChannel() -> any RemoteChannel
 
@@ -31,6 +35,8 @@ package protocol RemoteDevice: BlockDevice {
 
 extension RemoteDevice {
     package var isRemote: Bool { true }
+
+    package var longRoundTrip: Double? { nil }
 
     /// Splits ascending extents into requests.
     ///

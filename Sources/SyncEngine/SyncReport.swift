@@ -14,7 +14,10 @@ package struct SyncOptions: Hashable, Sendable {
     package var skipsUnreadable: Bool
     /// Reads and compares both sides again after the flush.
     package var verifies: Bool
+    /// Threads of a pass.
     package var concurrency: Int
+    /// Threads of a pass at most while a server's round trip is long; `nil` for `concurrency`.
+    package var mostConcurrency: Int?
     /// Ends the run, instead of comparing everything again, if the target's session was lost and
     /// another program may have written to it.
     package var endsWhenLost = false

@@ -152,7 +152,7 @@ private func transfer(
     let result = Pass(
         source: source, target: target, length: report.size, mode: mode, options: options,
         control: control
-    ).run(concurrency: options.concurrency)
+    ).run()
     report.seconds.sync = (clock.now - start) / .seconds(1)
     report.tally = result.tally
     report.firstDifferences = result.differences.ranges
@@ -195,7 +195,7 @@ private func verify(
     let result = Pass(
         source: source, target: target, length: report.size, mode: .compare, options: everything,
         control: control
-    ).run(concurrency: options.concurrency)
+    ).run()
     report.seconds.verify += (clock.now - start) / .seconds(1)
     report.verification = .init(
         compared: result.tally.compared, read: result.tally.targetRead,

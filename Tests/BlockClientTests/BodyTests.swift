@@ -9,7 +9,7 @@ import Testing
 
 /// Where bodies go, and what a server cannot make the client take.
 @Suite(.timeLimit(.minutes(60))) struct BodyTests {
-    @Test func `a body's memory grows with what came, doubling, and never beyond the limit`() {
+    @Test func `a body's memory grows with what came, in few steps, and never beyond the limit`() {
         let body = ResponseBody(limit: 300_000)
         #expect(body.capacity == 0 && body.bytes.isEmpty)
         let chunk = [UInt8](repeating: 7, count: 10_000)
@@ -18,7 +18,7 @@ import Testing
             #expect(chunk.withUnsafeBytes { body.append($0) })
             capacities.insert(body.capacity)
         }
-        #expect(capacities == [65_536, 131_072, 262_144, 300_000])
+        #expect(capacities == [65_536, 300_000])
         #expect(body.bytes.count == 300_000 && body.bytes.allSatisfy { $0 == 7 })
         #expect(![1].withUnsafeBytes { body.append(UnsafeRawBufferPointer(rebasing: $0[0..<1])) })
         body.reset()

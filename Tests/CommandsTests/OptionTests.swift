@@ -72,6 +72,18 @@ import WireProtocol
         #expect(try threads(["-c", "7"], isRotational: true) == 7)
     }
 
+    @Test func `a long line gets more threads, unless their buffers are large or -c is given`()
+        throws
+    {
+        func most(_ arguments: [String], block: Int = 4096) throws -> Int? {
+            try ComparisonOptions.parse(arguments + ["/a", "/b"]).options()
+                .mostThreads(layout: BlockLayout(block: block))
+        }
+        #expect(try most([]) == 32)
+        #expect(try most([], block: 16 << 20) == 2)
+        #expect(try most(["-c", "4"]) == nil)
+    }
+
     @Test func `buffers stay small by default, and bounded on request`() throws {
         #expect(try threads([], block: 16 << 20) == 1)
         #expect(throws: ReplicationError.self) { try threads(["-c", "256"], block: 16 << 20) }

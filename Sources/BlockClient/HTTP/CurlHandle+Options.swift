@@ -11,6 +11,8 @@ extension CurlHandle {
     private static let receiveBuffer = 1 << 20
     /// Bytes that libcurl sends at once, libcurl's maximum.
     private static let sendBuffer = 2 << 20
+    /// Bytes that libcurl sends and receives at once on a long line.
+    private static let smallBuffer = 128 << 10
     /// Seconds without a packet before the kernel sends a keepalive, and between two of them.
     ///
     /// They also keep NATs from forgetting the connection while a server flushes. Those of mobile
@@ -57,13 +59,14 @@ extension CurlHandle {
         try check(cc_setopt_pointer(easy, CURLOPT_SOCKOPTDATA, own))
         try check(cc_setopt_closesocket(easy, CURLOPT_CLOSESOCKETFUNCTION, CurlTransfer.onClose))
         try check(cc_setopt_pointer(easy, CURLOPT_CLOSESOCKETDATA, own))
-        if let limiter = transfer.limiter {
-            try set(CURLOPT_BUFFERSIZE, min(max(limiter.portion, 16 << 10), Self.receiveBuffer))
-            try set(CURLOPT_UPLOAD_BUFFERSIZE, min(max(limiter.portion, 16 << 10), Self.sendBuffer))
-        } else {
-            try set(CURLOPT_BUFFERSIZE, Self.receiveBuffer)
-            try set(CURLOPT_UPLOAD_BUFFERSIZE, Self.sendBuffer)
+        var receive = isOnLongLine ? Self.smallBuffer : Self.receiveBuffer
+        var send = isOnLongLine ? Self.smallBuffer : Self.sendBuffer
+        if let portion = transfer.limiter?.portion {
+            receive = min(max(portion, 16 << 10), receive)
+            send = min(max(portion, 16 << 10), send)
         }
+        try set(CURLOPT_BUFFERSIZE, receive)
+        try set(CURLOPT_UPLOAD_BUFFERSIZE, send)
         guard cc_multi_setopt_long(multi, CURLMOPT_MAXCONNECTS, 1) == CURLM_OK else {
             throw .transport("libcurl: no limit of connections")
         }

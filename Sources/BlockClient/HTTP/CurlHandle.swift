@@ -31,13 +31,17 @@ final class CurlHandle: @unchecked Sendable {
     private(set) var connectSeconds: Double?
     /// Whether the server has answered a request of this handle.
     private var hasAnswered = false
+    /// Seconds of the current attempt from the connection to the first bytes of the answer.
+    private var answerSeconds: Double?
+    /// Whether there may be many handles, which wait more than they move.
+    let isOnLongLine: Bool
 
     /// Makes a handle without connecting; throws if memory runs out or this libcurl lacks an
     /// option.
     ///
     /// - Parameter hasGivenUp: ends a login of ssh, which has no limit.
     init(
-        _ options: HTTPTransport.Options, _ limiter: RateLimiter?,
+        _ options: HTTPTransport.Options, _ limiter: RateLimiter?, isOnLongLine: Bool,
         unless hasGivenUp: @escaping CurlTransfer.GivenUp
     ) throws(IOError) {
         guard let easy = curl_easy_init() else { throw Self.shortage ?? .noMemory }
@@ -46,6 +50,7 @@ final class CurlHandle: @unchecked Sendable {
             throw Self.shortage ?? .noMemory
         }
         self.options = options
+        self.isOnLongLine = isOnLongLine
         self.easy = easy
         self.multi = multi
         message = .allocate(capacity: Int(CURL_ERROR_SIZE))
@@ -62,10 +67,19 @@ final class CurlHandle: @unchecked Sendable {
         message.deallocate()
     }
 
+    struct Attempt {
+        var outcome: AttemptResult
+        /// Bytes.
+        var sent: Int
+        var received: Int
+        /// Seconds from the connection to the first bytes of the answer; `nil` without an answer.
+        var answerSeconds: Double?
+    }
+
     /// - Parameter left: the time for retries during an outage; `nil` if there is none.
     func attempt(
         _ request: HTTPRequest, into body: any ResponseSink, retrySecondsLeft left: Double?
-    ) throws(IOError) -> (outcome: AttemptResult, sent: Int, received: Int) {
+    ) throws(IOError) -> Attempt {
         connectSeconds = connectionLimit(retrySecondsLeft: left)
         transfer.begin(
             request, into: body, connectSeconds: connectSeconds,
@@ -78,7 +92,8 @@ final class CurlHandle: @unchecked Sendable {
         transfer.limiter?.charge(max(0, sent - uploaded))
         let outcome = outcome(of: end, request, body)
         if case .answer = outcome { hasAnswered = true }
-        return (outcome, sent, transfer.received)
+        return Attempt(
+            outcome: outcome, sent: sent, received: transfer.received, answerSeconds: answerSeconds)
     }
 
     /// During an outage a connection gets no more than the rest of the time, and at least a second.
@@ -115,10 +130,16 @@ final class CurlHandle: @unchecked Sendable {
         // Removing an unfinished transfer closes its connection.
         defer { curl_multi_remove_handle(multi, easy) }
         var watch = ActivityWatch()
+        let start = ContinuousClock.now
+        answerSeconds = nil
         while true {
             var running: Int32 = 0
             let result = curl_multi_perform(multi, &running)
             guard result == CURLM_OK else { return .code(CURLE_OUT_OF_MEMORY) }
+            if answerSeconds == nil, transfer.received > 0 {
+                let connecting = Double(offset(CURLINFO_PRETRANSFER_TIME_T)) / 1_000_000
+                answerSeconds = max(0, (ContinuousClock.now - start) / .seconds(1) - connecting)
+            }
             if running == 0 { return .code(finalCode()) }
             if transfer.isAborted() { return .aborted }
             // It reports an outage. Only the connector ends by it.

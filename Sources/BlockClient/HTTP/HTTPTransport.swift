@@ -87,6 +87,16 @@ package final class HTTPTransport: Sendable {
     private let sent = Atomic(0)
     private let received = Atomic(0)
 
+    /// The least `CurlHandle.Attempt.answerSeconds` of all requests; `nil` before the first answer.
+    private let leastAnswerSeconds = Mutex<Double?>(nil)
+    /// Whether the server has refused a request because it has too many.
+    private let isCrowded = Atomic(false)
+
+    /// Seconds of a round trip from which a line counts as long.
+    ///
+    /// A line of 6 Gbit/s holds in that time what eight connections with 2 MiB each send.
+    private static let longTrip = 0.02
+
     /// Prepares without connecting; throws if the base is not a server's address, or libcurl cannot
     /// start.
     package init(_ options: Options) throws(IOError) {
@@ -141,7 +151,8 @@ package final class HTTPTransport: Sendable {
         precondition(request.path.hasPrefix("/"))
         precondition(request.method == .post || request.bodyCount == 0, "a body without POST")
         if let finalError { throw finalError }
-        let (handle, isNew) = try takeHandle()
+        let (first, isNew) = try takeHandle()
+        var handle = first
         defer { pool.withLock { $0.append(handle) } }
         var attempt = 1
         while true {
@@ -150,6 +161,7 @@ package final class HTTPTransport: Sendable {
             let result = try handle.attempt(request, into: body, retrySecondsLeft: left)
             sent.wrappingAdd(result.sent, ordering: .relaxed)
             received.wrappingAdd(result.received, ordering: .relaxed)
+            note(result)
             if !options.repeats500, case .answer(let response, _) = result.outcome,
                 response.status == 500
             {
@@ -169,7 +181,39 @@ package final class HTTPTransport: Sendable {
             case .again(let seconds, let reason): try backOff(seconds, reason)
             }
             attempt += 1
+            // A server with too many connections still serves those that it has.
+            if isCrowded.load(ordering: .relaxed) { handle = exchanged(handle) }
         }
+    }
+
+    /// Puts a handle back for one that another request has used since, if there is one.
+    private func exchanged(_ handle: CurlHandle) -> CurlHandle {
+        guard options.connector == nil else { return handle }
+        return pool.withLock { pool in
+            guard let other = pool.popLast() else { return handle }
+            pool.insert(handle, at: 0)
+            return other
+        }
+    }
+
+    private func note(_ result: CurlHandle.Attempt) {
+        guard case .answer(let response, _) = result.outcome else { return }
+        switch response.status {
+        case ..<400:
+            guard let seconds = result.answerSeconds else { return }
+            leastAnswerSeconds.withLock { $0 = min($0 ?? seconds, seconds) }
+        case 429, 503: isCrowded.store(true, ordering: .relaxed)
+        default: break
+        }
+    }
+
+    /// Seconds of a round trip if the line is so long that more connections may move more.
+    ///
+    /// It is the least time of an answer so far, with the server's work. It is `nil` on a short
+    /// line, after the server had too many requests, and for ssh, whose connections are processes.
+    var longRoundTrip: Double? {
+        guard options.connector == nil, !isCrowded.load(ordering: .relaxed) else { return nil }
+        return leastAnswerSeconds.withLock { $0 }.flatMap { $0 < Self.longTrip ? nil : $0 }
     }
 
     private func backOff(_ seconds: Double, _ reason: String?) throws(IOError) {
@@ -215,7 +259,9 @@ package final class HTTPTransport: Sendable {
     }
 
     private func newHandle() throws(IOError) -> CurlHandle {
-        try CurlHandle(options, limiter) { [weak self] in self?.hasGivenUp() ?? false }
+        try CurlHandle(options, limiter, isOnLongLine: longRoundTrip != nil) {
+            [weak self] in self?.hasGivenUp() ?? false
+        }
     }
 
     /// Whether the transport has given up; reports an outage as soon as it has lasted long enough,

@@ -12,6 +12,8 @@ extension RemoteBlockDevice {
 
     package var extentLimit: Int { Limits.extents }
 
+    package var longRoundTrip: Double? { server.transport.longRoundTrip }
+
     package var traffic: (sent: Int, received: Int)? { server.traffic }
 
     package var isImage: Bool { record.kind == "image" }
@@ -81,7 +83,12 @@ extension RemoteBlockDevice {
     }
 
     /// Records that the run knows some of the device's content or has written to it.
-    package func noteUse() { state.withLock { $0.isUsed = true } }
+    package func noteUse() {
+        state.withLock { state in
+            state.isUsed = true
+            state.recordOfFlush = nil
+        }
+    }
 
     /// Records a write, which the known map may lack.
     func noteWrite(to end: Int) {
@@ -99,10 +106,17 @@ extension RemoteBlockDevice {
 
     package func flush() throws(IOError) {
         let size = state.withLock { $0.pendingSize }
-        _ = try within { session throws(IOError) in
-            try commit(session, release: false, size: size)
+        let record = try within { session throws(IOError) in
+            let answer = try commit(
+                session, CommitRequest(size: size, release: false, status: true))
+            return try answer?.status.map { record throws(IOError) in
+                try checked(record, of: session, "flush")
+            }
         }
-        state.withLock { $0.pendingSize = nil }
+        state.withLock { state in
+            state.pendingSize = nil
+            state.recordOfFlush = record
+        }
     }
 
     /// Checks the size, and whether another process wrote to the device, on the server's side.

@@ -143,6 +143,7 @@ extension RemoteBlockDevice {
             state.session = new.session
             state.generation += 1
             state.lastAnswer = .now
+            state.recordOfFlush = nil
             if !isProven { state.hasGap = true }
             state.needsRestart = !isProven && request.mode == .write && state.isUsed
             return state.needsRestart
@@ -201,18 +202,25 @@ extension RemoteBlockDevice {
     }
 
     func currentRecord() throws(IOError) -> SessionRecord {
-        let record = try within { session throws(IOError) in
+        if let record = state.withLock({ $0.recordOfFlush.take() }) { return record }
+        return try within { session throws(IOError) in
             let record = try server.json(
                 HTTPRequest(.get, Route.session(session).path), "get status", SessionRecord.self)
-            do throws(WireError) {
-                try record.checkNow()
-                guard record.session == session, record.device.isSame(as: self.record.device) else {
-                    throw WireError("the record is that of another session or device")
-                }
-            } catch {
-                throw RemoteServer.invalid(error, name, "get status")
+            return try checked(record, of: session, "get status")
+        }
+    }
+
+    /// Takes the change counter of a current record, which must be that of a session.
+    func checked(
+        _ record: SessionRecord, of session: String, _ operation: String
+    ) throws(IOError) -> SessionRecord {
+        do throws(WireError) {
+            try record.checkNow()
+            guard record.session == session, record.device.isSame(as: self.record.device) else {
+                throw WireError("the record is that of another session or device")
             }
-            return record
+        } catch {
+            throw RemoteServer.invalid(error, name, operation)
         }
         state.withLock { state in
             state.counter = record.stamp
@@ -234,7 +242,7 @@ extension RemoteBlockDevice {
             abandon(session)
             return []
         }
-        do throws(IOError) { return try commit(session, release: true, size: nil) } catch {
+        do throws(IOError) { return try finalCommit(session) } catch {
             // The data is durable already. But this commit also removes older snapshots and what
             // the target had behind the replica, and makes the server keep a created volume even
             // if nothing was written to it.
@@ -257,7 +265,7 @@ extension RemoteBlockDevice {
             guard failure.kind == .noSession else { throw failure }
             try reopen(after: generation)
             let session = state.withLock { $0.session }
-            return try commit(session, release: true, size: nil)
+            return try finalCommit(session)
         } catch {
             return [
                 (request.taken == nil ? "it may be gone: " : "older snapshots may stay: ")
@@ -269,25 +277,29 @@ extension RemoteBlockDevice {
     /// Seconds that a disk may take to write out its cache.
     static let flushSilence = 600.0
 
-    /// - Returns: the server's warnings for the user.
-    @discardableResult
-    func commit(_ session: String, release: Bool, size: Int?) throws(IOError) -> [String] {
-        let bytes = WireJSON.encode(CommitRequest(size: size, release: release))
+    /// Ends a session, and returns the server's warnings for the user.
+    private func finalCommit(_ session: String) throws(IOError) -> [String] {
+        let record = try commit(session, CommitRequest(release: true))
+        return record?.warnings?.shortened ?? []
+    }
+
+    /// - Returns: the server's answer; `nil` if it is empty.
+    func commit(_ session: String, _ request: CommitRequest) throws(IOError) -> CommitRecord? {
+        let bytes = WireJSON.encode(request)
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
         defer { memory.deallocate() }
         memory.copyBytes(from: bytes)
-        let body = ResponseBody(limit: Limits.json)
+        let body = ResponseBody(limit: Limits.answer)
         let response = try server.send(
             HTTPRequest(
                 .post, Route.commit(session: session).path, contentType: MediaType.json,
                 body: UnsafeRawBufferPointer(memory), silence: Self.flushSilence),
             "flush", .nothingOrJSON, into: body)
-        // 204 means that there are no warnings.
-        guard response.status == 200 else { return [] }
+        guard response.status == 200 else { return nil }
         do throws(WireError) {
             let record = try WireJSON.decode(CommitRecord.self, from: body.bytes)
-            guard let warnings = record.warnings else { throw WireError("warnings is missing") }
-            return warnings.shortened
+            guard record.warnings != nil else { throw WireError("warnings is missing") }
+            return record
         } catch {
             throw RemoteServer.invalid(error, name, "flush")
         }

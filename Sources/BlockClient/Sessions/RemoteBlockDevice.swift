@@ -59,6 +59,8 @@ package final class RemoteBlockDevice: RemoteDevice {
         var counterOfWriters: [Int]?
         var counter: [Int]?
         var counterTime: ContinuousClock.Instant?
+        /// The record in the answer to the last flush, until the run uses it or the session.
+        var recordOfFlush: SessionRecord?
         var lastAnswer = ContinuousClock.now
         var hasGap = false
         /// Whether everything must be compared again before any other request.

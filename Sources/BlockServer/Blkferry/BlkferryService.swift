@@ -67,21 +67,7 @@ final class BlkferryService: RouteFamily {
             }
         case .session(let id):
             return try within(id, request) { session throws(Problem) in
-                var record = session.record
-                record.size = session.device.geometry.size
-                // Reading this counter writes back the pages of an image, and a source must not
-                // be written.
-                let counter =
-                    session.mode == .write ? session.device.persistentChangeCounter() : nil
-                (record.lastingStamp, record.lastingSince) = (
-                    counter?.marks, counter?.since
-                )
-                record.writtenByOthers = session.hasForeignWrites ? true : nil
-                record.openedByOthers = session.hadOtherWriters ? true : nil
-                // Read last: an equal counter shows that these writers wrote nothing in between.
-                record.stamp = session.changeCounter()
-                try session.checkIdentity(in: exports)
-                return Response(.ok, json: record)
+                Response(.ok, json: try status(of: session))
             }
         case .compare(let id):
             return try within(id, request) { session throws(Problem) in
@@ -101,13 +87,33 @@ final class BlkferryService: RouteFamily {
             return try within(id, request) { session throws(Problem) in
                 session.waitForOthers()
                 try session.commit(size: asked.size, isComplete: asked.release)
-                guard asked.release else { return Response(.noContent) }
+                guard asked.release else {
+                    // A client that gets no record asks for it, and then gets the problem.
+                    guard asked.status == true, let record = try? status(of: session) else {
+                        return Response(.noContent)
+                    }
+                    return Response(.ok, json: CommitRecord(warnings: [], status: record))
+                }
                 let warnings = sessions.finish(session)
                 sessions.end(session, how: "committed")
                 return warnings.isEmpty
                     ? Response(.noContent) : Response(.ok, json: CommitRecord(warnings: warnings))
             }
         }
+    }
+
+    private func status(of session: Session) throws(Problem) -> SessionRecord {
+        var record = session.record
+        record.size = session.device.geometry.size
+        // Reading this counter writes back the pages of an image, and a source must not be written.
+        let counter = session.mode == .write ? session.device.persistentChangeCounter() : nil
+        (record.lastingStamp, record.lastingSince) = (counter?.marks, counter?.since)
+        record.writtenByOthers = session.hasForeignWrites ? true : nil
+        record.openedByOthers = session.hadOtherWriters ? true : nil
+        // Read last: an equal counter shows that these writers wrote nothing in between.
+        record.stamp = session.changeCounter()
+        try session.checkIdentity(in: exports)
+        return record
     }
 
     private func within(

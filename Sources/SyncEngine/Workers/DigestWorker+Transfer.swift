@@ -10,7 +10,8 @@ extension DigestWorker {
         for request in inRequests(batch.extents) {
             if pass.isStopping { return false }
             do throws(IOError) {
-                try channel.write(request, pieces(of: request, in: batch.places))
+                let (channel, parts) = (channel, pieces(of: request, in: batch.places))
+                try pass.timed { () throws(IOError) in try channel.write(request, parts) }
                 for extent in request { count(extent) }
             } catch {
                 if error.isNetwork {
@@ -78,7 +79,10 @@ extension DigestWorker {
         let data = extents.filter { $0.kind == .data }
         for request in inRequests(data) {
             if pass.isStopping { return .stopped }
-            let payload = try channel.read(request.map(\.range))
+            let channel = channel
+            let payload = try pass.timed { () throws(IOError) in
+                try channel.read(request.map(\.range))
+            }
             if let compared, try !isAsCompared(payload, request, compared) { return .changed }
             var all = payload.extents
             if targetIsZero { all.removeAll { $0.kind == .zero } }

@@ -14,6 +14,9 @@ internal import LinuxIO
 struct DigestWorker: ~Copyable {
     var ownTally = Tally()
     let pass: Pass
+    private let index: Int
+    /// Of the last comparison.
+    private var comparisonSeconds = 0.0
     let local: any BlockDevice
     let remote: any RemoteDevice
     let channel: any RemoteChannel
@@ -26,8 +29,9 @@ struct DigestWorker: ~Copyable {
 
     /// - Parameters:
     ///   - pass: one of its devices is remote.
+    ///   - index: of the thread, from 0.
     ///   - memory: at least `Worker.memory(for:)`, aligned for the local device.
-    init(_ pass: Pass, memory: UnsafeMutableRawBufferPointer) throws(IOError) {
+    init(_ pass: Pass, _ index: Int, memory: UnsafeMutableRawBufferPointer) throws(IOError) {
         guard let remote = pass.target.remote ?? pass.source.remote else {
             preconditionFailure("both devices are local")
         }
@@ -37,10 +41,11 @@ struct DigestWorker: ~Copyable {
         isPush = pass.target.isRemote
         local = isPush ? pass.source : pass.target
         self.pass = pass
+        self.index = index
         self.memory = memory
         self.remote = remote
         channel = remote.openChannel()
-        byBytes = Worker(pass, memory: memory)
+        byBytes = Worker(pass, index, memory: memory)
     }
 
     var layout: BlockLayout { pass.layout }
@@ -53,7 +58,7 @@ struct DigestWorker: ~Copyable {
 
     mutating func run() {
         while true {
-            let windows = pass.nextGroup()
+            let windows = pass.nextGroup(for: index)
             guard let first = windows.first else { return }
             do throws(IOError) {
                 if windows.count == 1 { try process(first) } else { try processTogether(windows) }
@@ -133,7 +138,9 @@ struct DigestWorker: ~Copyable {
         // Only a finished window counts.
         note(attempt.result)
         if isPush || !localIsHole { ownTally.targetRead += part.length }
-        pass.adapt(toDifferent: attempt.regions * layout.region, of: part.length)
+        pass.adapt(
+            toDifferent: attempt.regions * layout.region, of: part.length,
+            comparison: comparisonSeconds)
         pass.control.advance(done: part.length, different: attempt.result.different)
     }
 
@@ -146,8 +153,10 @@ struct DigestWorker: ~Copyable {
     ) throws(IOError) -> (end: End, result: WindowResult, regions: Int) {
         try hashRegions(of: part, localIsHole: localIsHole)
         let size = part.regions.count * hasher.digestSize
+        let begin = ContinuousClock.now
         let differences = try channel.compare(
             part.ranges, digests: UnsafeRawBufferPointer(slice(hasher.regionDigests, 0, size)))
+        comparisonSeconds = (ContinuousClock.now - begin) / .seconds(1)
         var result = WindowResult(length: part.length)
         var found: [Batch] = []
         var batch = Batch()

@@ -8,6 +8,7 @@ internal import LinuxIO
 struct Worker: ~Copyable {
     private(set) var tally = Tally()
     private let pass: Pass
+    private let index: Int
     private let comparison: BlockComparison
     private let sourceBuffer: UnsafeMutableRawBufferPointer
     private let targetBuffer: UnsafeMutableRawBufferPointer
@@ -21,17 +22,22 @@ struct Worker: ~Copyable {
         return (layout.window + page - 1) / page * page
     }
 
-    /// - Parameter memory: must outlive the worker, and be aligned for both devices.
-    init(_ pass: Pass, memory: UnsafeMutableRawBufferPointer) {
+    /// - Parameters:
+    ///   - index: of the thread, from 0.
+    ///   - memory: must outlive the worker, and be aligned for both devices.
+    init(_ pass: Pass, _ index: Int, memory: UnsafeMutableRawBufferPointer) {
         self.pass = pass
+        self.index = index
         comparison = BlockComparison(layout: pass.layout)
         let room = Self.room(for: pass.layout)
-        sourceBuffer = UnsafeMutableRawBufferPointer(rebasing: memory[..<room])
+        // A whole copy reads nothing of the target, and its windows may be longer.
+        sourceBuffer = UnsafeMutableRawBufferPointer(
+            rebasing: memory[..<(pass.mode == .replace ? 2 * room : room)])
         targetBuffer = UnsafeMutableRawBufferPointer(rebasing: memory[room..<2 * room])
     }
 
     mutating func run() {
-        while let window = pass.next() {
+        while let window = pass.next(for: index) {
             do throws(IOError) {
                 try process(window)
             } catch {
@@ -125,8 +131,11 @@ struct Worker: ~Copyable {
         rewriting bad: [ByteRange]
     ) {
         do throws(IOError) {
-            try target.write(
-                extents, of: source.map { UnsafeRawBufferPointer($0) }, at: window.offset)
+            let extents = extents
+            try pass.timed { () throws(IOError) in
+                try target.write(
+                    extents, of: source.map { UnsafeRawBufferPointer($0) }, at: window.offset)
+            }
         } catch {
             guard error.isNetwork else { return tally.addWriteError(error) }
             // The run must count as incomplete.

@@ -264,17 +264,25 @@ package struct CommitRequest: Codable, Hashable, Sendable {
     package var size: Int?
     /// Whether to end the session; a client that reads back keeps it.
     package var release: Bool
+    /// Whether to answer with the session's record, which saves a round trip.
+    package var status: Bool?
 
-    package init(size: Int? = nil, release: Bool) {
+    package init(size: Int? = nil, release: Bool, status: Bool? = nil) {
         self.size = size
         self.release = release
+        self.status = status
     }
 }
 
-/// The answer to a commit, which is empty without warnings.
-package struct CommitRecord: Codable, Hashable, Sendable {
+/// The answer to a commit, which is empty without warnings and record.
+package struct CommitRecord: Codable, Sendable {
     /// One line each.
     package var warnings: [String]?
+    /// The session's record after the flush.
+    package var status: SessionRecord?
 
-    package init(warnings: [String]? = nil) { self.warnings = warnings }
+    package init(warnings: [String]? = nil, status: SessionRecord? = nil) {
+        self.warnings = warnings
+        self.status = status
+    }
 }
