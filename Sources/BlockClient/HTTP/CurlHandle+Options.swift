@@ -6,13 +6,13 @@ internal import LinuxIO
 
 /// The options of libcurl.
 extension CurlHandle {
-    /// Bytes that libcurl receives at once; it accepts up to 10 MiB, but would hold them
-    /// permanently.
-    private static let receiveBuffer = 1 << 20
-    /// Bytes that libcurl sends at once, libcurl's maximum.
-    private static let sendBuffer = 2 << 20
-    /// Bytes that libcurl sends and receives at once on a long line.
-    private static let smallBuffer = 128 << 10
+    /// Bytes that libcurl sends and receives at once.
+    ///
+    /// They are copied twice, and with more the second copy finds less in the processor's cache: a
+    /// push of a whole device takes 15 % longer with 2 MiB.
+    private static let buffer = 512 << 10
+    /// The same on a long line, which has more connections.
+    private static let bufferOnLongLine = 128 << 10
     /// Seconds without a packet before the kernel sends a keepalive, and between two of them.
     ///
     /// They also keep NATs from forgetting the connection while a server flushes. Those of mobile
@@ -59,14 +59,10 @@ extension CurlHandle {
         try check(cc_setopt_pointer(easy, CURLOPT_SOCKOPTDATA, own))
         try check(cc_setopt_closesocket(easy, CURLOPT_CLOSESOCKETFUNCTION, CurlTransfer.onClose))
         try check(cc_setopt_pointer(easy, CURLOPT_CLOSESOCKETDATA, own))
-        var receive = isOnLongLine ? Self.smallBuffer : Self.receiveBuffer
-        var send = isOnLongLine ? Self.smallBuffer : Self.sendBuffer
-        if let portion = transfer.limiter?.portion {
-            receive = min(max(portion, 16 << 10), receive)
-            send = min(max(portion, 16 << 10), send)
-        }
-        try set(CURLOPT_BUFFERSIZE, receive)
-        try set(CURLOPT_UPLOAD_BUFFERSIZE, send)
+        var buffer = isOnLongLine ? Self.bufferOnLongLine : Self.buffer
+        if let portion = transfer.limiter?.portion { buffer = min(max(portion, 16 << 10), buffer) }
+        try set(CURLOPT_BUFFERSIZE, buffer)
+        try set(CURLOPT_UPLOAD_BUFFERSIZE, buffer)
         guard cc_multi_setopt_long(multi, CURLMOPT_MAXCONNECTS, 1) == CURLM_OK else {
             throw .transport("libcurl: no limit of connections")
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-internal import Glibc
+internal import LinuxIO
 
 /// The receiver of an answer's body.
 package protocol ResponseSink: AnyObject {
@@ -34,16 +34,14 @@ extension ResponseSink {
 /// It grows with the received bytes, never with the length that a header announces. No server can
 /// make the client allocate memory for nothing.
 package final class ResponseBody: ResponseSink {
-    /// Bytes that the first append allocates.
+    /// Bytes that the first append allocates; later ones double the capacity.
     private static let firstCapacity = 64 << 10
-    /// The factor of a step of growth.
-    ///
-    /// With two, the heap keeps 0.7 MiB of former steps for each payload of 2 MiB.
-    private static let growth = 8
 
     package let limit: Int
 
-    private var memory: UnsafeMutableRawPointer?
+    private var memory: AlignedBuffer?
+    /// All of `memory`.
+    private var room = UnsafeMutableRawBufferPointer(start: nil, count: 0)
     private(set) var capacity = 0
     private var count = 0
     package private(set) var isOutOfMemory = false
@@ -54,11 +52,9 @@ package final class ResponseBody: ResponseSink {
         self.limit = limit
     }
 
-    deinit { free(memory) }
-
     /// The last answer, page-aligned; valid until the next request.
     package var bytes: UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(start: memory, count: count)
+        UnsafeRawBufferPointer(rebasing: room[..<count])
     }
 
     package func reset() {
@@ -69,24 +65,21 @@ package final class ResponseBody: ResponseSink {
     /// Appends bytes; `false`, without any effect, if they exceed the limit or memory runs out.
     package func append(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard bytes.count <= limit - count, reserve(count + bytes.count) else { return false }
-        guard let memory, let source = bytes.baseAddress else { return true }
-        (memory + count).copyMemory(from: source, byteCount: bytes.count)
+        slice(room, count, count + bytes.count).copyMemory(from: bytes)
         count += bytes.count
         return true
     }
 
     private func reserve(_ needed: Int) -> Bool {
         guard needed > capacity else { return true }
-        let wanted = min(limit, max(needed, Self.growth * capacity, Self.firstCapacity))
-        var larger: UnsafeMutableRawPointer?
-        // Aligned for direct I/O from the start of the buffer.
-        guard posix_memalign(&larger, 4096, wanted) == 0, let larger else {
+        let wanted = min(limit, max(needed, 2 * capacity, Self.firstCapacity))
+        guard let larger = AlignedBuffer(ifAvailable: wanted) else {
             isOutOfMemory = true
             return false
         }
-        if let memory { larger.copyMemory(from: memory, byteCount: count) }
-        free(memory)
-        memory = larger
+        larger.bytes.copyMemory(from: self.bytes)
+        room = larger.bytes
+        memory = consume larger
         capacity = wanted
         return true
     }

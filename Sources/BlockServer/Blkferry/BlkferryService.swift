@@ -75,7 +75,7 @@ final class BlkferryService: RouteFamily {
             }
         case .read(let id):
             return try within(id, request) { session throws(Problem) in
-                Response(.ok, frames: try session.read(request.bytes, memory))
+                Response(.ok, frames: try session.read(request.bytes))
             }
         case .write(let id):
             return try within(id, request) { session throws(Problem) in

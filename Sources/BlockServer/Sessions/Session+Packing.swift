@@ -71,6 +71,7 @@ extension Session {
         guard let zstdLevel else { return }
         let count = payload.readableBytes
         if coding == .zstd, let compressed = try compressed(payload, level: zstdLevel) {
+            PayloadMemory.shared.keep(payload)
             payload = compressed
             Self.appendFooter(to: &payload, count: count, .zstd)
         } else {

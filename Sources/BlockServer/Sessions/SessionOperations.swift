@@ -43,13 +43,13 @@ extension Session {
 
     private func seal(_ answer: inout ByteBuffer) throws(Problem) {
         var hasher = try makeHasher()
-        let count = answer.readableBytes
+        let (start, count) = (answer.readerIndex, answer.readableBytes)
         answer.reserveCapacity(minimumWritableBytes: method.byteCount)
         var failure: IOError?
         answer.withVeryUnsafeMutableBytes { memory in
-            // The reader index is still 0, so the content starts where the memory starts.
             do throws(IOError) {
-                _ = try SealedFrame.seal(memory, count: count, &hasher)
+                _ = try SealedFrame.seal(
+                    slice(memory, start, memory.count), count: count, &hasher)
             } catch {
                 failure = error
             }
@@ -140,9 +140,7 @@ extension Session {
     }
 
     /// Answers a read request of `ExtentFrame`; 400 or 422 if it is malformed or corrupted.
-    func read(
-        _ body: UnsafeRawBufferPointer, _ memory: UnsafeMutableRawBufferPointer
-    ) throws(Problem) -> ByteBuffer {
+    func read(_ body: UnsafeRawBufferPointer) throws(Problem) -> ByteBuffer {
         let content = try open(body)
         let ranges: [ByteRange]
         let coding: PackedFrame.Coding
@@ -153,19 +151,46 @@ extension Session {
         } catch {
             throw Problem(error)
         }
-        // Each range starts at an offset that direct I/O allows.
+        // Direct I/O may fill the last sector.
+        let room = ranges.reduce(device.geometry.alignment) { $0 + $1.length }
+        var answer = PayloadMemory.shared.take()
+        var result: Result<[Extent], IOError> = .success([])
+        answer.writeWithUnsafeMutableBytes(minimumWritableBytes: room) { memory in
+            result = Result { () throws(IOError) in try read(ranges, into: memory) }
+            let extents = (try? result.get()) ?? []
+            return extents.reduce(0) { $0 + ($1.kind == .data ? $1.range.length : 0) }
+        }
+        let extents: [Extent]
+        do throws(IOError) { extents = try result.get() } catch { throw Problem(error) }
+        let data = answer.readableBytes
+        let table = ExtentFrame.tableSize(count: extents.count)
+        answer.writeWithUnsafeMutableBytes(minimumWritableBytes: table) { memory in
+            ExtentFrame.writeTable(extents, to: memory)
+            return table
+        }
+        try seal(&answer)
+        try pack(&answer, coding)
+        PayloadMemory.shared.keep(answer)
+        count { $0.read += data }
+        return answer
+    }
+
+    /// Reads ranges, and returns their runs of zero blocks and of data.
+    ///
+    /// - Parameter memory: aligned for direct I/O; has the data of the runs afterwards, one after
+    ///   another.
+    private func read(
+        _ ranges: [ByteRange], into memory: UnsafeMutableRawBufferPointer
+    ) throws(IOError) -> [Extent] {
+        var place = 0
+        // Only the last range may end within a sector.
+        let transfers = ranges.map { range in
+            defer { place += range.length }
+            return Transfer(into: slice(memory, place, place + range.length), at: range.offset)
+        }
+        try device.read(transfers)
         var extents: [Extent] = []
         var pieces: [UnsafeRawBufferPointer] = []
-        let unit = device.geometry.alignment
-        let room = ranges.reduce(0) { $0 + ($1.length + unit - 1) / unit * unit }
-        let buffer = try RegionMemory(memory, atLeast: room)
-        var place = 0
-        let transfers = ranges.map { range in
-            defer { place += (range.length + unit - 1) / unit * unit }
-            return Transfer(
-                into: slice(buffer.bytes, place, place + range.length), at: range.offset)
-        }
-        do throws(IOError) { try device.read(transfers) } catch { throw Problem(error) }
         for (range, transfer) in zip(ranges, transfers) {
             append(range, UnsafeRawBufferPointer(transfer.memory), to: &extents, &pieces)
         }
@@ -174,10 +199,15 @@ extension Session {
             extents = ranges.map { Extent($0, .data) }
             pieces = transfers.map { UnsafeRawBufferPointer($0.memory) }
         }
-        var answer = try frame(extents, pieces)
-        try pack(&answer, coding)
-        count { $0.read += pieces.reduce(0) { $0 + $1.count } }
-        return answer
+        var end = 0
+        for piece in pieces {
+            let target = slice(memory, end, end + piece.count)
+            if UnsafeRawBufferPointer(target).baseAddress != piece.baseAddress {
+                target.copyMemory(from: piece)
+            }
+            end += piece.count
+        }
+        return extents
     }
 
     /// Splits a range into runs of zero blocks and runs of data.
@@ -200,22 +230,6 @@ extension Session {
             if !isZero { pieces.append(UnsafeRawBufferPointer(rebasing: bytes[start..<end])) }
             start = end
         }
-    }
-
-    private func frame(
-        _ extents: [Extent], _ pieces: [UnsafeRawBufferPointer]
-    ) throws(Problem) -> ByteBuffer {
-        let data = pieces.reduce(0) { $0 + $1.count }
-        let table = ExtentFrame.tableSize(count: extents.count)
-        var answer = ByteBufferAllocator().buffer(
-            capacity: data + table + method.byteCount + PackedFrame.footerSize)
-        for piece in pieces { answer.writeBytes(piece) }
-        answer.writeWithUnsafeMutableBytes(minimumWritableBytes: table) { memory in
-            ExtentFrame.writeTable(extents, to: memory)
-            return table
-        }
-        try seal(&answer)
-        return answer
     }
 
     /// Writes the extents of an `ExtentFrame`, after it has checked the frame's digest.
