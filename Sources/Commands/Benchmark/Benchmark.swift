@@ -30,7 +30,8 @@ struct Benchmark: ParsableCommand {
     var seed: UInt64 = 1
 
     @Option(
-        help: ArgumentHelp("Draw a chart of the result into this SVG file.", valueName: "path"))
+        help: ArgumentHelp("Draw a chart of the result into this SVG file.", valueName: "path"),
+        completion: .file(extensions: ["svg"]))
     var plot: String?
 
     @OptionGroup var common: ComparisonOptions

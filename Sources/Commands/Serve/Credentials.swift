@@ -14,23 +14,28 @@ internal import WireProtocol
 struct Credentials: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "File with the token that the server wants (or BLKFERRY_TOKEN).", valueName: "path"))
+            "File with the token that the server wants (or BLKFERRY_TOKEN).", valueName: "path"),
+        completion: .file())
     var tokenFile: String?
 
     @OptionGroup var ssh: SSHOptions
     @Option(
         help: ArgumentHelp(
             "Trust servers whose certificate one of these has signed, in PEM (default: those that "
-                + "the system trusts).", valueName: "path"))
+                + "the system trusts).", valueName: "path"),
+        completion: .file())
     var cacert: String?
 
-    @Option(help: ArgumentHelp("Show the server this certificate, in PEM.", valueName: "path"))
+    @Option(
+        help: ArgumentHelp("Show the server this certificate, in PEM.", valueName: "path"),
+        completion: .file())
     var cert: String?
 
     @Option(
         help: ArgumentHelp(
             "The certificate's key, in PEM (default: it is in the certificate's file).",
-            valueName: "path"))
+            valueName: "path"),
+        completion: .file())
     var key: String?
 
     @Option(

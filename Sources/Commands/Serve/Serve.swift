@@ -41,7 +41,8 @@ struct Serve: ParsableCommand {
         parsing: .upToNextOption,
         help: ArgumentHelp(
             "With --stdio, for a forced command of sshd: offer these exports, whatever the client "
-                + "asks for.", valueName: "export"))
+                + "asks for.", valueName: "export"),
+        completion: .file())
     var only: [String] = []
 
     @Option(
@@ -50,12 +51,14 @@ struct Serve: ParsableCommand {
             "Offer a device, an image or, with a slash at its end, a directory of images; the "
                 + "logical volumes of a group (GROUP or 'GROUP/*'), or GROUP/VOLUME, with "
                 + ":rw,create also to be made; SELECTOR[:ro|:rw|:rw,create] (repeatable).",
-            valueName: "selector"))
+            valueName: "selector"),
+        completion: .file())
     var selectors: [String] = []
 
     @Option(
         help: ArgumentHelp(
-            "Offer what a file lists, one export a line, # for comments.", valueName: "path"))
+            "Offer what a file lists, one export a line, # for comments.", valueName: "path"),
+        completion: .file())
     var exportsFile: String?
 
     @Flag(help: "Offer every block device of this machine, read-only.")
@@ -66,7 +69,8 @@ struct Serve: ParsableCommand {
             "Admit only clients with a token of this file, one a line: "
                 + "NAME TOKEN [ro] [expires=DATE] [from=ADDRESS/LENGTH,…] [max-size=SIZE] "
                 + "[append-only] [SELECTOR…]; in place of TOKEN also sha256:DIGEST, user:NAME on a "
-                + "unix socket, or - for a certificate.", valueName: "path"))
+                + "unix socket, or - for a certificate.", valueName: "path"),
+        completion: .file())
     var tokenFile: String?
 
     @Flag(

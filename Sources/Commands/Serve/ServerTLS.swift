@@ -12,12 +12,14 @@ struct ServerTLS: ParsableArguments {
         name: .customLong("tls-cert"),
         help: ArgumentHelp(
             "Speak TLS, with this certificate and those that lead to its authority, in PEM.",
-            valueName: "path"))
+            valueName: "path"),
+        completion: .file())
     var certificate: String?
 
     @Option(
         name: .customLong("tls-key"),
-        help: ArgumentHelp("The certificate's key, in PEM.", valueName: "path"))
+        help: ArgumentHelp("The certificate's key, in PEM.", valueName: "path"),
+        completion: .file())
     var key: String?
 
     @Flag(
@@ -29,7 +31,8 @@ struct ServerTLS: ParsableArguments {
         name: .customLong("tls-client-ca"),
         help: ArgumentHelp(
             "Admit only clients whose certificate one of these has signed, in PEM.",
-            valueName: "path"))
+            valueName: "path"),
+        completion: .file())
     var clientAuthorities: String?
 
     func validate() throws {

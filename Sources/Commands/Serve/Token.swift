@@ -25,7 +25,8 @@ struct Token: ParsableCommand {
     @Option(
         help: ArgumentHelp(
             "With --hash: print the digest of the token in this file, and make none.",
-            valueName: "path"))
+            valueName: "path"),
+        completion: .file())
     var tokenFile: String?
 
     func validate() throws {

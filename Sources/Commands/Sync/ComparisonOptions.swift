@@ -56,11 +56,12 @@ struct ComparisonOptions: ParsableArguments {
     var quiet = false
 
     /// Parsed once; `validate` reports a wrong location.
-    @Argument(help: "What is read.", transform: Location.parsed)
+    @Argument(help: "What is read.", completion: .file(), transform: Location.parsed)
     var source: Result<Location, WireError>
 
     @Argument(
-        help: "What is made equal to it, or compared with it.", transform: Location.parsed)
+        help: "What is made equal to it, or compared with it.", completion: .file(),
+        transform: Location.parsed)
     var target: Result<Location, WireError>
 
     func validate() throws {
