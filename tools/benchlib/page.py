@@ -115,13 +115,17 @@ def written(result, machine):
     return "\n".join(parts)
 
 
+def kernel(machine):
+    """The kernel's version, without what a distributor adds to it."""
+    return re.match(r"[\d.]*\d|", machine["kernel"])[0]
+
+
 def conditions(machine, both):
-    kernel = re.match(r"[\d.]*\d|", machine["kernel"])[0]
     versions = ", ".join(f"{name} {facts.version(machine[name])}" for name in PROGRAMS)
     rows = [("processor", f"{machine['cpu']}, {machine['processors']} of them"),
             ("its instructions", " ".join(machine["flags"])),
             ("memory", f"{machine['memory'] / 2**30:.0f} GiB"),
-            ("system", f"{machine['system']}, Linux {kernel}, "
+            ("system", f"{machine['system']}, Linux {kernel(machine)}, "
                        f"libcrypto {facts.version(machine['openssl'])}"),
             ("devices", machine["backing"]),
             ("digest", f"{both['digest']}, on which client and server agreed"),
@@ -202,14 +206,15 @@ def quote(result, machine):
 
     case, pull, whole = one["random1"], both["random1"], both["all"]
     size = result["size"]
+    amount = f"{size >> 30} GiB" if size >> 30 else f"{size >> 20} MiB"
     words = (
         f"Medians of {result['rounds']} rounds on {machine['processors']} processors "
-        f"({machine['cpu']}), Linux {machine['kernel']}. With two loop devices of {size >> 30 or size >> 20} {'GiB' if size >> 30 else 'MiB'} in memory "
-        f"and 1 % of the blocks changed, a local sync took {taken(case, 'blkferry')} s "
+        f"({machine['cpu']}), Linux {kernel(machine)}. With two loop devices of {amount} in "
+        f"memory and 1\xa0% of the blocks changed, a local sync took {taken(case, 'blkferry')} s "
         f"({others(case, 'dd', 'qemu-img', 'rsync', 'casync')}). "
         f"A pull over the loopback interface took {taken(pull, 'blkferry pull')} s "
         f"({others(pull, 'pdiffcopy pull', 'rsync pull', 'zsync pull')}), "
         f"and a whole copy {taken(whole, 'blkferry pull')} s "
         f"({others(whole, 'nbdcopy pull', 'rsync pull')}; reading, moving and writing alone "
         f"{taken(whole, 'read + move + write')}).")
-    return textwrap.fill(words, 118, break_on_hyphens=False) + "\n"
+    return textwrap.fill(words, 118, break_on_hyphens=False).replace("\xa0", " ") + "\n"
