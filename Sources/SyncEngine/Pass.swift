@@ -135,7 +135,7 @@ final class Pass: Sendable {
     /// Waits until a thread is among those that take windows.
     private func awaitTurn(of index: Int) {
         guard let choice, index >= usual else { return }
-        // A cancellation wakes nobody.
+        // The user's signal does not wake this thread, so it looks for itself.
         while !isStopping,
             choice.wait(until: .now + .milliseconds(200), { $0.count > index ? () : nil }) == nil
         {}
