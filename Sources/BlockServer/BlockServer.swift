@@ -24,8 +24,8 @@ package final class BlockServer: Sendable {
             case standardStreams
         }
         package var address: Address
-        /// The bound socket; `nil` if the server has to bind the address.
-        package var socket: ListeningSocket?
+        /// The bound sockets; without any the server binds the address.
+        package var sockets: [ListeningSocket] = []
         package var exports: [ExportSelector]
         /// Also exports every block device of the machine, read-only.
         package var exportsAll = false
@@ -86,8 +86,8 @@ package final class BlockServer: Sendable {
     let service: Service
     let connections: Connections
     private let events: BoundedLog
-    private let listener: Mutex<(any Channel)?> = Mutex(nil)
-    private let socketFile: Mutex<UnixSocketFile?> = Mutex(nil)
+    private let listeners: Mutex<[any Channel]> = Mutex([])
+    private let socketFiles: Mutex<[UnixSocketFile]> = Mutex([])
     private let isStopped = Mutex(false)
     private let streams: StreamServer?
     private let tidying: Mutex<RepeatedTask?> = Mutex(nil)
@@ -165,8 +165,7 @@ package final class BlockServer: Sendable {
                 try streams?.start()
             } else {
                 streams = nil
-                let channel = try listen(setup)
-                listener.withLock { $0 = channel }
+                try listen(setup)
             }
         } catch {
             queue.close()
@@ -188,7 +187,24 @@ package final class BlockServer: Sendable {
         tidying.withLock { $0 = task }
     }
 
-    private func listen(_ setup: ConnectionSetup) throws -> any Channel {
+    private func listen(_ setup: ConnectionSetup) throws {
+        // If every request is authorized, every user may connect to a unix socket.
+        let sockets =
+            try !options.sockets.isEmpty
+            ? options.sockets
+            : [ListeningSocket(options.address, isOpen: options.tokens != nil, owner: nil)]
+        for socket in sockets {
+            var setup = setup
+            setup.shared.hosts = socket.address.hosts
+            let channel = try listen(socket, setup)
+            listeners.withLock { $0.append(channel) }
+            if let file = socket.file { socketFiles.withLock { $0.append(file) } }
+        }
+    }
+
+    private func listen(
+        _ socket: ListeningSocket, _ setup: ConnectionSetup
+    ) throws -> any Channel {
         var bootstrap = ServerBootstrap(group: group)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -201,21 +217,16 @@ package final class BlockServer: Sendable {
             .childChannelOption(.recvAllocator, value: ReadAllocator())
             .childChannelInitializer { [self] channel in
                 let identity = self.identity.withLock { $0 }
-                if case .unix = options.address {
+                if case .unix = socket.address {
                     return setup.prepareLocal(channel, identity: identity)
                 }
                 return setup.prepare(channel, identity: identity)
             }
-        // If every request is authorized, every user may connect to a unix socket.
-        let socket =
-            try options.socket
-            ?? ListeningSocket(options.address, isOpen: options.tokens != nil, owner: nil)
-        if case .host = options.address {
+        if case .host = socket.address {
             bootstrap = bootstrap.childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
         }
         let descriptor = socket.take()
         let channel = try bootstrap.withBoundSocket(descriptor).wait()
-        socketFile.withLock { $0 = socket.file }
         // NIO has set a shorter queue.
         try? ListeningSocket.listen(descriptor)
         return channel
@@ -227,8 +238,21 @@ package final class BlockServer: Sendable {
         TrustedPath.untrustedLink(in: path)
     }
 
-    /// The TCP port; `nil` for a unix socket and for standard streams.
-    package var port: Int? { listener.withLock { $0?.localAddress?.port } }
+    /// The TCP port of the first socket; `nil` for a unix socket and for standard streams.
+    package var port: Int? { listeners.withLock { $0.first?.localAddress?.port } }
+
+    /// Calls a function at regular intervals until the server ends, but only while every event loop
+    /// runs.
+    package func whileEventLoopsRun(
+        every interval: Duration, _ call: @escaping @Sendable () -> Void
+    ) {
+        let first = group.next()
+        let delay = TimeAmount(interval)
+        first.scheduleRepeatedAsyncTask(initialDelay: delay, delay: delay) { [group] _ in
+            let answers = group.makeIterator().map { $0.submit {} }
+            return EventLoopFuture.andAllSucceed(answers, on: first).map { call() }
+        }
+    }
 
     package var sessionCount: Int { sessions.count }
 
@@ -264,7 +288,7 @@ package final class BlockServer: Sendable {
         }
         guard isFirst else { return }
         tidying.withLock { $0 }?.cancel()
-        try? listener.withLock { $0 }?.close().wait()
+        for listener in listeners.withLock({ $0 }) { try? listener.close().wait() }
         streams?.stop()
         connections.endAll()
         // A client that keeps its connection open in the middle of a request delays this by 30 s at
@@ -276,7 +300,7 @@ package final class BlockServer: Sendable {
         queue.close()
         events.close()
         try? group.syncShutdownGracefully()
-        socketFile.withLock { $0 }?.remove()
+        for file in socketFiles.withLock({ $0 }) { file.remove() }
     }
 
     /// Raises the limit of open descriptors as far as the system allows, and returns it.

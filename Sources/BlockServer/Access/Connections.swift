@@ -11,7 +11,7 @@ internal import WireProtocol
 
 /// Sets up connections from TCP, unix sockets and standard streams.
 struct ConnectionSetup: Sendable {
-    let shared: ConnectionContext
+    var shared: ConnectionContext
     let connections: Connections
     let limit: Int
     let limitOfAddress: Int

@@ -23,7 +23,7 @@ struct ConnectionContext: Sendable {
     let logger: Logger
     let events: BoundedLog
     /// The values of `Host` that a server without tokens accepts.
-    let hosts: BrowserRules.Hosts
+    var hosts: BrowserRules.Hosts
     /// How long a client may be silent in the middle of a request or response.
     let patience: TimeAmount
     /// How long a connection may be idle between requests.

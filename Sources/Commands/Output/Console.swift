@@ -4,6 +4,7 @@
 internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
+internal import Logging
 internal import SystemPackage
 
 /// The only printer: results to standard output, all else to standard error.
@@ -30,23 +31,28 @@ struct Console: Sendable {
 
     /// Prints an error on one line, and advice on a second one.
     func error(_ message: String, advice: String? = nil) {
-        write(
-            "blkferry: \(printable(message))\n" + (advice.map { "  \(printable($0))\n" } ?? ""),
-            to: STDERR_FILENO)
+        let advice = advice.map { ["  \(printable($0))"] } ?? []
+        log(.error, ["blkferry: \(printable(message))"] + advice)
     }
 
     func warning(_ message: String) {
-        write("blkferry: warning: \(printable(message))\n", to: STDERR_FILENO)
+        log(.warning, ["blkferry: warning: \(printable(message))"])
     }
 
     /// Prints the reason of a delay, except with `-q`.
     func information(_ message: String) {
-        if !isQuiet { write("blkferry: \(printable(message))\n", to: STDERR_FILENO) }
+        if !isQuiet { log(.info, ["blkferry: \(printable(message))"]) }
     }
 
     /// Prints a message with `-v` only.
     func note(_ message: String) {
-        if isVerbose { write("blkferry: \(printable(message))\n", to: STDERR_FILENO) }
+        if isVerbose { log(.debug, ["blkferry: \(printable(message))"]) }
+    }
+
+    /// Prints lines, in the journal with their priority.
+    func log(_ level: Logger.Level, _ lines: [String]) {
+        write(
+            lines.map { Journal.prefix(of: level) + $0 + "\n" }.joined(), to: STDERR_FILENO)
     }
 
     /// Prints text unchanged, for a progress line.

@@ -13,7 +13,7 @@ struct ListenAddress: Hashable {
     /// The address of `--stdio`.
     static let standardStreams = ListenAddress(.standardStreams)
 
-    private init(_ address: BlockServer.Options.Address) { self.address = address }
+    init(_ address: BlockServer.Options.Address) { self.address = address }
 
     /// Parses `PORT`, `ADDRESS:PORT`, `[IPV6]:PORT` or `unix:PATH`.
     init(_ text: String) throws(WireError) {
@@ -82,10 +82,12 @@ extension ListenAddress {
     /// Lists the URLs of a server at this address, best first; `port` is the one that the system
     /// chose for 0.
     ///
-    /// The list is empty for a unix socket with TLS, for which clients have no URL. A wildcard
-    /// address gives one URL for each address of the machine.
+    /// The list is empty for a unix socket with TLS or an abstract name, for which clients have no
+    /// URL. A wildcard address gives one URL for each address of the machine.
     func urls(port: Int?, isTLS: Bool) -> [String] {
-        if case .unix(let path) = address { return isTLS ? [] : [Self.location(ofSocket: path)] }
+        if case .unix(let path) = address {
+            return isTLS || path.hasPrefix("@") ? [] : [Self.location(ofSocket: path)]
+        }
         guard case .host(_, let asked) = address else { return [] }
         let scheme = isTLS ? "https" : "http"
         return hosts.map {

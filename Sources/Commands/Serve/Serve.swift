@@ -18,7 +18,8 @@ struct Serve: ParsableCommand {
             Only what is exported can be reached, and it is read-only unless :rw says otherwise. \
             Without tokens every client that can connect may use it, and the server listens on \
             this machine alone, unless --insecure says otherwise. SIGTERM and SIGINT finish what \
-            is in work and put it on the medium; SIGHUP reads the files of exports and tokens again.
+            is in work and put it on the medium; SIGHUP reads the files of exports and tokens again. \
+            Sockets that systemd passes take the place of --listen.
             """)
 
     @Option(
@@ -118,14 +119,8 @@ struct Serve: ParsableCommand {
             throw ValidationError("session timeout \(sessionTimeout): must be from 1 to 86400")
         }
         do throws(WireError) {
-            let address = try address()
             try validateStreams()
-            guard insecure || isGuarded || address.isLocal else {
-                throw WireError(
-                    "\(listen ?? ""): other machines could connect, and nothing would keep them out: "
-                        + "say --token-file FILE, --one-time-token or --tls-client-ca FILE, or "
-                        + "listen on 127.0.0.1, [::1] or unix:PATH; --insecure admits every client")
-            }
+            _ = try addresses()
             for selector in selectors + only { _ = try ExportSelector(selector) }
         } catch {
             throw ValidationError(error.reason)
@@ -141,6 +136,9 @@ struct Serve: ParsableCommand {
     }
 
     private func serve(_ console: Console) throws(CommandFailure) {
+        let manager = ServiceManager()
+        // Before this process opens a descriptor with such a number.
+        let passed = try manager.sockets()
         guard !selectors.isEmpty || !only.isEmpty || exportsFile != nil || exportAll else {
             throw CommandFailure(
                 .usage, "nothing is exported",
@@ -157,21 +155,23 @@ struct Serve: ParsableCommand {
         umask(0o077)
         if geteuid() == 0, account == nil, !stdio { _ = PrivilegedCalls.startHelper() }
         let oneTime = oneTimeToken ? try Token.make() : nil
-        let address: ListenAddress
-        do throws(WireError) { address = try self.address() } catch {
+        let addresses: [ListenAddress]
+        do throws(WireError) { addresses = try self.addresses(of: passed) } catch {
             throw CommandFailure(.usage, error.reason)
         }
         var offer = try self.offer(oneTime, as: account)
-        offer.identity = try tls.identity(for: address.hosts)
+        offer.identity = try tls.identity(for: addresses.flatMap(\.hosts))
         do throws(IOError) { try requireSystem(for: offer.exports) } catch {
             throw CommandFailure(error)
         }
         var logger = Logger(label: "blkferry") {
-            EscapingLogHandler(StreamLogHandler.standardError(label: $0))
+            EscapingLogHandler(
+                Journal.isStandardError
+                    ? JournalLogHandler(label: $0) : StreamLogHandler.standardError(label: $0))
         }
         logger.logLevel = verbose ? .debug : quiet ? .warning : .info
         var options = BlockServer.Options(
-            address: address.address, exports: offer.exports, logger: logger)
+            address: addresses[0].address, exports: offer.exports, logger: logger)
         options.tokens = offer.tokens
         options.identity = offer.identity
         options.exportsAll = exportAll
@@ -186,33 +186,46 @@ struct Serve: ParsableCommand {
         // Before any thread starts, so that no thread takes the signal.
         var signals = endings
         pthread_sigmask(SIG_BLOCK, &signals, nil)
-        if !stdio {
+        options.sockets = passed
+        if !stdio, passed.isEmpty {
             // Without root's rights the server may not be allowed to bind the address.
-            options.socket = try ListeningSocket.make(
-                address.address, isOpen: offer.tokens != nil, for: account)
+            options.sockets = try addresses.map { one throws(CommandFailure) in
+                try ListeningSocket.make(one.address, isOpen: offer.tokens != nil, for: account)
+            }
         }
         var privileges = try dropPrivileges(&options, as: account)
         let server: BlockServer
         do throws(IOError) { server = try BlockServer(options) } catch {
             throw CommandFailure(error)
         }
-        warn(address, offer, logger)
+        warn(addresses, offer, logger)
         // Printed before "listening", so that a script that waits for it finds the token and the
         // pin.
-        let urls = address.urls(port: server.port, isTLS: tls.isOn)
+        let port = passed.isEmpty ? server.port : nil
+        let urls = addresses.flatMap { $0.urls(port: port, isTLS: tls.isOn) }
         guard printCommand(oneTime, urls, offer.identity, console) else {
             server.stop()
             throw CommandFailure(.deviceError, "serve: the one-time token could not be printed")
         }
-        let place = address.description(port: server.port)
-        logger.info(
-            "listening",
-            metadata: ["address": "\(place)", "exports": "\(numberInLog(offer.exports))"])
+        let exports = numberInLog(offer.exports)
+        let places = addresses.map { $0.description(port: port) }
+        for place in places {
+            logger.info("listening", metadata: ["address": "\(place)", "exports": "\(exports)"])
+        }
+        let place = places.joined(separator: ", ")
+        manager.notifyReady("\(place): exports: \(exports)")
+        if let interval = manager.watchdogInterval {
+            server.whileEventLoopsRun(every: interval) { manager.feedWatchdog() }
+        }
         var number: Int32 = 0
         while sigwait(&signals, &number) != 0 || (number == SIGHUP && !stdio) {
-            if number == SIGHUP { reload(server, oneTime, offer.identity, &privileges, logger) }
+            guard number == SIGHUP else { continue }
+            manager.notifyReloading()
+            let result = reload(server, oneTime, offer.identity, &privileges, logger)
+            manager.notifyReady("\(place): \(result)")
         }
         logger.info("ending", metadata: ["signal": "\(number)"])
+        manager.notifyStopping()
         server.stop()
         logger.info("ended")
     }
@@ -243,7 +256,7 @@ struct Serve: ParsableCommand {
         tokenFile != nil || oneTimeToken || tls.clientAuthorities != nil
     }
 
-    private func warn(_ address: ListenAddress, _ offer: Offer, _ logger: Logger) {
+    private func warn(_ addresses: [ListenAddress], _ offer: Offer, _ logger: Logger) {
         if let identity = offer.identity, identity.end < time(nil) {
             logger.warning("the certificate has expired")
         }
@@ -251,88 +264,14 @@ struct Serve: ParsableCommand {
         for token in offer.tokens ?? [] where token.expires.map({ $0 <= time(nil) }) ?? false {
             logger.warning("the token has expired", metadata: ["client": "\(token.name)"])
         }
-        guard !address.isLocal else { return }
         let reason: String? =
             !isGuarded
             ? "listening without any protection"
             : tls.isOn ? nil : "what crosses the network can be read on the way, tokens included"
-        if let reason { logger.warning("\(reason)", metadata: ["address": "\(listen ?? "")"]) }
-    }
-
-    /// The exports, and the credentials of clients and server.
-    private struct Offer {
-        var exports: [ExportSelector] = []
-        /// `nil` admits every client.
-        var tokens: [TokenEntry]?
-        var identity: ServerIdentity?
-    }
-
-    /// - Parameter account: the user of `--user`; this user or root owns the token file.
-    private func offer(
-        _ oneTime: String?, as account: Privileges.Account?
-    ) throws(CommandFailure) -> Offer {
-        var offer = Offer()
-        let owner = account?.user ?? geteuid()
-        let secrets = try tokenFile.map { path throws(CommandFailure) in
-            (text: try readCredential(path, .token, of: owner), path: path)
+        guard let reason else { return }
+        for address in addresses where !address.isLocal {
+            logger.warning("\(reason)", metadata: ["address": "\(address.address)"])
         }
-        do throws(WireError) {
-            for selector in selectors + only {
-                offer.exports.append(try ExportSelector(selector))
-            }
-            if let exportsFile { offer.exports += try read(exportsFile) }
-            if let secrets {
-                offer.tokens = try tokens(
-                    inFile: secrets.text, named: secrets.path, users: Self.number(ofUser:))
-            }
-        } catch {
-            throw CommandFailure(.usage, error.reason)
-        }
-        if let oneTime {
-            offer.tokens = (offer.tokens ?? []) + [TokenEntry(name: "one-time", token: oneTime)]
-        }
-        return offer
-    }
-
-    /// Returns the id of a user of this machine; `nil` for an unknown name.
-    private static func number(ofUser name: String) -> UInt32? {
-        getpwnam(name).map(\.pointee.pw_uid)
-    }
-
-    /// Reads the files again; after an error the old state stays.
-    private func reload(
-        _ server: BlockServer, _ oneTime: String?, _ made: ServerIdentity?,
-        _ privileges: inout Privileges?, _ logger: Logger
-    ) {
-        do throws(CommandFailure) {
-            let offer = try offer(oneTime, as: nil)
-            // Clients pin the key that was made at the start.
-            let identity = tls.isSelfSigned ? made : try tls.identity(for: [])
-            try privileges?.check(offer.exports)
-            do throws(IOError) {
-                try server.replace(
-                    exports: offer.exports, tokens: offer.tokens, identity: identity)
-            } catch {
-                throw CommandFailure(error)
-            }
-            warn(of: offer.exports, logger)
-            logger.info("reloaded", metadata: ["exports": "\(numberInLog(offer.exports))"])
-        } catch {
-            logger.error("not reloaded: \(error.message)")
-        }
-    }
-
-    /// The number of exports for the log; `all` counts every block device of `--export-all`.
-    private func numberInLog(_ exports: [ExportSelector]) -> String {
-        guard exportAll else { return "\(exports.count)" }
-        return exports.isEmpty ? "all" : "all+\(exports.count)"
-    }
-
-    private func read(_ path: String) throws(WireError) -> [ExportSelector] {
-        guard let text = readSmallFile(path) else {
-            throw WireError("\(path): read: \(currentErrno())")
-        }
-        return try WireProtocol.exports(inFile: text, named: path)
     }
 
     private var endings: sigset_t {
@@ -343,7 +282,29 @@ struct Serve: ParsableCommand {
         return set
     }
 
-    private func address() throws(WireError) -> ListenAddress {
-        stdio ? .standardStreams : try ListenAddress(listen ?? "127.0.0.1:8080")
+    /// The addresses of the sockets that the service manager has passed, or else the one of the
+    /// options.
+    ///
+    /// - Throws: wrong usage if both are given, or if other machines could use an address without
+    ///   any protection.
+    private func addresses(
+        of passed: [ListeningSocket] = []
+    ) throws(WireError) -> [ListenAddress] {
+        guard passed.isEmpty || !stdio && listen == nil else {
+            throw WireError(
+                "LISTEN_FDS: the service manager has passed sockets: leave out --listen and --stdio"
+            )
+        }
+        var addresses = passed.map { ListenAddress($0.address) }
+        if addresses.isEmpty {
+            addresses.append(
+                stdio ? .standardStreams : try ListenAddress(listen ?? "127.0.0.1:8080"))
+        }
+        let open = addresses.first { !$0.isLocal }
+        guard let open, !insecure, !isGuarded else { return addresses }
+        throw WireError(
+            "\(open.address): other machines could connect, and nothing would keep them out: "
+                + "say --token-file FILE, --one-time-token or --tls-client-ca FILE, or "
+                + "listen on 127.0.0.1, [::1] or unix:PATH; --insecure admits every client")
     }
 }
