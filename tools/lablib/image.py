@@ -150,6 +150,7 @@ def overlay(programs, script, directory):
     (tree / "lib").mkdir()
     for name, path in programs.items():
         add_program(tree, path, name)
+    shutil.copytree(ROOT / "packaging/systemd", tree / "lib/systemd/system")
     for path in GUEST.iterdir():
         shutil.copy(path, tree / path.name)
     (tree / "etc/lvm").mkdir(parents=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import vm
 from .kernel import ROOT
-from .process import Failure
+from .process import Failure, program
 
 DIRECTORY = ROOT / "Tests/Lab"
 # About how long a scenario takes without `# seconds: N` in its head.
@@ -29,6 +29,8 @@ class Scenario:
     disks: tuple
     seconds: int
     programs: tuple
+    # Programs of this machine, besides those that every scenario has.
+    host: tuple
     # Takes so long that it runs only when it is named, or with --all.
     only_named: bool
 
@@ -56,7 +58,7 @@ def read(path):
     disks = value("disks")
     return Scenario(path, value("shows") or "", tuple(disks.split()) if disks else vm.DISKS,
                     int(value("seconds") or SECONDS), tuple((value("programs") or "").split()),
-                    value("when") == "named")
+                    tuple((value("host") or "").split()), value("when") == "named")
 
 
 def every():
@@ -74,6 +76,7 @@ def named(names):
 def run(machine, scenario, programs, keep):
     """Runs it, prints a line, keeps its console when it failed; returns whether it passed."""
     own = {name: programs[name] for name in ("blkferry", *scenario.programs)}
+    own |= {Path(name).name: program(name) for name in scenario.host}
     start = time.monotonic()
     console, is_over = machine.run(own, scenario.path, scenario.disks, scenario.limit)
     took = time.monotonic() - start

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 the blkferry authors
+# shellcheck shell=dash
+# shows: the service of systemd, which a client starts, reads, writes, makes and keeps logical volumes
+# host: /lib/systemd/systemd systemctl
+# seconds: 50
+start_udev
+volume_group vg0 ${disk}a ${disk}b
+lvcreate -qq -y -L 24M -n source vg0
+lvcreate -qq -y -L 24M -n target vg0
+fill /dev/vg0/source 0 24
+
+step 'systemd, as the first process of its own processes'
+mkdir -p /etc/blkferry /var/tmp /run/systemd/system/blkferry-serve.service.d
+for name in sysinit basic sockets shutdown remote-fs lab; do
+    printf '[Unit]\nDescription=%s\n' $name >/run/systemd/system/$name.target
+done
+# There is no journal here, and /usr is the root directory.
+printf '[Service]\nStandardError=append:/run/log\nProtectSystem=no\n' \
+    >/run/systemd/system/blkferry-serve.service.d/lab.conf
+mkdir -p /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+container=lab unshare -p -f --mount-proc /bin/systemd --system --unit=lab.target --log-target=console &
+becomes pidof systemd
+manager=$(pidof systemd | cut -d ' ' -f 1)
+# systemd does not answer processes that it does not see.
+systemctl() { nsenter -t "$manager" -m -p /bin/systemctl "$@"; }
+becomes systemctl is-active lab.target
+
+step 'started by a client'
+echo vg0:rw,create >/etc/blkferry/exports
+BLKFERRY_TOKEN=$(blkferry token)
+export BLKFERRY_TOKEN
+echo "me $BLKFERRY_TOKEN" >/etc/blkferry/tokens
+chmod 600 /etc/blkferry/tokens
+systemctl start blkferry-serve.socket
+there=http://127.0.0.1:8080
+status() { systemctl show -P StatusText blkferry-serve.service; }
+expect 3 systemctl is-active blkferry-serve.service
+expect 0 blkferry list $there
+says /dev/vg0/target
+expect 0 status
+says '127.0.0.1:8080: exports: 1'
+
+step 'written, made, grown, kept'
+expect 0 blkferry --verify /dev/vg0/source $there/dev/vg0/target
+same /dev/vg0/source /dev/vg0/target
+expect 0 blkferry --create /dev/vg0/source $there/dev/vg0/new
+same /dev/vg0/source /dev/vg0/new
+fill /dev/vg0/source 4 4
+expect 0 blkferry --snapshot-target day /dev/vg0/source $there/dev/vg0/target
+same /dev/vg0/source /dev/vg0/target
+is_volume vg0/day || fail 'there is no snapshot'
+lvextend -qq -L 32M vg0/source
+expect 0 blkferry --size-policy resize /dev/vg0/source $there/dev/vg0/new
+same /dev/vg0/source /dev/vg0/new
+
+step 'reloaded, stopped'
+echo vg0/target >/etc/blkferry/exports
+systemctl reload blkferry-serve.service
+reloaded() { grep -q 'exports=1 .*reloaded' /run/log; }
+becomes reloaded
+expect 0 blkferry list $there
+says /dev/vg0/target
+case $output in *vg0/new*) fail 'vg0/new is no longer exported' ;; esac
+systemctl stop blkferry-serve.socket blkferry-serve.service
+expect 0 systemctl show -P Result,ExecMainStatus blkferry-serve.service
+says success
