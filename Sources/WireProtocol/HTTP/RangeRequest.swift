@@ -46,10 +46,3 @@ private func number(_ text: Substring) -> Int? {
     else { return nil }
     return Int(text) ?? Int.max
 }
-
-private func trimmed(_ text: Substring) -> Substring {
-    var text = text
-    while let first = text.first, first == " " || first == "\t" { text.removeFirst() }
-    while let last = text.last, last == " " || last == "\t" { text.removeLast() }
-    return text
-}

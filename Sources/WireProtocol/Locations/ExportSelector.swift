@@ -130,7 +130,7 @@ package func exports(
 }
 
 /// The lines of a file without comments and empty lines; their numbers count from 1.
-func contentLines(of text: String) -> [(number: Int, line: Substring)] {
+package func contentLines(of text: String) -> [(number: Int, line: Substring)] {
     text.split(omittingEmptySubsequences: false) { $0.isNewline }.enumerated()
         .map { ($0 + 1, withoutComment($1)) }
         .filter { !$0.1.isEmpty }
@@ -146,7 +146,12 @@ private func withoutComment(_ line: Substring) -> Substring {
         }
         previous = line[index]
     }
-    var content = line[..<end]
+    return trimmed(line[..<end])
+}
+
+/// The text without spaces and tabs at both ends.
+package func trimmed(_ text: Substring) -> Substring {
+    var content = text
     while let first = content.first, first == " " || first == "\t" { content.removeFirst() }
     while let last = content.last, last == " " || last == "\t" { content.removeLast() }
     return content
