@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/ioprio.h>
 #include <linux/loop.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
@@ -60,6 +61,12 @@ int clb_open_beneath(int directory, const char *path, int flags) {
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
     };
     return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
+
+int clb_set_nice(int value) { return setpriority(PRIO_PROCESS, 0, value); }
+
+int clb_set_io_priority(int class, int level) {
+    return (int)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(class, level));
 }
 
 int clb_punch_hole(int fd, int64_t offset, int64_t length) {

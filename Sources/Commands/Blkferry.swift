@@ -18,6 +18,7 @@ package struct Blkferry: ParsableCommand {
             blkferry [sync] [<options>] <source> <target>
             blkferry verify [<options>] <source> <target>
             blkferry refresh [<options>] <source> <target>
+            blkferry refresh --config <name> [<options>]
             blkferry serve [<options>]
             blkferry list [--json] [<url>]
             blkferry benchmark [-B <n>] [<options>] <source> <target>
@@ -66,13 +67,28 @@ package struct Blkferry: ParsableCommand {
                 advice: "A file of that name is ./\(name); -h alone prints help.", arguments)
             status.endProgram()
         }
+        run(withSubcommand(arguments)).endProgram()
+    }
+
+    /// Runs one command, or a refresh of each target of a replica's file.
+    ///
+    /// - Returns: the status of the first run that failed. An interrupted run is the last one.
+    private static func run(_ arguments: [String]) -> ExitStatus {
+        var commands: [any ParsableCommand] = []
         do {
-            var command = try parseAsRoot(withSubcommand(arguments))
-            try command.run()
-            ExitStatus.done.endProgram()
+            commands = try ReplicaFile.expand(arguments).map { try parseAsRoot($0) }
         } catch {
-            report(error, arguments).endProgram()
+            return report(error, arguments)
         }
+        var result = ExitStatus.done
+        for var command in commands {
+            do { try command.run() } catch {
+                let status = report(error, arguments)
+                if result == .done { result = status }
+                if status == .interrupted { break }
+            }
+        }
+        return result
     }
 
     /// Adds `serve` to arguments with `--listen` or `-l`, for callers of pdiffcopy, which has no
@@ -116,6 +132,7 @@ package struct Blkferry: ParsableCommand {
 
     private static func report(_ error: any Error, _ arguments: [String]) -> ExitStatus {
         if let status = error as? CommandEnd { return status.status }
+        if let failure = error as? CommandFailure { return fail(failure, arguments) }
         // The parser throws help and version, too.
         guard exitCode(for: error) != .success else {
             return Console().result(message(for: error)) ? .done : .deviceError
@@ -130,16 +147,20 @@ package struct Blkferry: ParsableCommand {
         return usageError(text, advice: "See blkferry --help.", arguments)
     }
 
-    /// Prints a usage error, but not into a device or an image that an argument names.
-    ///
-    /// A result or a log may have the name of a command, as in `blkferry verify A B > verify`.
     private static func usageError(
         _ text: String, advice: String, _ arguments: [String]
     ) -> ExitStatus {
+        fail(CommandFailure(.usage, "usage: \(text)", advice: advice), arguments)
+    }
+
+    /// Prints an error, but not into a device or an image that an argument names.
+    ///
+    /// A result or a log may have the name of a command, as in `blkferry verify A B > verify`.
+    private static func fail(_ failure: CommandFailure, _ arguments: [String]) -> ExitStatus {
         let paths = arguments.filter { !ComparisonOptions.commandNames.contains($0) }
         for stream in StandardStreams.named(by: paths) { StandardDescriptors.silence(stream) }
-        Console().error("usage: \(text)", advice: advice)
-        return .usage
+        Console().error(failure.message, advice: failure.advice)
+        return failure.status
     }
 }
 

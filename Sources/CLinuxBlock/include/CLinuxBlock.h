@@ -27,6 +27,10 @@ int clb_arguments(char *const **arguments);
 int clb_open(const char *path, int flags, mode_t mode);
 /// openat2(2) with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS
 int clb_open_beneath(int directory, const char *path, int flags);
+/// setpriority(2) of this thread
+int clb_set_nice(int value);
+/// ioprio_set(2) of this thread: 1 realtime, 2 best-effort, 3 idle; the level is 0 to 7
+int clb_set_io_priority(int class, int level);
 /// fallocate(2) with FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 int clb_punch_hole(int fd, int64_t offset, int64_t length);
 /// fallocate(2) with FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE

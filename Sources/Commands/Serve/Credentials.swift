@@ -147,26 +147,31 @@ enum EnvironmentToken {
     }()
 }
 
-/// The users that may read a credential file.
+/// The users that may read a file of credentials or of a configuration, or change it.
 enum Secrecy {
     /// Every user; for certificates.
     case open
+    /// Every user may read it, and only its owner change it, who must be root or this user.
+    case configuration
     /// Its owner and its group, such as a group that the system has for keys.
     case key
-    /// Only its owner, who must be root or the server's user.
+    /// Only its owner, who must be root or this user.
     case token
 
     /// Mode bits that the file must not have.
     fileprivate var forbidden: mode_t {
         switch self {
         case .open: 0
+        case .configuration: S_IWGRP | S_IWOTH
         case .key: S_IRWXO | S_IWGRP
         case .token: S_IRWXO | S_IRWXG
         }
     }
+
+    fileprivate var needsOwner: Bool { self == .token || self == .configuration }
 }
 
-/// Reads a credential file.
+/// Reads a file of credentials or of a configuration.
 ///
 /// - Throws: wrong usage if it cannot be read, is not a regular file, or other users than `secrecy`
 ///   permits can read or change it.
@@ -180,11 +185,14 @@ func readCredential(
     defer { close(file) }
     guard fstat(file, &status) == 0 else { throw wrong("get status: \(currentErrno())") }
     guard status.st_mode & S_IFMT == S_IFREG else { throw wrong("not a regular file") }
-    guard secrecy != .token || status.st_uid == 0 || status.st_uid == owner else {
+    guard !secrecy.needsOwner || status.st_uid == 0 || status.st_uid == owner else {
         throw wrong("its owner is another user: chown it")
     }
     guard status.st_mode & secrecy.forbidden == 0 else {
-        throw wrong("others can read or change it: chmod 600 it")
+        throw wrong(
+            secrecy == .configuration
+                ? "others can change it: chmod go-w it"
+                : "others can read or change it: chmod 600 it")
     }
     guard let text = readSmallFile("/proc/self/fd/\(file)") else {
         throw wrong("read: \(currentErrno())")

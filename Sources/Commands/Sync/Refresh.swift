@@ -10,6 +10,10 @@ struct Refresh: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract:
             "Bring TARGET up to date with SOURCE, a logical volume, reading only what changed.",
+        usage: """
+            blkferry refresh [<options>] <source> <target>
+            blkferry refresh --config <name> [<options>]
+            """,
         discussion: """
             Takes a snapshot of SOURCE, reads what has changed since the snapshot that the last \
             refresh of TARGET has left, writes and flushes it, compares a sample, and leaves the new \
@@ -17,7 +21,15 @@ struct Refresh: ParsableCommand {
             be its replica, refresh prints why and compares everything.
             """)
 
+    /// `ReplicaFile.expand` has replaced it by what is in the file.
+    @Option(
+        help: ArgumentHelp(
+            "Take SOURCE, one TARGET or more, and options from /etc/blkferry/replicas/NAME.conf, "
+                + "or from a file whose path has a slash.", valueName: "name"))
+    var config: String?
+
     @OptionGroup var common: ComparisonOptions
+    @OptionGroup var priority: PriorityOptions
     @OptionGroup var volume: TargetVolumeOptions
 
     @OptionGroup var snapshot: SnapshotSizeOption
@@ -42,6 +54,7 @@ struct Refresh: ParsableCommand {
     }
 
     func run() throws {
+        priority.apply(common.console)
         var options = common.options()
         consent.apply(to: &options)
         options.wait = patience.wait?.duration
