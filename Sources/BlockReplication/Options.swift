@@ -57,6 +57,15 @@ extension Replication {
         public var snapshotsSource = false
         /// The size of that snapshot; the run ends before the snapshot overflows.
         public var snapshotSize = SnapshotSize.percent(10)
+        /// Called before that snapshot is taken; if it throws, the run ends without it.
+        ///
+        /// A run that waits for a busy target may take several snapshots, one after the other.
+        public var beforeSnapshot: (@Sendable () throws(ReplicationError) -> Void)?
+        /// Called with the snapshot's name, as `group/snapshot`, once it is taken; if it throws,
+        /// the run ends, and removes the snapshot.
+        ///
+        /// It is called after each call of `beforeSnapshot`, with `nil` if there is no snapshot.
+        public var afterSnapshot: (@Sendable (String?) throws(ReplicationError) -> Void)?
         /// A snapshot of the source, a logical volume of this machine.
         ///
         /// The run reads only the ranges that programs have changed since the snapshot was taken.

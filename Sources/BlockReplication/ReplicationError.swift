@@ -33,7 +33,7 @@ public struct ReplicationError: Error, Hashable, Sendable {
     /// `name-taken` or `max-change`.
     public var cause: String?
 
-    init(_ kind: Kind, _ message: String, advice: String? = nil) {
+    public init(_ kind: Kind, _ message: String, advice: String? = nil) {
         self.kind = kind
         self.message = message
         self.advice = advice

@@ -40,10 +40,12 @@ package enum Program {
     ///
     /// - Parameters:
     ///   - words: the program's name and its arguments.
+    ///   - variables: of the form `NAME=VALUE`, in addition to this program's environment.
     ///   - inNewSession: runs it without the terminal and its signals, in its own process group
     ///     (setsid(2)).
     package static func start(
-        _ path: String, _ words: [String], _ streams: Streams, inNewSession: Bool = false
+        _ path: String, _ words: [String], _ streams: Streams, variables: [String] = [],
+        inNewSession: Bool = false
     ) throws(Errno) -> Int32 {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -71,10 +73,30 @@ package enum Program {
         var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
         defer { for argument in arguments { free(argument) } }
         arguments.append(nil)
+        let added: [UnsafeMutablePointer<CChar>?] = variables.map { strdup($0) }
+        defer { for variable in added { free(variable) } }
+        var environment = environment(without: variables)
+        environment += added + [nil]
         var process: pid_t = 0
-        let result = posix_spawn(
-            &process, path, &actions, &attributes, arguments, clb_environment())
+        let result = posix_spawn(&process, path, &actions, &attributes, arguments, environment)
         guard result == 0 else { throw Errno(rawValue: result) }
         return process
+    }
+
+    /// This program's environment (environ(7)) without the variables of those names.
+    private static func environment(
+        without variables: [String]
+    ) -> [UnsafeMutablePointer<CChar>?] {
+        func name(_ variable: String) -> [UInt8] {
+            Array(variable.utf8.prefix { $0 != UInt8(ascii: "=") })
+        }
+        let names = variables.map(name)
+        var entries: [UnsafeMutablePointer<CChar>?] = []
+        var rest = clb_environment()
+        while let list = rest, let entry = list.pointee {
+            if !names.contains(name(String(cString: entry))) { entries.append(entry) }
+            rest = list + 1
+        }
+        return entries
     }
 }

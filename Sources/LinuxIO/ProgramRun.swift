@@ -40,17 +40,18 @@ package struct ProgramRun {
     ///
     /// - Parameters:
     ///   - arguments: without the program's name.
+    ///   - variables: of the form `NAME=VALUE`, in addition to this program's environment.
     ///   - mayBeLeftBehind: returns even if the killed program does not end, because the kernel
     ///     ends no process that waits for a device that does not answer.
     ///   - isCancelled: called repeatedly; `true` kills the program and its process group.
     package init(
-        _ path: String, _ arguments: [String], reading: Reading, mayBeLeftBehind: Bool = false,
-        unless isCancelled: () -> Bool
+        _ path: String, _ arguments: [String], variables: [String] = [], reading: Reading,
+        mayBeLeftBehind: Bool = false, unless isCancelled: () -> Bool
     ) throws(Errno) {
         let limit = reading.limit ?? Self.limit
         let output = try Stream(limit: limit)
         let errors = reading.limit == nil ? nil : try Stream(limit: Self.limit)
-        let process = try Self.start(path, arguments, reading, output, errors)
+        let process = try Self.start(path, arguments, variables, reading, output, errors)
         let isWhole = Self.read(
             [output, errors].compactMap(\.self), of: process,
             grace: mayBeLeftBehind ? Self.grace : nil
@@ -80,8 +81,8 @@ package struct ProgramRun {
     }
 
     private static func start(
-        _ path: String, _ arguments: [String], _ reading: Reading, _ output: Stream,
-        _ errors: Stream?
+        _ path: String, _ arguments: [String], _ variables: [String], _ reading: Reading,
+        _ output: Stream, _ errors: Stream?
     ) throws(Errno) -> Int32 {
         let nothing = try OwnedDescriptor.open("/dev/null", flags: O_RDWR)
         defer { for stream in [output, errors] { stream?.closeWriter() } }
@@ -91,7 +92,7 @@ package struct ProgramRun {
                 input: nothing.rawValue,
                 output: reading == .errors ? nothing.rawValue : output.writer,
                 errors: (errors ?? output).writer),
-            inNewSession: true)
+            variables: variables, inNewSession: true)
     }
 
     /// Reads until no process has the streams open; `false` if a process that cannot be killed

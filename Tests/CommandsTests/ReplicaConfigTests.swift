@@ -81,7 +81,7 @@ import Testing
         #expect(result.status == 64 && result.errors.contains("--ionice"), "\(result)")
     }
 
-    @Test func `a wrong file is wrong usage, with file and line, and nothing is refreshed`() throws {
+    @Test func `a wrong line of any target is wrong usage, and nothing is refreshed`() throws {
         try write("source = vg0/web", "target = /new", "target = http://host")
         let result = try blkferry("refresh", "--config", file)
         #expect(result.status == 64 && result.output.isEmpty)
@@ -110,10 +110,14 @@ import Testing
         let result = try blkferry("refresh", "--config", "no-such-replica")
         #expect(result.status == 64)
         #expect(
-            result.errors.hasPrefix("blkferry: /etc/blkferry/replicas/no-such-replica.conf: open: "))
+            result.errors.hasPrefix(
+                "blkferry: /etc/blkferry/replicas/no-such-replica.conf: open: "))
     }
 
-    @Test(arguments: [["--config"], ["--config", "FILE", "/c"], ["--config", "FILE", "--bwlimt=1M"]])
+    @Test(arguments: [
+        ["--config"], ["--config", "FILE", "/c"], ["--config", "FILE", "--bwlimt=1M"],
+        ["--config", "FILE", "--config", "FILE"],
+    ])
     func `wrong arguments beside a file are wrong usage`(words: [String]) throws {
         try write("source = vg0/web", "target = /new")
         let arguments = words.map { $0.replacing("FILE", with: file) }

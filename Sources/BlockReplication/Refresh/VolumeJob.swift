@@ -85,16 +85,11 @@ struct VolumeJob: Sendable {
         let lock = try lockedJob(of: volume)
         defer { withExtendedLifetime(lock) {} }
         var snapshot: SnapshotSource?
-        do throws(IOError) {
-            try removeLeftovers(of: volume, lvm)
-            if takesSnapshot {
-                snapshot = try SnapshotSource(
-                    of: volume, size: options.snapshotSize.ofStore, lvm, control, events)
-            }
-        } catch {
+        do throws(IOError) { try removeLeftovers(of: volume, lvm) } catch {
             throw ReplicationError(error)
         }
         do throws(ReplicationError) {
+            if takesSnapshot { try take(&snapshot, of: volume, lvm) }
             return try RefreshRun(self, of: volume, through: snapshot, lvm, lock)
         } catch {
             var error = error
@@ -106,6 +101,30 @@ struct VolumeJob: Sendable {
             }
             throw error
         }
+    }
+
+    /// Takes the snapshot, between the two calls that the options ask for.
+    private func take(
+        _ snapshot: inout SnapshotSource?, of volume: LogicalVolume, _ lvm: LVM
+    ) throws(ReplicationError) {
+        var failure: ReplicationError?
+        do throws(ReplicationError) {
+            try options.beforeSnapshot?()
+            do throws(IOError) {
+                snapshot = try SnapshotSource(
+                    of: volume, size: options.snapshotSize.ofStore, lvm, control, events)
+            } catch {
+                throw ReplicationError(error)
+            }
+        } catch {
+            failure = error
+        }
+        do throws(ReplicationError) {
+            try options.afterSnapshot?(snapshot?.volume.fullName)
+        } catch {
+            if failure != nil { events(.failure(error)) } else { failure = error }
+        }
+        if let failure { throw failure }
     }
 
     /// Removes the snapshots that killed runs left; open ones stay for the next run.

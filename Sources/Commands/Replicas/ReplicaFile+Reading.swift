@@ -17,17 +17,20 @@ extension ReplicaFile {
     /// Other arguments take precedence over the file's.
     static func expand(_ arguments: [String]) throws(CommandFailure) -> [[String]] {
         let option = "--config"
-        guard arguments.first == "refresh",
-            let place = arguments.prefix(while: { $0 != "--" })
-                .firstIndex(where: { $0 == option || $0.hasPrefix("\(option)=") })
-        else { return [arguments] }
         var others = Array(arguments.dropFirst())
-        let word = others.remove(at: place - 1)
+        func place() -> Int? {
+            others.prefix { $0 != "--" }.firstIndex { $0 == option || $0.hasPrefix("\(option)=") }
+        }
+        guard arguments.first == "refresh", let first = place() else { return [arguments] }
+        let word = others.remove(at: first)
         var name = String(word.dropFirst(option.count + 1))
         if word == option {
             // The parser reports the missing name.
-            guard place - 1 < others.count else { return [arguments] }
-            name = others.remove(at: place - 1)
+            guard first < others.count else { return [arguments] }
+            name = others.remove(at: first)
+        }
+        guard place() == nil else {
+            throw CommandFailure(.usage, "usage: \(option): it occurs twice")
         }
         let file = try ReplicaFile(named: name)
         try file.check()

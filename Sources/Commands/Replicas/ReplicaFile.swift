@@ -106,7 +106,7 @@ private struct ReplicaLine {
         else {
             throw WireError("\(name): not an option; a line is NAME = VALUE, or NAME alone")
         }
-        guard name != "config" else {
+        guard name != "config", name != "finish-killed" else {
             throw WireError("\(name): is for the command line only")
         }
         guard !value.isEmpty || (parts.count == 1 && !isLocation) else {

@@ -30,6 +30,7 @@ struct Refresh: ParsableCommand {
 
     @OptionGroup var common: ComparisonOptions
     @OptionGroup var priority: PriorityOptions
+    @OptionGroup var hookOptions: HookOptions
     @OptionGroup var volume: TargetVolumeOptions
 
     @OptionGroup var snapshot: SnapshotSizeOption
@@ -64,6 +65,12 @@ struct Refresh: ParsableCommand {
         options.maximumChange = changeLimit.maxChange?.value
         volume.apply(to: &options)
         snapshot.apply(to: &options)
-        try RunCommand(common, .refresh).run(options)
+        let command = try RunCommand(common, .refresh)
+        let hooks = try Hooks(hookOptions, common.operands, config: config, common.console)
+        if hookOptions.finishKilled { throw CommandEnd(status: hooks.finishKilled()) }
+        hooks.apply(to: &options, command.control)
+        let outcome = command.outcome(options)
+        hooks.finish(outcome)
+        throw CommandEnd(status: outcome.status)
     }
 }

@@ -9,6 +9,13 @@ struct RunCommand {
     private let common: ComparisonOptions
     private let operands: Operands
     private let action: Replication.Action
+    let control = Replication.Control()
+
+    struct Outcome {
+        var status: ExitStatus
+        /// The message of the error that determines the status.
+        var error: String?
+    }
 
     init(
         _ common: ComparisonOptions, _ action: Replication.Action
@@ -20,6 +27,13 @@ struct RunCommand {
 
     /// Runs the command, prints the result, and always throws `CommandEnd`.
     func run(_ options: Replication.Options, endsWithDifferent: Bool = false) throws {
+        throw CommandEnd(status: outcome(options, endsWithDifferent: endsWithDifferent).status)
+    }
+
+    /// Runs the command, and prints the result.
+    func outcome(
+        _ options: Replication.Options, endsWithDifferent: Bool = false
+    ) -> Outcome {
         let console = common.console
         let (source, target) = ("\(operands.source)", "\(operands.target)")
         let report: Replication.Report
@@ -35,7 +49,7 @@ struct RunCommand {
             if common.json {
                 console.result(JSON.line(FailureRecord(error, command: action.rawValue)))
             }
-            throw CommandEnd(status: error.status)
+            return Outcome(status: error.status, error: error.message)
         }
         let result = RunResult(
             report, source: source, target, endsWithDifferent: endsWithDifferent)
@@ -49,9 +63,9 @@ struct RunCommand {
         }
         // A written replica is durable, even if the result could not be printed.
         if let text, !console.result(text), result.status == .done, !action.writes {
-            throw CommandEnd(status: .deviceError)
+            return Outcome(status: .deviceError)
         }
-        throw CommandEnd(status: result.status)
+        return Outcome(status: result.status, error: result.errors.last?.message)
     }
 
     /// Replicates, and lets signals end the program once everything of the run is released.
@@ -71,7 +85,7 @@ struct RunCommand {
         _ options: Replication.Options, _ console: Console
     ) throws(ReplicationError) -> Replication.Report {
         let (action, operands, target) = (action, operands, "\(operands.target)")
-        let control = Replication.Control()
+        let control = control
         let display = ProgressDisplay(common.progress, console)
         let show = { @Sendable (event: Replication.Event) in
             if case .waiting = event { display.makeRoom() }

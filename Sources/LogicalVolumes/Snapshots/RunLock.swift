@@ -10,6 +10,7 @@ internal import SystemPackage
 /// blkferry never removes the lock's file. A process that waits for a removed file would lock a
 /// file that later processes do not find.
 package final class RunLock: Sendable {
+    private let path: String
     private let file: OwnedDescriptor
 
     /// The directory of the lock files; only the superuser can create files there.
@@ -20,6 +21,7 @@ package final class RunLock: Sendable {
     /// The corresponding C function is `flock`.
     package init?(_ name: String, in directory: String = usualDirectory) throws(IOError) {
         let path = "\(directory)/\(name).lock"
+        self.path = path
         do throws(Errno) {
             file = try Self.open(path, in: directory)
             let descriptor = file.rawValue
@@ -28,6 +30,19 @@ package final class RunLock: Sendable {
             return nil
         } catch {
             throw IOError(path, "lock", error)
+        }
+    }
+
+    /// A number that stays until the next holder, also if this one is killed; 0 at first.
+    ///
+    /// It is the size of the lock's file, which changes completely or not at all.
+    package var note: Int { FileStatus(descriptor: file.rawValue)?.size ?? 0 }
+
+    /// The corresponding C function is `ftruncate`.
+    package func setNote(_ note: Int) throws(IOError) {
+        let descriptor = file.rawValue
+        do throws(Errno) { _ = try retryingInterrupts { ftruncate(descriptor, note) } } catch {
+            throw IOError(path, "write", error)
         }
     }
 
