@@ -22,6 +22,7 @@ package struct Blkferry: ParsableCommand {
             blkferry serve [<options>]
             blkferry list [--json] [<url>]
             blkferry benchmark [-B <n>] [<options>] <source> <target>
+            blkferry replicas [--json] [<name>]
             blkferry token [--hash]
             """,
         discussion: """
@@ -33,7 +34,8 @@ package struct Blkferry: ParsableCommand {
             """,
         version: version,
         subcommands: [
-            Sync.self, Verify.self, Refresh.self, Serve.self, List.self, Benchmark.self, Token.self,
+            Sync.self, Verify.self, Refresh.self, Replicas.self, Serve.self, List.self,
+            Benchmark.self, Token.self,
         ],
         defaultSubcommand: Sync.self)
 

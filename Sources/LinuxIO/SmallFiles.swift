@@ -38,6 +38,32 @@ package func smallFileBytes(_ path: String) throws(Errno) -> [UInt8] {
     return content
 }
 
+/// Writes a file completely or not at all; a file with this name is the old or the new one at every
+/// moment, also after a crash.
+///
+/// The corresponding C function is `rename`.
+package func replaceFile(
+    _ path: String, with bytes: [UInt8], mode: UInt32 = 0o644
+) throws(Errno) {
+    let draft = "\(path).\(getpid())"
+    do throws(Errno) {
+        let file = try OwnedDescriptor.open(
+            draft, flags: O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: mode)
+        let buffer = AlignedBuffer(count: bytes.count)
+        buffer.bytes.copyBytes(from: bytes)
+        var done = 0
+        while done < bytes.count {
+            let rest = UnsafeRawBufferPointer(rebasing: buffer.bytes[done..<bytes.count])
+            done += try file.writeOnce(rest, at: done)
+        }
+        try file.synchronize()
+        _ = try retryingInterrupts { rename(draft, path) }
+    } catch {
+        unlink(draft)
+        throw error
+    }
+}
+
 /// The sorted names, with invalid UTF-8 replaced; empty if the directory cannot be read.
 package func namesInDirectory(_ path: String) -> [String] {
     var names: [String] = []

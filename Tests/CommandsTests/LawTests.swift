@@ -23,7 +23,7 @@ import Testing
         /// Arguments with which it would work, on files of a directory that has an `image`.
         func arguments(in directory: String) -> [String] {
             switch name {
-            case "list", "token": []
+            case "list", "token", "replicas": []
             case "serve":
                 ["--listen", "unix:\(directory)/socket", "--export", "\(directory)/image"]
             default: ["\(directory)/image", "\(directory)/new"]
@@ -50,7 +50,8 @@ import Testing
     /// tools/lab.
     static let withOperands = ofImages + [Subcommand(name: "refresh", operandCount: 2)]
     static let all =
-        withOperands + ["list", "serve", "token"].map { name in Subcommand(name: name) }
+        withOperands
+        + ["list", "serve", "token", "replicas"].map { name in Subcommand(name: name) }
 
     /// One line that starts with the program's name, and at most one that says what to do.
     func expectOneMessage(
@@ -149,6 +150,7 @@ import Testing
             case "list": ["http://a", "/c"]
             case "serve": ["--export-all", "/a"]
             case "token": ["/a"]
+            case "replicas": ["/a", "/b"]
             default: ["/a", "/b", "/c"]
             }
         expectOneMessage(try subcommand.run(operands), status: 64, "nexpected argument")
@@ -191,7 +193,10 @@ import Testing
 
     @Test(
         arguments: withOperands,
-        ["sync", "verify", "refresh", "benchmark", "serve", "list", "token", "help"])
+        [
+            "sync", "verify", "refresh", "benchmark", "serve", "list", "token", "replicas",
+            "help",
+        ])
     func `a command's name is never taken for a file`(subcommand: Subcommand, name: String) throws {
         expectOneMessage(try subcommand.run("./a", name), status: 64, "commands come first")
     }

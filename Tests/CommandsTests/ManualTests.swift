@@ -40,7 +40,7 @@ import Testing
     private static let own: [String: Set<String>] = [
         "refresh": ["--max-change", "--verify"],
         "verify": ["--move-backup-gpt", "--size-policy", "--skip-unreadable"],
-        "benchmark": ["--benchmark"], "list": ["--json"],
+        "benchmark": ["--benchmark"], "list": ["--json"], "replicas": ["--json"],
     ]
 
     @Test(arguments: own.keys.sorted())

@@ -8,7 +8,7 @@ volume_group vg0 ${disk}a
 lvcreate -qq -y --type thin-pool -L 200M -n pool vg0
 lvcreate -qq -y -V 48M --thinpool pool -n thin vg0
 images ${disk}b
-mkdir -p /etc/blkferry/replicas
+mkdir -p /etc/blkferry/replicas /var/lib
 log=/tmp/hooks
 
 # hook WORD...: makes the program /tmp/WORD, which logs its call and then runs the rest of the words.
@@ -61,6 +61,8 @@ expect 0 blkferry refresh --config web
 logged 'before-snapshot one.img' 'after-snapshot one.img' 'after-run one.img 0' \
     'before-snapshot two.img' 'after-snapshot two.img' 'after-run two.img 0'
 snapshots 2
+expect 0 blkferry replicas
+says ' ok'
 echo more >/mnt/more
 expect 0 blkferry refresh --config web --json
 says '"unchanged":'
@@ -82,6 +84,8 @@ says 'before-snapshot: /tmp/before-snapshot: run: it ended with status 9: the da
 logged 'before-snapshot one.img' 'after-snapshot one.img' 'after-run one.img 2' 'on-failure one.img 2'
 [ "$before" = "$(digest /images/one.img)" ] || fail 'the target was written'
 snapshots 2
+expect 1 blkferry replicas
+says 'the last run ended with 2: before-snapshot: '
 
 step 'one that fails after it: 2, and no snapshot stays'
 hook before-snapshot

@@ -56,23 +56,7 @@ struct PlotFile {
     /// Writes the chart completely or not at all.
     func write(_ text: String) throws(CommandFailure) {
         try check()
-        let name = FilePath(path).lastComponent?.string ?? ""
-        let draft = directory.appending(".\(name).\(getpid())").string
-        do throws(Errno) {
-            let file = try OwnedDescriptor.open(
-                draft, flags: O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o644)
-            let count = text.utf8.count
-            let buffer = AlignedBuffer(count: count)
-            buffer.bytes.copyBytes(from: text.utf8)
-            var done = 0
-            while done < count {
-                let rest = UnsafeRawBufferPointer(rebasing: buffer.bytes[done..<count])
-                done += try file.writeOnce(rest, at: done)
-            }
-            try file.synchronize()
-            _ = try retryingInterrupts { rename(draft, path) }
-        } catch {
-            unlink(draft)
+        do throws(Errno) { try replaceFile(path, with: Array(text.utf8)) } catch {
             throw CommandFailure(IOError(path, "write chart", error))
         }
     }

@@ -119,7 +119,7 @@ private func distinct(_ values: [String?], else other: String? = nil) -> String 
 }
 
 /// Rows of cells, each column as wide as its widest cell; columns without any value are left out.
-private struct Columns {
+struct Columns {
     private let widths: [Int]
     private let shown: [Int]
 

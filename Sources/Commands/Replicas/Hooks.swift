@@ -2,12 +2,10 @@
 // Copyright 2026 the blkferry authors
 
 internal import BlockReplication
-internal import Digests
 internal import LinuxIO
 internal import LogicalVolumes
 internal import Synchronization
 internal import SystemPackage
-internal import WireProtocol
 
 /// The programs that one refresh starts before and after its parts.
 ///
@@ -49,18 +47,14 @@ final class Hooks: Sendable {
         lockDirectory: String = RunLock.usualDirectory
     ) throws(CommandFailure) {
         let source = "\(operands.source)"
-        let target = "\(operands.target)"
         self.source = source
         commands = options.commands
         variables =
-            ["BLKFERRY_SOURCE=\(source)", "BLKFERRY_TARGET=\(target)"]
+            ["BLKFERRY_SOURCE=\(source)", "BLKFERRY_TARGET=\(operands.target)"]
             + (config.map { ["BLKFERRY_CONFIG=\($0)"] } ?? [])
         self.console = console
         self.lockDirectory = lockDirectory
-        do throws(IOError) {
-            let digest = try sha256(of: Array("\(source)\0\(target)".utf8))
-            lockName = "hooks-\(hexadecimal(digest.prefix(16)))"
-        } catch {
+        do throws(IOError) { lockName = "hooks-\(try operands.fileName())" } catch {
             throw CommandFailure(error)
         }
     }

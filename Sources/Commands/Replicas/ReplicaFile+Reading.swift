@@ -3,12 +3,13 @@
 
 extension ReplicaFile {
     static let directory = "/etc/blkferry/replicas"
+    static let suffix = ".conf"
 
     /// Reads the file of a name in `directory`, or of a path, which has a slash.
     ///
     /// The file may name programs to start, so no other user may be able to change it.
     init(named name: String) throws(CommandFailure) {
-        let path = name.contains("/") ? name : "\(Self.directory)/\(name).conf"
+        let path = name.contains("/") ? name : "\(Self.directory)/\(name)\(Self.suffix)"
         try self.init(readCredential(path, .configuration), at: path)
     }
 

@@ -87,7 +87,8 @@ struct ComparisonOptions: ParsableArguments {
     }
 
     static let commandNames: Set = [
-        "sync", "verify", "list", "serve", "benchmark", "refresh", "token", "help",
+        "sync", "verify", "list", "serve", "benchmark", "refresh", "token",
+        "replicas", "help",
     ]
 
     var operands: Operands {

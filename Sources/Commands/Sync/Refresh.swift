@@ -3,6 +3,8 @@
 
 internal import ArgumentParser
 internal import BlockReplication
+internal import Glibc
+internal import LinuxIO
 internal import WireProtocol
 
 /// `blkferry refresh`: brings a replica of a logical volume up to date by reading only the changes.
@@ -65,12 +67,22 @@ struct Refresh: ParsableCommand {
         options.maximumChange = changeLimit.maxChange?.value
         volume.apply(to: &options)
         snapshot.apply(to: &options)
+        let start = time(nil)
         let command = try RunCommand(common, .refresh)
         let hooks = try Hooks(hookOptions, common.operands, config: config, common.console)
         if hookOptions.finishKilled { throw CommandEnd(status: hooks.finishKilled()) }
         hooks.apply(to: &options, command.control)
         let outcome = command.outcome(options)
+        if config != nil { record(.init(since: start, outcome)) }
         hooks.finish(outcome)
         throw CommandEnd(status: outcome.status)
+    }
+
+    /// Leaves the run's result for `replicas`.
+    private func record(_ run: ReplicaState.Run) {
+        guard let operands = try? common.operands else { return }
+        do throws(IOError) { try ReplicaState.record(run, of: operands) } catch {
+            common.console.warning("\(error)")
+        }
     }
 }

@@ -15,6 +15,8 @@ struct RunCommand {
         var status: ExitStatus
         /// The message of the error that determines the status.
         var error: String?
+        /// `nil` if nothing was compared.
+        var report: Replication.Report?
     }
 
     init(
@@ -63,9 +65,10 @@ struct RunCommand {
         }
         // A written replica is durable, even if the result could not be printed.
         if let text, !console.result(text), result.status == .done, !action.writes {
-            return Outcome(status: .deviceError)
+            return Outcome(status: .deviceError, report: report)
         }
-        return Outcome(status: result.status, error: result.errors.last?.message)
+        return Outcome(
+            status: result.status, error: result.errors.last?.message, report: report)
     }
 
     /// Replicates, and lets signals end the program once everything of the run is released.
