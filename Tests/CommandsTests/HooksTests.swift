@@ -21,8 +21,11 @@ import Testing
     }
 
     /// A command that writes its variables of blkferry into the log, and ends with a status.
+    ///
+    /// BLKFERRY_PROGRAMS is that of the tests.
     private func command(_ status: Int = 0) -> String {
-        "sh -c '{ env | grep ^BLKFERRY_ | sort; echo; } >>\(log); echo said; exit \(status)'"
+        "sh -c '{ env | grep ^BLKFERRY_ | grep -v _PROGRAMS= | sort; echo; } >>\(log); echo said; "
+            + "exit \(status)'"
     }
 
     private func hooks(_ arguments: String..., config: String? = "web") throws -> Hooks {
