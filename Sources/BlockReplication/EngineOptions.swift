@@ -123,8 +123,11 @@ extension Replication.Options {
     /// With 2 MiB each, 32 fill a line of 1 Gbit/s up to a round trip of half a second. Each takes
     /// up to 3.5 MiB of memory.
     func mostThreads(layout: BlockLayout) -> Int? {
-        concurrency == nil ? min(32, Self.longLineMemory / (2 * layout.window)) : nil
+        concurrency == nil
+            ? min(Self.longLineThreads, Self.longLineMemory / (2 * layout.window)) : nil
     }
+
+    static let longLineThreads = 32
 
     /// Bytes of all buffers at most, unless the user chooses the number of threads.
     private static let bufferMemory = 40 << 20

@@ -37,8 +37,9 @@ final class Pass: Sendable {
     private let isStopped = Atomic(false)
     /// Whether more than a quarter of the last window differed.
     ///
-    /// The next windows are then short enough to be kept in memory, and so are the first ones.
-    private let isDense = Atomic(true)
+    /// The next windows are then short enough to be kept in memory. So are the first ones, except
+    /// on a long line, where each round of comparisons takes a round trip.
+    private let isDense: Atomic<Bool>
     private let comparesByDigests: Bool
     private let remote: (any RemoteDevice)?
     private let usual: Int
@@ -64,7 +65,13 @@ final class Pass: Sendable {
         remote = source.remote ?? target.remote
         usual = options.concurrency
         let isLong = remote?.longRoundTrip != nil
-        choice = isLong ? Guarded(WorkerChoice(usual: usual, most: options.mostConcurrency)) : nil
+        isDense = Atomic(!isLong)
+        choice =
+            isLong
+            ? Guarded(
+                WorkerChoice(
+                    usual: usual, most: options.mostConcurrency, compares: mode != .replace))
+            : nil
         let copied = isLong ? layout.denseWindow : layout.window
         let window = isRemote && mode != .replace ? layout.remoteWindow : copied
         cursor = Mutex(
@@ -186,7 +193,11 @@ final class Pass: Sendable {
         }
     }
 
-    /// - Parameter seconds: of the comparison.
+    /// Adapts windows and threads to a comparison.
+    ///
+    /// - Parameters:
+    ///   - different: bytes of the regions that differ.
+    ///   - seconds: of the comparison.
     func adapt(toDifferent different: Int, of length: Int, comparison seconds: Double) {
         let isDense = different > length / 4
         self.isDense.store(isDense, ordering: .relaxed)
@@ -197,10 +208,14 @@ final class Pass: Sendable {
     /// Sends or fetches data in one request, and lets its time decide how many threads work.
     func timed<Result>(_ exchange: () throws(IOError) -> Result) throws(IOError) -> Result {
         guard let choice else { return try exchange() }
+        choice.wait { $0.beginData() }
+        var seconds: Double?
+        defer {
+            choice.withLock { $0.endData(after: seconds, roundTrip: remote?.longRoundTrip) }
+        }
         let start = ContinuousClock.now
         let result = try exchange()
-        let seconds = (ContinuousClock.now - start) / .seconds(1)
-        choice.withLock { $0.note(data: seconds, roundTrip: remote?.longRoundTrip) }
+        seconds = (ContinuousClock.now - start) / .seconds(1)
         return result
     }
 

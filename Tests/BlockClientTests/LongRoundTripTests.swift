@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 import Glibc
+import LinuxIO
 import TestSupport
 import Testing
 
@@ -51,5 +52,30 @@ import Testing
         #expect(transport.longRoundTrip != nil)
         #expect(try transport.call().status == status)
         #expect(transport.longRoundTrip == nil)
+    }
+
+    @Test func `a connection that was made ahead serves a later request`() throws {
+        let server = server([40, 40, 40, 40])
+        defer { server.stop() }
+        let transport = try makeTransport(server.base)
+        _ = try transport.call()
+        transport.connectAhead(HTTPRequest(.get, "/"), into: ResponseBody(limit: 100))
+        #expect(server.connections == 2)
+        Threads.start(count: 2) { _ in
+            #expect(throws: Never.self) { try transport.call() }
+        }.wait()
+        #expect(server.connections == 2)
+        #expect(server.requests == 4)
+    }
+
+    @Test func `a connection that cannot be made ahead changes nothing`() throws {
+        let server = server([40, 40])
+        defer { server.stop() }
+        let transport = try makeTransport(server.base)
+        _ = try transport.call()
+        server.stop()
+        transport.connectAhead(HTTPRequest(.get, "/"), into: ResponseBody(limit: 100))
+        server.restart()
+        #expect(try transport.call().status == 200)
     }
 }

@@ -6,6 +6,7 @@ import BlockDevices
 import SyncEngine
 import TestSupport
 import Testing
+import WireProtocol
 import Zstandard
 
 /// What a run does differently where the round trip to the server is long.
@@ -76,6 +77,55 @@ import Zstandard
         let requests = try copy(direction) { $0.delay = 0.05 }.requests
         // Besides the 32 windows: opening, a map, and the end.
         #expect(requests <= 32 + 6, "\(requests)")
+    }
+
+    @Test(arguments: Direction.allCases)
+    private func `all threads compare equal devices at first, in whole windows`(
+        direction: Direction
+    ) throws {
+        let bytes = [UInt8](repeating: 7, count: 64 << 20)
+        var options = SyncOptions(concurrency: 2)
+        options.mostConcurrency = 4
+        let counters = try run(direction, source: bytes, target: bytes, options: options) {
+            $0.delay = 0.4
+        }
+        #expect(counters.connections == 4, "\(counters)")
+        // Opening, the map, four comparisons, and the end: in a pull the status and the release.
+        #expect(counters.requests == 8, "\(counters)")
+    }
+
+    @Test(arguments: Direction.allCases)
+    private func `different devices are equal at the end, too, where all threads compare first`(
+        direction: Direction
+    ) throws {
+        let source = (0..<33 << 19).map { UInt8(truncatingIfNeeded: $0 >> 12) }
+        let target = [UInt8](repeating: 1, count: 33 << 19)
+        var options = SyncOptions(concurrency: 1)
+        options.mostConcurrency = 3
+        _ = try run(direction, source: source, target: target, options: options) {
+            $0.delay = 0.05
+        }
+    }
+
+    @Test func `connections are made ahead on a long line only`() throws {
+        for (delay, count) in [(0.1, 3), (0, 0)] {
+            let rig = try ServerRig()
+            let proxy = try FaultProxy(upstreamPort: rig.port)
+            proxy.delay = delay
+            let image = rig.image("image")
+            try makeImage(image, [UInt8](repeating: 7, count: 1 << 20))
+            var options = RemoteServer.Options()
+            options.connectionsAhead = 3
+            let location = try #require(try Location(rig.url(image, port: proxy.port)).remote)
+            let server = try RemoteServer(location, options)
+            _ = try server.exports()
+            let device = try RemoteBlockDevice(
+                server, for: .init(mode: .read, block: 4096), digest: nil)
+            // They are made in other threads.
+            #expect(becomesTrue { proxy.counters.connections == 1 + count })
+            device.release(isComplete: true)
+            #expect(proxy.counters.connections == 1 + count)
+        }
     }
 
     @Test func `a push of equal devices of one window needs five requests`() throws {

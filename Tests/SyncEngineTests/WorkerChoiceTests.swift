@@ -26,6 +26,12 @@ import Testing
         }
     }
 
+    private func makeChoice(usual: Int = Self.usual, most: Int? = Self.most, compares: Bool = false)
+        -> WorkerChoice
+    {
+        WorkerChoice(usual: usual, most: most, compares: compares)
+    }
+
     private static let usual = 8
     private static let most = 32
     private static let payload = Double(2 << 20)
@@ -43,10 +49,9 @@ import Testing
     func `so many threads copy as fill the line, and no more than usual where it is full`(
         line: Line
     ) {
-        var choice = WorkerChoice(usual: Self.usual, most: Self.most)
+        var choice = makeChoice()
         for _ in 0..<500 {
-            choice.note(
-                data: line.seconds(choice.count, bytes: Self.payload), roundTrip: line.roundTrip)
+            choice.move(line.seconds(choice.count, bytes: Self.payload), line.roundTrip)
         }
         #expect(line.expected.contains(choice.count), "\(choice.count)")
         let moved = Double(choice.count) * Self.payload
@@ -55,32 +60,66 @@ import Testing
         #expect(rate > 0.8 * possible || choice.count == Self.most)
     }
 
+    @Test func `all threads compare at first, and the usual number moves data`() {
+        var choice = makeChoice(compares: true)
+        #expect(choice.count == Self.most)
+        choice.note(comparison: 0.25, roundTrip: 0.2)
+        #expect(choice.count == Self.most)
+        var begun = choice.begins(Self.most)
+        #expect(begun == Self.usual)
+        #expect(choice.count == Self.usual)
+        // One that failed says nothing about the line.
+        choice.endData(after: nil, roundTrip: 0.2)
+        begun = choice.begins(2)
+        #expect(begun == 1)
+        // It was fast, so that another one may begin in addition.
+        choice.endData(after: 0.2, roundTrip: 0.2)
+        begun = choice.begins(3)
+        #expect(begun == 2)
+    }
+
     @Test func `comparisons of equal windows need one round trip to four times the threads`() {
-        var choice = WorkerChoice(usual: Self.usual, most: Self.most)
+        var choice = makeChoice()
         for _ in 0..<Self.usual { choice.note(comparison: 0.25, roundTrip: 0.2) }
         #expect(choice.count == 4 * Self.usual)
     }
 
     @Test func `threads that only wait for each other stop working`() {
-        var choice = WorkerChoice(usual: Self.usual, most: Self.most)
-        for _ in 0..<100 { choice.note(data: 0.2, roundTrip: 0.2) }
+        var choice = makeChoice()
+        for _ in 0..<100 { choice.move(0.2, 0.2) }
         #expect(choice.count == Self.most)
-        for _ in 0..<100 { choice.note(data: 1, roundTrip: 0.2) }
+        for _ in 0..<100 { choice.move(1, 0.2) }
         #expect(choice.count == Self.usual)
     }
 
     @Test func `a line that is not long any more has the usual number at once`() {
-        var choice = WorkerChoice(usual: Self.usual, most: Self.most)
-        for _ in 0..<100 { choice.note(data: 0.2, roundTrip: 0.2) }
-        choice.note(data: 0.2, roundTrip: nil)
+        var choice = makeChoice()
+        for _ in 0..<100 { choice.move(0.2, 0.2) }
+        choice.move(0.2, nil)
         #expect(choice.count == Self.usual)
     }
 
     @Test func `a number of the user's is kept`() {
-        var choice = WorkerChoice(usual: 5, most: nil)
+        var choice = makeChoice(usual: 5, most: nil, compares: true)
         for _ in 0..<100 { choice.note(comparison: 0.2, roundTrip: 0.2) }
         #expect(choice.count == 5)
         choice.end()
         #expect(choice.count == 5)
+    }
+}
+
+extension WorkerChoice {
+    /// How many of so many requests with data may begin.
+    fileprivate mutating func begins(_ wanted: Int) -> Int {
+        var count = 0
+        for _ in 0..<wanted where beginData() { count += 1 }
+        return count
+    }
+
+    /// A request with data that took so long.
+    fileprivate mutating func move(_ seconds: Double, _ roundTrip: Double?) {
+        let begun = begins(1)
+        #expect(begun == 1)
+        endData(after: seconds, roundTrip: roundTrip)
     }
 }

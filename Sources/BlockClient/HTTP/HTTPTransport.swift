@@ -159,8 +159,6 @@ package final class HTTPTransport: Sendable {
             defer { if isNew { isGrowing.store(false, ordering: .releasing) } }
             let left = policy.withLock { $0.secondsLeft(at: .now) }
             let result = try handle.attempt(request, into: body, retrySecondsLeft: left)
-            sent.wrappingAdd(result.sent, ordering: .relaxed)
-            received.wrappingAdd(result.received, ordering: .relaxed)
             note(result)
             if !options.repeats500, case .answer(let response, _) = result.outcome,
                 response.status == 500
@@ -197,6 +195,8 @@ package final class HTTPTransport: Sendable {
     }
 
     private func note(_ result: CurlHandle.Attempt) {
+        sent.wrappingAdd(result.sent, ordering: .relaxed)
+        received.wrappingAdd(result.received, ordering: .relaxed)
         guard case .answer(let response, _) = result.outcome else { return }
         switch response.status {
         case ..<400:
@@ -232,6 +232,19 @@ package final class HTTPTransport: Sendable {
     /// A reason without the password of the proxy.
     private func shown(_ reason: String) -> String {
         options.proxy?.hidden(in: reason) ?? reason
+    }
+
+    /// Sends a request on a connection of its own, which a later request then finds ready.
+    ///
+    /// A failure is not reported; the later request connects again, and reports it.
+    func connectAhead(_ request: HTTPRequest, into body: any ResponseSink) {
+        guard Descriptors.hasRoom(for: descriptorsOfHandle), let handle = try? newHandle(),
+            let result = try? handle.attempt(request, into: body, retrySecondsLeft: nil)
+        else { return }
+        note(result)
+        guard case .answer = result.outcome else { return }
+        // The last one is that of the run's next request.
+        pool.withLock { $0.insert(handle, at: 0) }
     }
 
     var hasIdleConnection: Bool { pool.withLock { !$0.isEmpty } }

@@ -110,6 +110,7 @@ package final class RemoteBlockDevice: RemoteDevice {
         request.set(purpose.policy)
         request.zstd = try server.zstdLevel()
         if purpose.policy?.concernsVolumes == true { try server.requireVolumes() }
+        server.connectAhead()
         let (record, claim) = try SessionClaim.open(server, selector, request)
         // A new session must use the same digest, whatever that server would choose.
         request.digest = record.digest ?? request.digest

@@ -14,6 +14,8 @@ package final class RemoteServer: Sendable {
         /// Seconds for which requests are retried after the server became unreachable; 0 for no
         /// retries.
         package var retrySeconds = 30.0
+        /// Connections that are made while a session is opened, on a long line only.
+        package var connectionsAhead = 0
         package var compression = CompressionMode.auto
         /// `false` as if libzstd were missing, for tests.
         package var findsZstd = true
@@ -183,6 +185,17 @@ package final class RemoteServer: Sendable {
                 advice: "Install a newer blkferry or libzstd there, or leave --compress zstd out.")
         }
         return level
+    }
+
+    /// Makes connections in other threads if the line is long, so that the threads of a run, which
+    /// all begin at once, need no round trip for theirs.
+    func connectAhead() {
+        guard transport.longRoundTrip != nil else { return }
+        _ = Threads.start(count: options.connectionsAhead, orInline: false) { [transport] _ in
+            var request = HTTPRequest(.get, Route.info.path, silence: 10)
+            request.isAnonymous = true
+            transport.connectAhead(request, into: ResponseBody(limit: Limits.json))
+        }
     }
 
     package func export(_ selector: String) throws(IOError) -> ExportRecord {

@@ -110,6 +110,8 @@ struct Endpoints: Sendable {
         settings.trust = options.serverTrust
         settings.ssh = options.sshSettings(isTarget: isTarget)
         settings.claims = usualRuntimeDirectory()
+        settings.connectionsAhead =
+            min(options.concurrency ?? .max, Replication.Options.longLineThreads) - 1
         return try RemoteServer(location, settings)
     }
 }

@@ -15,8 +15,6 @@ struct DigestWorker: ~Copyable {
     var ownTally = Tally()
     let pass: Pass
     private let index: Int
-    /// Of the last comparison.
-    private var comparisonSeconds = 0.0
     let local: any BlockDevice
     let remote: any RemoteDevice
     let channel: any RemoteChannel
@@ -138,25 +136,23 @@ struct DigestWorker: ~Copyable {
         // Only a finished window counts.
         note(attempt.result)
         if isPush || !localIsHole { ownTally.targetRead += part.length }
-        pass.adapt(
-            toDifferent: attempt.regions * layout.region, of: part.length,
-            comparison: comparisonSeconds)
         pass.control.advance(done: part.length, different: attempt.result.different)
     }
 
     /// - Parameters:
     ///   - localIsHole: whether the local side has only zeros there.
     ///   - checks: refuses data that does not match the server's comparison.
-    /// - Returns: also the number of regions that differ.
     mutating func compareAndMove(
         _ part: LocalPart, localIsHole: Bool, checks: Bool = true
-    ) throws(IOError) -> (end: End, result: WindowResult, regions: Int) {
+    ) throws(IOError) -> (end: End, result: WindowResult) {
         try hashRegions(of: part, localIsHole: localIsHole)
         let size = part.regions.count * hasher.digestSize
         let begin = ContinuousClock.now
         let differences = try channel.compare(
             part.ranges, digests: UnsafeRawBufferPointer(slice(hasher.regionDigests, 0, size)))
-        comparisonSeconds = (ContinuousClock.now - begin) / .seconds(1)
+        pass.adapt(
+            toDifferent: differences.count * layout.region, of: part.length,
+            comparison: (ContinuousClock.now - begin) / .seconds(1))
         var result = WindowResult(length: part.length)
         var found: [Batch] = []
         var batch = Batch()
@@ -170,7 +166,7 @@ struct DigestWorker: ~Copyable {
             start = end
             // Send before the next regions overwrite the memory.
             if pass.mode != .compare && isPush {
-                guard push(batch) else { return (.stopped, result, differences.count) }
+                guard push(batch) else { return (.stopped, result) }
                 found.removeAll()
             }
         }
@@ -178,10 +174,10 @@ struct DigestWorker: ~Copyable {
             let compared = checks && channel.comparesAgain ? ComparedBlocks(differences, part) : nil
             for batch in found {
                 let end = try pull(batch.extents, as: compared)
-                guard end == .done else { return (end, result, differences.count) }
+                guard end == .done else { return (end, result) }
             }
         }
-        return (.done, result, differences.count)
+        return (.done, result)
     }
 
     private mutating func note(_ result: WindowResult) {

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
-/// Decides how many threads of a pass take windows while the round trip to the server is long.
+/// Decides how many threads of a pass take windows, and move data, while the round trip to the
+/// server is long.
 ///
 /// A thread has one request in progress. If the answer takes less than two round trips, the
 /// thread mostly waits, and more threads move more. If it takes much longer, the line, a disk or a
 /// processor is busy, and more threads only wait longer.
+///
+/// A comparison moves few bytes, so all threads compare until the first one has data to move.
 ///
 /// It knows no clock. The threads of a pass share one choice.
 package struct WorkerChoice: Sendable {
@@ -26,19 +29,36 @@ package struct WorkerChoice: Sendable {
     package let most: Int
     /// The threads that work now, the first ones.
     package private(set) var count: Int
+    /// Requests with data in progress.
+    private var moving = 0
+    private var hasMoved = false
 
-    /// - Parameter most: `nil` for `usual`.
-    package init(usual: Int, most: Int?) {
+    /// - Parameters:
+    ///   - most: `nil` for `usual`.
+    ///   - compares: whether the pass compares first.
+    package init(usual: Int, most: Int?, compares: Bool) {
         self.usual = usual
         self.most = max(usual, most ?? usual)
-        count = usual
+        count = compares ? self.most : usual
     }
 
-    /// Takes the time of a request with data into account.
+    /// Begins a request with data, unless as many are in progress as threads work; `false` then.
+    package mutating func beginData() -> Bool {
+        if !hasMoved { count = usual }
+        guard moving < count else { return false }
+        hasMoved = true
+        moving += 1
+        return true
+    }
+
+    /// Ends a request with data, and takes its time into account.
     ///
-    /// - Parameter roundTrip: in seconds; `nil` if more requests at once would not help.
-    package mutating func note(data seconds: Double, roundTrip: Double?) {
-        note(seconds, roundTrip, step: 1)
+    /// - Parameters:
+    ///   - seconds: `nil` after an error.
+    ///   - roundTrip: in seconds; `nil` if more requests at once would not help.
+    package mutating func endData(after seconds: Double?, roundTrip: Double?) {
+        moving -= 1
+        if let seconds { note(seconds, roundTrip, step: 1) }
     }
 
     /// Takes the time of a comparison that found few differences into account.
