@@ -34,6 +34,7 @@ struct Refresh: ParsableCommand {
     @OptionGroup var priority: PriorityOptions
     @OptionGroup var hookOptions: HookOptions
     @OptionGroup var volume: TargetVolumeOptions
+    @OptionGroup var undo: UndoOptions
 
     @OptionGroup var snapshot: SnapshotSizeOption
 
@@ -53,6 +54,7 @@ struct Refresh: ParsableCommand {
             throw ValidationError("SOURCE must be a logical volume of this machine")
         }
         try volume.validate(consent.sizePolicy)
+        try undo.validate(common)
         try backupTable.validate(consent.sizePolicy)
     }
 
@@ -66,6 +68,7 @@ struct Refresh: ParsableCommand {
         options.verifies = verify
         options.maximumChange = changeLimit.maxChange?.value
         volume.apply(to: &options)
+        undo.apply(to: &options)
         snapshot.apply(to: &options)
         let start = time(nil)
         let command = try RunCommand(common, .refresh)
