@@ -98,6 +98,8 @@ final class OpenPair: Sendable {
         changes: [ByteRange]? = nil, since stamp: ChangeCounter? = nil,
         begin: () -> IOError? = { nil }, end: (SyncReport) -> Bool
     ) -> Replication.Report {
+        let sample = action == .compare ? sampleWindows : nil
+        let changes = changes ?? sample?.ranges
         // A change map already leaves most of the source unread.
         let stamp = changes == nil ? findHoles() : stamp
         let expected = expectedChange(changes)
@@ -120,6 +122,8 @@ final class OpenPair: Sendable {
                 source: source, target: target, options: engineOptions, control: control)
             : SyncEngine.synchronize(
                 source: source, target: target, options: engineOptions, control: control)
+        // Nothing is known of the windows outside of a sample.
+        if sample != nil { result.tally.unchanged = 0 }
         let backupDiffers = backupDiffers(&result)
         let counts = end(result)
         var refusal: ReplicationError?
@@ -129,6 +133,8 @@ final class OpenPair: Sendable {
             refusal = self.refusal(share(of: result), limit)
         }
         var report = ended(result, isDone: counts, refusal: refusal)
+        report.round = sample?.round
+        if changes == nil, action != .compare { report.fullComparison = "sync" }
         report.estimatedChange = expected.share.map { $0 * 100 }
         if let warning = warning(after: expected, result) { report.closingWarnings.append(warning) }
         if backupDiffers {
@@ -166,6 +172,13 @@ final class OpenPair: Sendable {
         report.closingWarnings = release(isDone: report.isDone && isDone)
         if let sizeWarning { report.closingWarnings.append(sizeWarning) }
         return report
+    }
+
+    private var sampleWindows: SampleWindows? {
+        options.sample.map { sample in
+            SampleWindows(
+                sample, size: min(sourceEnd.facts.size, targetEnd.device.geometry.size))
+        }
     }
 
     /// Both devices, shown as equal devices would be.

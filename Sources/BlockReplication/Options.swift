@@ -74,6 +74,13 @@ extension Replication {
         /// by its path. If the target may no longer be the replica, a warning has the reason, and
         /// the run compares everything.
         public var since: String?
+        /// Compares the target with the snapshot of the source, a logical volume of this machine,
+        /// that the last refresh of the target has left.
+        ///
+        /// If they differ, the next refresh compares everything.
+        public var comparesBase = false
+        /// Compares only a part; for a comparison only.
+        public var sample: Sample?
         /// Writes everything without comparing.
         public var wholeFile = false
         /// Reads and compares both sides again after the flush.
@@ -183,6 +190,9 @@ extension Replication.Options {
                 "compress zstd:\(level): the level must be from \(Zstd.levels.lowerBound) to "
                     + "\(Zstd.levels.upperBound)")
         }
+        if let sample, !(sample.percent > 0 && sample.percent <= 100) {
+            throw invalid("sample \(sample.percent): must be more than 0 and at most 100 percent")
+        }
         if let limit = maximumChange {
             guard (0...100).contains(limit) else {
                 throw invalid("max-change \(limit): must be from 0 to 100 percent")
@@ -209,7 +219,7 @@ extension Replication.Options {
 
     /// Whether a run takes or uses snapshots of its source.
     package func readsVolume(_ action: Replication.Action) -> Bool {
-        action == .refresh || snapshotsSource || since != nil
+        action == .refresh || snapshotsSource || since != nil || comparesBase
     }
 
     /// Throws `invalid` unless a run that reads a volume can do that with these options.
@@ -219,8 +229,11 @@ extension Replication.Options {
         if source.remote != nil {
             throw invalid("\(source): has to be a logical volume of this machine")
         }
-        guard action != .compare else {
+        guard action != .compare || (!snapshotsSource && since == nil) else {
             throw invalid("snapshot, since: do not go with a comparison")
+        }
+        guard action == .compare || !comparesBase else {
+            throw invalid("base: goes with a comparison only")
         }
         guard action != .refresh || since == nil else {
             throw invalid("since: does not go with a refresh")

@@ -99,11 +99,10 @@ public final class Replication: Sendable {
         let work: @Sendable () -> Report
         if options.readsVolume(action) {
             try options.checkVolume(action, operands.source)
-            let run = try VolumeJob(
+            work = try VolumeJob(
                 action: action, operands: operands, options: options, control: control.run,
                 events: events
             ).open()
-            work = { run.run() }
         } else {
             let pair = try OpenPair(
                 action, operands, options: options, control: control.run, events)

@@ -36,6 +36,14 @@ extension Replication {
         ///
         /// It is `nil` if nothing was compared.
         public internal(set) var estimatedChange: Double?
+        /// Why everything was compared instead of what snapshots show to have changed.
+        ///
+        /// It is `sync` if the run had no base to begin with, and one word of a fixed list else;
+        /// `nil` if only changes were read, and after a comparison.
+        public internal(set) var fullComparison: String?
+        /// The windows that this sample and the earlier ones of its round have compared; `nil`
+        /// unless a sample was compared.
+        public internal(set) var round: Options.SampleRound?
         /// The time that opening both devices took.
         public let openSeconds: Double
         /// Bytes to and from the server, including headers; `nil` without a server.

@@ -19,10 +19,11 @@ package struct Blkferry: ParsableCommand {
             blkferry verify [<options>] <source> <target>
             blkferry refresh [<options>] <source> <target>
             blkferry refresh --config <name> [<options>]
+            blkferry verify --config <name> [<options>]
             blkferry serve [<options>]
             blkferry list [--json] [<url>]
             blkferry benchmark [-B <n>] [<options>] <source> <target>
-            blkferry replicas [--json] [<name>]
+            blkferry replicas [--json | --metrics] [<name>]
             blkferry rollback [<options>] <journal> [<target>]
             blkferry token [--hash]
             """,
@@ -74,7 +75,7 @@ package struct Blkferry: ParsableCommand {
         run(withSubcommand(arguments)).endProgram()
     }
 
-    /// Runs one command, or a refresh of each target of a replica's file.
+    /// Runs one command, or one for each target of a replica's file.
     ///
     /// - Returns: the status of the first run that failed. An interrupted run is the last one.
     private static func run(_ arguments: [String]) -> ExitStatus {

@@ -24,6 +24,23 @@ package struct ProcessStatus {
     private func field(_ number: Int) -> Substring? { fields.dropFirst(number - 3).first }
 }
 
+/// Identifies a process among all that ever ran on this machine: the boot id, the process id, and its
+/// start in ticks since the boot.
+///
+/// A process that has ended has another identity.
+package func processIdentity(of process: Int32) -> String {
+    let start = ProcessStatus("\(process)").start ?? "none"
+    return "\(bootIdentifier() ?? "unknown").\(process).\(start)"
+}
+
+/// Returns whether the process with this identity is running.
+package func isRunning(_ identity: some StringProtocol) -> Bool {
+    // The form is boot.process.start.
+    let parts = identity.split(separator: ".")
+    guard parts.count == 3, let process = Int32(parts[1]) else { return false }
+    return processIdentity(of: process) == identity
+}
+
 /// The fields of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)) that have one value, such as `mnt_id`;
 /// `nil` if it cannot be read.
 package func descriptorFields(

@@ -89,6 +89,24 @@ import Testing
         #expect(result.errors.hasSuffix("\n  See blkferry-replicas(5).\n"))
     }
 
+    @Test func `verify takes the options of the file that it has, and leaves out the others`()
+        throws
+    {
+        let image = try scratch.sparseFile("image", size: 4096)
+        try write(
+            "source = \(image)", "target = /one", "target = /two", "size-policy = resize",
+            "wait = 1h", "verify", "keep = 2", "snapshot-target = day", "after-run = /bin/true",
+            "nice = 1", "block-size = 8K", "json")
+        let result = try blkferry("verify", "--config", file, "--sample", "5")
+        // --config implies --base, which needs a volume.
+        #expect(result.status == 3)
+        #expect(result.errors == noVolume(image) + noVolume(image))
+        #expect(result.output.hasPrefix(#"{"command":"verify","errors":"#))
+
+        try write("source = \(image)", "target = /one", "block-size = 5")
+        #expect(try blkferry("verify", "--config", file).status == 64)
+    }
+
     @Test(arguments: [0o620, 0o602, 0o666])
     func `a file that others can change is refused`(mode: Int) throws {
         try write("source = vg0/web", "target = /new", mode: mode)

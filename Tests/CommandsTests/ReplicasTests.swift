@@ -39,20 +39,31 @@ import WireProtocol
         return try #require(list.records("replicas"))
     }
 
+    /// The files of all states.
+    private func states() throws -> [String] {
+        try FileManager.default.contentsOfDirectory(atPath: state)
+            .filter { $0.hasSuffix(".json") }.map { "\(state)/\($0)" }
+    }
+
+    private func change(_ change: (inout [String: Any]) -> Void) throws {
+        for path in try states() {
+            let data = try Data(contentsOf: URL(fileURLWithPath: path))
+            var object = try #require(JSONSerialization.jsonObject(with: data) as? [String: Any])
+            change(&object)
+            try JSONSerialization.data(withJSONObject: object)
+                .write(to: URL(fileURLWithPath: path))
+        }
+    }
+
     /// Makes each state one of a run that succeeded so long ago.
     private func succeed(secondsAgo: Int) throws {
         let start = Int(Date().timeIntervalSince1970) - secondsAgo
-        for name in try FileManager.default.contentsOfDirectory(atPath: state) {
-            let path = "\(state)/\(name)"
-            let data = try Data(contentsOf: URL(fileURLWithPath: path))
-            var object = try #require(JSONSerialization.jsonObject(with: data) as? [String: Any])
+        try change {
             let run: [String: Any] = [
                 "start": start, "end": start + 5, "exitStatus": 0, "different": 1 << 20,
             ]
-            object["lastSuccess"] = run
-            object["lastRun"] = run
-            try JSONSerialization.data(withJSONObject: object)
-                .write(to: URL(fileURLWithPath: path))
+            $0["lastSuccess"] = run
+            $0["lastRun"] = run
         }
     }
 
@@ -115,18 +126,83 @@ import WireProtocol
 
     @Test func `a damaged state is wrong, and the next run replaces it`() throws {
         _ = try run("refresh", "--config", file)
-        for name in try FileManager.default.contentsOfDirectory(atPath: state) {
-            try write("{", to: "\(state)/\(name)")
-        }
+        for path in try states() { try write("{", to: path) }
         #expect(try run("replicas", file).errors.contains("read: it is not JSON"))
         _ = try run("refresh", "--config", file)
         #expect(try run("replicas", file).errors.contains("the last run ended with 3"))
-        #expect(try FileManager.default.contentsOfDirectory(atPath: state).count == 2)
+        #expect(try states().count == 2)
     }
 
-    @Test func `a refresh without a file leaves no state`() throws {
+    @Test func `a run without the name of a replica leaves no state`() throws {
         _ = try run("refresh", image, "/one")
+        _ = try run(image, scratch.file("copy"))
+        _ = try run("verify", image, scratch.file("copy"))
         #expect(!FileManager.default.fileExists(atPath: state))
+    }
+
+    @Test func `a sync and a verification with a name are listed`() throws {
+        let copy = scratch.file("copy")
+        #expect(try run("sync", "--replica", "mine", image, copy).status == 0)
+        let entry = try #require(entries(run("replicas", "--json", "mine")).first)
+        #expect(entry.string("name") == "mine" && entry.string("target") == copy)
+        #expect(entry.record("lastRun")?.int("compared") == 4096)
+        #expect(entry.record("lastSuccess")?.string("fullComparison") == "sync")
+        #expect(entry.strings("problems") == [] && entry.record("lastVerify") == nil)
+
+        try overwrite(image, [1], at: 0)
+        #expect(try run("verify", "--replica", "mine", image, copy).status == 1)
+        let wrong = try run("replicas", "mine")
+        #expect(wrong.status == 1)
+        let problem = "the last verify ended with 1: 4096 bytes (4.00 KiB) differ"
+        #expect(wrong.errors == "blkferry: warning: mine: \(copy): \(problem)\n")
+        // A sync that reads back has verified as well.
+        #expect(try run("--verify", "--replica", "mine", image, copy).status == 0)
+        #expect(try run("replicas", "mine").status == 0)
+        let metrics = try run("replicas", "--metrics").output
+        #expect(metrics.contains("_last_verify_exit_status{replica=\"mine\","), "\(metrics)")
+        #expect(metrics.contains("target=\"\(copy)\",reason=\"sync\"} 1\n"), "\(metrics)")
+    }
+
+    @Test func `a state that cannot be left is a warning, and the result stays`() throws {
+        try write("", to: state)
+        let result = try run("sync", "--replica", "mine", image, scratch.file("copy"))
+        #expect(result.status == 0)
+        #expect(result.errors.contains("blkferry: warning: \(state)/"), "\(result)")
+    }
+
+    @Test func `a run that was killed has left its start, and its unit records the end`() throws {
+        _ = try run("refresh", "--config", file)
+        try change { $0["running"] = ["start": 1_764_500_000, "process": "boot.1.1"] }
+        let killed = try run("replicas", file)
+        #expect(killed.status == 1)
+        #expect(killed.errors.contains("/one: the run that began at 20"), "\(killed)")
+        #expect(killed.errors.contains(" did not end\n"))
+        let metrics = try run("replicas", "--metrics").output
+        #expect(metrics.contains("_running_since_timestamp_seconds{replica="), "\(metrics)")
+
+        #expect(try run("refresh", "--config", file, "--finish-killed").status == 0)
+        let errors = try run("replicas", file).errors
+        #expect(errors.contains("/one: the last run ended with 137: killed\n"), "\(errors)")
+        #expect(!errors.contains("did not end"))
+    }
+
+    @Test func `a run in progress is no problem, and its trace stays`() throws {
+        try succeedingRun()
+        let own = try String(contentsOfFile: "/proc/sys/kernel/random/boot_id", encoding: .utf8)
+            .trimmingCharacters(in: .whitespacesAndNewlines)
+        let fields =
+            try String(contentsOfFile: "/proc/self/stat", encoding: .utf8)
+            .split(separator: ")").last?.split(separator: " ") ?? []
+        let identity = "\(own).\(ProcessInfo.processInfo.processIdentifier).\(fields[19])"
+        try change { $0["running"] = ["start": 1_764_500_000, "process": identity] }
+        _ = try run("refresh", "--config", file, "--finish-killed")
+        let result = try run("replicas", file)
+        #expect(result.status == 0 && result.output.contains("  running\n"), "\(result)")
+    }
+
+    private func succeedingRun() throws {
+        _ = try run("refresh", "--config", file)
+        try succeed(secondsAgo: 7200)
     }
 
     @Test func `the next run is that of the timer`() throws {

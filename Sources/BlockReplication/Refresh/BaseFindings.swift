@@ -145,6 +145,20 @@ enum FallbackReason: Hashable, Sendable {
 
     init(_ error: IOError) { self = .failed("\(error)", advice: error.advice) }
 
+    /// One word for programs (docs/json.md).
+    var word: String {
+        switch self {
+        case .noEarlierRun: "no-earlier-run"
+        case .unknownReplica: "unknown-replica"
+        case .sourceInUse: "source-in-use"
+        case .noCounter: "no-change-counter"
+        case .written, .writtenMeanwhile: "target-written"
+        case .resized: "source-resized"
+        case .noReplica, .differs: "not-the-replica"
+        case .failed: "failed"
+        }
+    }
+
     /// One line that names the object and the reason.
     func message(_ findings: BaseFindings) -> String {
         let (source, target) = (findings.source.fullName, findings.target)

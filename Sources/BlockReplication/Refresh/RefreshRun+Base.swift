@@ -9,11 +9,11 @@ internal import SyncEngine
 
 /// Finds out before the comparison what may be left unread.
 extension RefreshRun {
-    /// Returns where the target may differ, and its change counter; `nil`, with a message, for a full
-    /// comparison.
+    /// Returns where the target may differ, and its change counter; or, with a message, the reason
+    /// for a full comparison.
     func verified(
         _ base: LogicalVolume?, _ pair: OpenPair, _ identity: String
-    ) -> (changes: ChangeMap, counter: String)? {
+    ) -> ((changes: ChangeMap, counter: String)?, FallbackReason?) {
         var findings = BaseFindings(
             target: job.target, identity: identity, source: read,
             sourceSize: pair.sourceEnd.facts.size, base: base)
@@ -25,18 +25,18 @@ extension RefreshRun {
                     .note(
                         "\(base?.fullName ?? ""): \(changes.byteCount) of \(changes.size) bytes "
                             + "have changed since"))
-                return (changes, counter)
+                return ((changes, counter), nil)
             case .compareEverything(because: .noEarlierRun):
                 job.events(
                     .note("full comparison: \(origin.fullName): no earlier run for \(job.target)"))
-                return nil
+                return (nil, .noEarlierRun)
             case .compareEverything(let reason):
                 // A cancelled run compares nothing more.
-                if job.control.isCancelled { return nil }
+                if job.control.isCancelled { return (nil, reason) }
                 job.events(
                     .warning("falls back to a full comparison: \(reason.message(findings))"))
                 if let advice = reason.advice(findings) { job.events(.advice(advice)) }
-                return nil
+                return (nil, reason)
             }
         }
     }

@@ -30,6 +30,8 @@ final class RefreshRun: Sendable {
         let identity: String
         /// Where the target may differ, and its change counter; `nil` for a full comparison.
         let verified: (changes: ChangeMap, counter: String)?
+        /// Why there is a full comparison; `nil` if there is none.
+        let fallback: FallbackReason?
         /// The number of the record that the run will make.
         let number: Int
         /// The source's change counter from before the changes were determined.
@@ -76,8 +78,9 @@ final class RefreshRun: Sendable {
         let stamp = pair.sourceEnd.device.changeCounter()
         let identity = try pair.targetIdentity()
         let base = try findBase(for: identity)
+        let (verified, fallback) = verified(base, pair, identity)
         return Base(
-            identity: identity, verified: verified(base, pair, identity),
+            identity: identity, verified: verified, fallback: fallback,
             number: (base?.replica(on: identity)?.number ?? 0) + 1, stamp: stamp)
     }
 
@@ -133,6 +136,8 @@ final class RefreshRun: Sendable {
             }
             return isSound && failures.isEmpty
         }
+        report.fullComparison =
+            base.fallback?.word ?? (report.engine.restarts > 0 ? "session-lost" : nil)
         if !report.isDone || report.sourceChanged { record = nil }
         report.failures = failures
         return (report, record, base.identity)

@@ -9,7 +9,8 @@ internal import LogicalVolumes
 internal import SyncEngine
 internal import WireProtocol
 
-/// A run whose source is a logical volume, through a snapshot, or limited to the changes since one.
+/// A run whose source is a logical volume, through a snapshot, or limited to the changes since one;
+/// or a comparison with a base.
 struct VolumeJob: Sendable {
     let action: Replication.Action
     let operands: Operands
@@ -21,8 +22,11 @@ struct VolumeJob: Sendable {
     private var source: String { operands.source.description }
     var target: String { operands.target.description }
 
-    /// Takes the snapshot, opens both devices, and determines the changes.
-    func open() throws(ReplicationError) -> RefreshRun {
+    typealias Work = @Sendable () -> Replication.Report
+
+    /// Takes the snapshot, opens both devices, and determines the changes; or opens the target and
+    /// its base.
+    func open() throws(ReplicationError) -> Work {
         var hasFailed = false
         do throws(ReplicationError) { return try openWhenFree(&hasFailed) } catch {
             // An error that a signal caused counts as an interruption.
@@ -37,7 +41,7 @@ struct VolumeJob: Sendable {
 
     /// Opens, and waits for a busy target if the user wants that; no snapshot is kept during the
     /// wait.
-    private func openWhenFree(_ hasFailed: inout Bool) throws(ReplicationError) -> RefreshRun {
+    private func openWhenFree(_ hasFailed: inout Bool) throws(ReplicationError) -> Work {
         var wait = BusyWait(options.wait, control, events)
         while true {
             var failure: ReplicationError
@@ -52,6 +56,7 @@ struct VolumeJob: Sendable {
 
     /// Whether the gate would refuse the target because it is in use.
     private var isBusy: Bool {
+        guard action != .compare else { return false }
         do throws(ReplicationError) {
             _ = try OpenPair(.dryRun, operands, options: pairOptions, control: control) { _ in }
             return false
@@ -69,7 +74,7 @@ struct VolumeJob: Sendable {
     }
 
     /// Opens once; sets `hasFailed` if something other than a signal failed.
-    private func openNow(_ hasFailed: inout Bool) throws(ReplicationError) -> RefreshRun {
+    private func openNow(_ hasFailed: inout Bool) throws(ReplicationError) -> Work {
         let (lvm, volume) = try findVolume()
         guard !volume.isPart, !volume.isThinPool else {
             throw ReplicationError(.refused, "\(source): read: it is a part of LVM itself")
@@ -84,13 +89,18 @@ struct VolumeJob: Sendable {
         try refuseItself(volume)
         let lock = try lockedJob(of: volume)
         defer { withExtendedLifetime(lock) {} }
+        if action == .compare {
+            let comparison = try BaseComparison(self, of: volume, lvm, lock)
+            return { comparison.run() }
+        }
         var snapshot: SnapshotSource?
         do throws(IOError) { try removeLeftovers(of: volume, lvm) } catch {
             throw ReplicationError(error)
         }
         do throws(ReplicationError) {
             if takesSnapshot { try take(&snapshot, of: volume, lvm) }
-            return try RefreshRun(self, of: volume, through: snapshot, lvm, lock)
+            let run = try RefreshRun(self, of: volume, through: snapshot, lvm, lock)
+            return { run.run() }
         } catch {
             var error = error
             for failure in snapshot?.finish() ?? [] {
@@ -175,10 +185,11 @@ struct VolumeJob: Sendable {
 
     /// Locks the job against another run, as long as the result lives.
     private func lockedJob(of volume: LogicalVolume) throws(ReplicationError) -> RunLock? {
-        guard action == .refresh else { return nil }
+        // A refresh would change the target while it is compared with its base.
+        guard action == .refresh || action == .compare else { return nil }
         let lock: RunLock?
         do throws(IOError) {
-            lock = try RunLock("\(action.rawValue)-\(volume.uuid)-\(try fileName(of: target))")
+            lock = try RunLock("refresh-\(volume.uuid)-\(try fileName(of: target))")
         } catch {
             throw ReplicationError(error)
         }
@@ -186,7 +197,8 @@ struct VolumeJob: Sendable {
             var failure = ReplicationError(
                 .refused,
                 "\(volume.fullName): \(action.rawValue): another run to \(target) is in progress",
-                advice: "Wait until it has ended, or say --wait DURATION.")
+                advice: "Wait until it has ended"
+                    + (action == .refresh ? ", or say --wait DURATION." : "."))
             failure.cause = IOError.Refusal.locked.rawValue
             throw failure
         }

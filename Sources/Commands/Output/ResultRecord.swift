@@ -23,6 +23,8 @@ struct ResultRecord: Encodable {
     private var differentBlocks: Int
     private var similarity: Double?
     private var estimatedChange: Double?
+    private var fullComparison: String?
+    private var covered: Double?
     private var written: Int
     private var zeroed: Int
     private var extents: Int
@@ -95,6 +97,8 @@ struct ResultRecord: Encodable {
         differentBlocks = tally.differentBlocks
         similarity = engine.similarity.map { $0 * 100 }
         estimatedChange = report.estimatedChange
+        fullComparison = report.fullComparison
+        covered = report.round.map { $0.share * 100 }
         written = tally.written
         zeroed = tally.zeroed
         extents = tally.extents

@@ -17,6 +17,10 @@ struct Summary {
         let tally = engine.tally
         var lines = ["\(printable(source)) -> \(printable(target)): \(verdict)"]
         lines.append("compared    \(Format.exactBytes(tally.compared))\(incompleteness)")
+        if let round = report.round {
+            lines.append(
+                "covered     \(Format.percent(round.share)), together with earlier samples")
+        }
         if report.unchanged > 0 {
             lines.append(
                 "unchanged   \(Format.exactBytes(report.unchanged)), as the snapshots show")
@@ -79,8 +83,8 @@ struct Summary {
             guard engine.tally.different == 0, !report.backupTableDiffers else {
                 return "different"
             }
-            return engine.tally.unreadable == 0
-                ? "identical" : "identical but for unreadable blocks"
+            let equal = report.round == nil ? "identical" : "no difference in the sample"
+            return engine.tally.unreadable == 0 ? equal : "\(equal) but for unreadable blocks"
         case .dryRun:
             if report.wasCreated { return "would be created" }
             if report.sizesDiffer {

@@ -40,7 +40,7 @@ final class Hooks: Sendable {
     private let lock = Mutex<RunLock?>(nil)
 
     /// The status of a killed run in BLKFERRY_EXIT_STATUS: that of SIGKILL in a shell.
-    private static let killed: Int32 = 137
+    static let killed: Int32 = 137
 
     init(
         _ options: HookOptions, _ operands: Operands, config: String?, _ console: Console,

@@ -15,6 +15,9 @@ struct ReplicaEntry: Encodable {
     var target: String?
     var lastRun: ReplicaState.Run?
     var lastSuccess: ReplicaState.Run?
+    var lastVerify: ReplicaState.Run?
+    /// The start of a run that is in progress.
+    var runningSince: Int?
     /// The age of the replica in seconds.
     var lag: Int?
     var nextRun: Int?
@@ -25,20 +28,39 @@ struct ReplicaEntry: Encodable {
         source = "\(operands.source)"
         target = "\(operands.target)"
         do throws(IOError) {
-            guard let state = try ReplicaState.of(operands) else {
+            if let state = try ReplicaState.of(operands) { add(state) }
+            if lastRun == nil, runningSince == nil, problems.isEmpty {
                 problems.append("it has never been refreshed by its file")
-                return
             }
-            lastRun = state.lastRun
-            lastSuccess = state.lastSuccess
-            lag = state.lastSuccess.map { max(0, time(nil) - $0.start) }
-            guard state.lastRun.exitStatus != 0 else { return }
-            problems.append(
-                "the last run ended with \(state.lastRun.exitStatus)"
-                    + (state.lastRun.error.map { ": \($0)" } ?? ""))
         } catch {
             problems.append(error.description)
         }
+    }
+
+    mutating func add(_ state: ReplicaState) {
+        source = state.source
+        target = state.target
+        lastRun = state.lastRun
+        lastSuccess = state.lastSuccess
+        lastVerify = state.lastVerify
+        lag = state.lastSuccess.map { max(0, time(nil) - $0.start) }
+        addProblem("run", state.lastRun)
+        addProblem("verify", state.lastVerify)
+        guard let running = state.running else { return }
+        if isRunning(running.process) {
+            runningSince = running.start
+        } else {
+            problems.append("the run that began at \(date(running.start)) did not end")
+        }
+    }
+
+    private mutating func addProblem(_ kind: String, _ run: ReplicaState.Run?) {
+        guard let run, run.exitStatus != 0 else { return }
+        let reason =
+            run.error
+            ?? (run.different ?? 0 > 0 ? "\(Format.exactBytes(run.different ?? 0)) differ" : nil)
+        problems.append(
+            "the last \(kind) ended with \(run.exitStatus)" + (reason.map { ": \($0)" } ?? ""))
     }
 
     func printProblems(_ console: Console) {
@@ -47,7 +69,7 @@ struct ReplicaEntry: Encodable {
     }
 
     private static let heading = [
-        "NAME", "TARGET", "LAST SUCCESS", "LAG", "CHANGED", "NEXT RUN", "STATE",
+        "NAME", "TARGET", "LAST SUCCESS", "LAG", "CHANGED", "LAST VERIFY", "NEXT RUN", "STATE",
     ]
 
     static func table(of entries: [ReplicaEntry]) -> String {
@@ -60,8 +82,9 @@ struct ReplicaEntry: Encodable {
         [
             printable(name), printable(target ?? ""), lastSuccess.map { date($0.start) } ?? "",
             lag.map { Format.clock(Double($0)) } ?? "",
-            lastSuccess?.different.map(Format.bytes) ?? "", nextRun.map(date) ?? "",
-            problems.isEmpty ? "ok" : "wrong",
+            lastSuccess?.different.map(Format.bytes) ?? "",
+            lastVerify.map { date($0.end) } ?? "", nextRun.map(date) ?? "",
+            !problems.isEmpty ? "wrong" : runningSince != nil ? "running" : "ok",
         ]
     }
 

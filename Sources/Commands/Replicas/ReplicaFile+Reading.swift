@@ -5,15 +5,20 @@ extension ReplicaFile {
     static let directory = "/etc/blkferry/replicas"
     static let suffix = ".conf"
 
+    static func path(of name: String) -> String {
+        name.contains("/") ? name : "\(directory)/\(name)\(suffix)"
+    }
+
     /// Reads the file of a name in `directory`, or of a path, which has a slash.
     ///
     /// The file may name programs to start, so no other user may be able to change it.
     init(named name: String) throws(CommandFailure) {
-        let path = name.contains("/") ? name : "\(Self.directory)/\(name)\(Self.suffix)"
+        let path = Self.path(of: name)
         try self.init(readCredential(path, .configuration), at: path)
     }
 
-    /// Replaces `--config NAME` of `refresh` by what is in the file, for each of its targets.
+    /// Replaces `--config NAME` of `refresh` and `verify` by what is in the file, for each of its
+    /// targets.
     ///
     /// Other arguments take precedence over the file's.
     static func expand(_ arguments: [String]) throws(CommandFailure) -> [[String]] {
@@ -22,7 +27,9 @@ extension ReplicaFile {
         func place() -> Int? {
             others.prefix { $0 != "--" }.firstIndex { $0 == option || $0.hasPrefix("\(option)=") }
         }
-        guard arguments.first == "refresh", let first = place() else { return [arguments] }
+        guard let command = arguments.first, ["refresh", "verify"].contains(command),
+            let first = place()
+        else { return [arguments] }
         let word = others.remove(at: first)
         var name = String(word.dropFirst(option.count + 1))
         if word == option {
@@ -35,6 +42,8 @@ extension ReplicaFile {
         }
         let file = try ReplicaFile(named: name)
         try file.check()
-        return file.targets.map { file.arguments(for: $0, and: others + [option, name]) }
+        return file.targets.map {
+            file.arguments(of: command, for: $0, and: others + [option, name])
+        }
     }
 }

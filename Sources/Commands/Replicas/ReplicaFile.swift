@@ -56,11 +56,23 @@ struct ReplicaFile {
         }
     }
 
-    /// The arguments of a refresh of one target.
+    /// The arguments of a run for one target.
     ///
-    /// - Parameter others: further arguments, which take precedence.
-    func arguments(for target: String, and others: [String] = []) -> [String] {
-        ["refresh"] + lines.compactMap(\.option) + others + ["--", source, target]
+    /// - Parameters:
+    ///   - command: an option that it does not have is left out, as of `verify`.
+    ///   - others: further arguments, which take precedence.
+    func arguments(
+        of command: String = "refresh", for target: String, and others: [String] = []
+    ) -> [String] {
+        let options = lines.compactMap(\.option).filter { isOption($0, of: command) }
+        return [command] + options + others + ["--", source, target]
+    }
+
+    private func isOption(_ option: String, of command: String) -> Bool {
+        do { _ = try Blkferry.parseAsRoot([command, option, "--", "/source", "/target"]) } catch {
+            return !Blkferry.message(for: error).hasPrefix("Unknown option")
+        }
+        return true
     }
 
     /// The parser's message about the first lines of the file; `nil` for no error.

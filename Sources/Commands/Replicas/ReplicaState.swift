@@ -5,12 +5,13 @@ internal import BlockReplication
 internal import Digests
 internal import Glibc
 internal import LinuxIO
+internal import LogicalVolumes
 internal import SystemPackage
 internal import WireProtocol
 
-/// What the refreshes of one target have left, in a file of `/var/lib/blkferry`.
+/// What the runs of one replica have left, in a file of `/var/lib/blkferry`.
 struct ReplicaState: Codable {
-    /// Times are in seconds since 1970, sizes in bytes.
+    /// A run that has ended; times are in seconds since 1970, sizes in bytes.
     struct Run: Codable {
         /// The replica is as old as this.
         var start: Int
@@ -19,30 +20,66 @@ struct ReplicaState: Codable {
         var error: String?
         /// Of the source; this and what follows only if the run has compared.
         var size: Int?
+        var compared: Int?
         /// What was not read.
         var unchanged: Int?
         var different: Int?
         var written: Int?
+        /// See `Replication.Report`.
+        var fullComparison: String?
     }
 
+    /// A run that has begun.
+    struct Unfinished: Codable {
+        var start: Int
+        /// The identity of its process.
+        var process: String
+    }
+
+    /// As the user named it.
+    var name: String
     var source: String
     var target: String
-    var lastRun: Run
+    /// Also a run that was killed.
+    var running: Unfinished?
+    var lastRun: Run?
     /// The last one that ended with 0.
     var lastSuccess: Run?
+    /// The last comparison of both sides.
+    var lastVerify: Run?
+    /// The samples that verifications have compared.
+    var round: Replication.Options.SampleRound?
+}
+
+// MARK: Files
+
+extension ReplicaState {
+    static let usualDirectory = "/var/lib/blkferry"
 
     /// The directory that systemd.exec(5) names for StateDirectory=, or the usual one.
     private static var directory: String {
-        getenv("STATE_DIRECTORY").map { String(cString: $0) } ?? "/var/lib/blkferry"
+        getenv("STATE_DIRECTORY").map { String(cString: $0) } ?? usualDirectory
     }
 
+    private static let suffix = ".json"
+
     private static func path(_ operands: Operands) throws(IOError) -> String {
-        "\(directory)/\(try operands.fileName()).json"
+        "\(directory)/\(try operands.fileName())\(suffix)"
     }
 
     /// Reads the state; `nil` if no run has left one.
     static func of(_ operands: Operands) throws(IOError) -> ReplicaState? {
-        let path = try path(operands)
+        try read(try path(operands))
+    }
+
+    /// Every state that can be read, by name and target.
+    static func all() -> [ReplicaState] {
+        namesInDirectory(directory).filter { $0.hasSuffix(suffix) }
+            .compactMap { try? read("\(directory)/\($0)") }
+            .sorted { ($0.name, $0.target) < ($1.name, $1.target) }
+    }
+
+    private static func read(_ path: String) throws(IOError) -> ReplicaState? {
         let bytes: [UInt8]
         do throws(Errno) { bytes = try smallFileBytes(path) } catch .noSuchFileOrDirectory {
             return nil
@@ -57,21 +94,43 @@ struct ReplicaState: Codable {
         }
     }
 
-    /// Records a run; the file is the old one or the new one at every moment.
-    static func record(_ run: Run, of operands: Operands) throws(IOError) {
+    /// Changes the state, and the metrics; each file is the old one or the new one at every moment.
+    static func update(
+        _ operands: Operands, named name: String, _ change: (inout ReplicaState) -> Void
+    ) throws(IOError) {
         let path = try path(operands)
-        // A damaged file is replaced.
-        let before = try? of(operands)
-        let state = ReplicaState(
-            source: "\(operands.source)", target: "\(operands.target)", lastRun: run,
-            lastSuccess: run.exitStatus == 0 ? run : before?.lastSuccess)
         do throws(Errno) {
             do throws(Errno) { _ = try retryingInterrupts { mkdir(directory, 0o755) } } catch {
                 guard error == .fileExists else { throw error }
             }
-            try replaceFile(path, with: WireJSON.encode(state))
         } catch {
+            throw IOError(directory, "create", error)
+        }
+        let lock = try locked()
+        defer { withExtendedLifetime(lock) {} }
+        // A damaged file is replaced.
+        var state =
+            (try? read(path))
+            ?? ReplicaState(
+                name: name, source: "\(operands.source)", target: "\(operands.target)")
+        state.name = name
+        change(&state)
+        do throws(Errno) { try replaceFile(path, with: WireJSON.encode(state)) } catch {
             throw IOError(path, "write", error)
+        }
+        // The states of a test are no business of the machine's node_exporter.
+        if directory == usualDirectory { try ReplicaMetrics.write(all()) }
+    }
+
+    /// Keeps other runs from changing a state or the metrics; they hold it for some milliseconds.
+    private static func locked() throws(IOError) -> RunLock {
+        let end = ContinuousClock.now + .seconds(10)
+        while true {
+            if let lock = try RunLock("state", in: directory) { return lock }
+            guard ContinuousClock.now < end else {
+                throw IOError(directory, "lock", reason: "another process holds it")
+            }
+            pause(for: .milliseconds(20))
         }
     }
 }
@@ -80,20 +139,5 @@ extension Operands {
     /// A name for files about a replica, without the slashes of a location: 32 hexadecimal digits.
     func fileName() throws(IOError) -> String {
         hexadecimal(try sha256(of: Array("\(source)\0\(target)".utf8)).prefix(16))
-    }
-}
-
-extension ReplicaState.Run {
-    /// A run that has ended now.
-    init(since start: Int, _ outcome: RunCommand.Outcome) {
-        self.start = start
-        end = time(nil)
-        exitStatus = outcome.status.rawValue
-        error = outcome.error
-        guard let report = outcome.report else { return }
-        size = report.sourceSize
-        unchanged = report.unchanged
-        different = report.different
-        written = report.written
     }
 }

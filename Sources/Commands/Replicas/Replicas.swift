@@ -3,20 +3,25 @@
 
 internal import ArgumentParser
 internal import BlockReplication
+internal import Glibc
 internal import LinuxIO
 internal import SystemPackage
 
-/// `blkferry replicas`: what `refresh --config` has last done for each target.
+/// `blkferry replicas`: what the last runs of each replica have done.
 struct Replicas: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "List the replicas that have a file, their last runs, and what is wrong.",
+        abstract: "List the replicas, their last runs, and what is wrong.",
         discussion: """
-            The list has each target of the files in /etc/blkferry/replicas. The exit status is 1 \
-            if the last refresh of one has failed, if there was none, or if a file is wrong.
+            The list has each target of the files in /etc/blkferry/replicas, and what was synced, \
+            refreshed or verified with --replica. The exit status is 1 if the last run of one has \
+            failed, if there was none, or if a file is wrong.
             """)
 
     @Flag(help: "Print the list as one JSON object.")
     var json = false
+
+    @Flag(help: "Print the results of all runs as metrics for Prometheus; end with 0.")
+    var metrics = false
 
     @Option(
         help: ArgumentHelp(
@@ -26,18 +31,34 @@ struct Replicas: ParsableCommand {
     @Argument(help: "List only this file, named as for refresh --config.")
     var name: String?
 
+    func validate() throws {
+        if metrics && json { throw ValidationError("--metrics does not go with --json") }
+    }
+
     func run() throws {
         let console = Console()
+        let states = ReplicaState.all().filter { name == nil || $0.name == name }
+        if metrics {
+            guard console.result(ReplicaMetrics.text(of: states, at: time(nil))) else {
+                throw CommandEnd(status: .deviceError)
+            }
+            return
+        }
         let timers = RefreshTimer.active()
         var entries: [ReplicaEntry] = []
-        for name in try name.map({ [$0] }) ?? allNames(console) {
-            entries += listed(name, timers)
+        for name in try names(states, console) { entries += listed(name, timers) }
+        for state in states
+        where !entries.contains(where: { $0.source == state.source && $0.target == state.target }) {
+            var entry = ReplicaEntry(name: state.name)
+            entry.add(state)
+            entries.append(checked(entry))
         }
         let text =
             json
             ? JSON.line(["replicas": entries])
             : entries.isEmpty
-                ? "no file in \(ReplicaFile.directory)" : ReplicaEntry.table(of: entries)
+                ? "no replica, and no file in \(ReplicaFile.directory)"
+                : ReplicaEntry.table(of: entries)
         guard console.result(text) else { throw CommandEnd(status: .deviceError) }
         if !json {
             for entry in entries { entry.printProblems(console) }
@@ -45,8 +66,12 @@ struct Replicas: ParsableCommand {
         guard entries.allSatisfy(\.problems.isEmpty) else { throw CommandEnd(status: .different) }
     }
 
-    /// The names of all files; none without the directory.
-    private func allNames(_ console: Console) throws -> [String] {
+    /// The names of all files, or the given one; none without the directory, or if only states have
+    /// the name.
+    private func names(_ states: [ReplicaState], _ console: Console) throws -> [String] {
+        if let name {
+            return states.isEmpty || FileStatus.exists(ReplicaFile.path(of: name)) ? [name] : []
+        }
         do throws(Errno) {
             return try bytesOfNamesInDirectory(KernelPath(ReplicaFile.directory))
                 .map { String(decoding: $0, as: UTF8.self) }
@@ -74,10 +99,15 @@ struct Replicas: ParsableCommand {
             var entry = ReplicaEntry(name: name, nextRun: next)
             // `check` has parsed both.
             if let operands = try? Operands(file.source, target) { entry.addState(of: operands) }
-            if let maxLag, let lag = entry.lag, .seconds(lag) > maxLag.duration {
-                entry.problems.append("the replica is older than --max-lag")
-            }
-            return entry
+            return checked(entry)
         }
+    }
+
+    private func checked(_ entry: ReplicaEntry) -> ReplicaEntry {
+        var entry = entry
+        if let maxLag, let lag = entry.lag, .seconds(lag) > maxLag.duration {
+            entry.problems.append("the replica is older than --max-lag")
+        }
+        return entry
     }
 }

@@ -33,6 +33,7 @@ struct Refresh: ParsableCommand {
     @OptionGroup var common: ComparisonOptions
     @OptionGroup var priority: PriorityOptions
     @OptionGroup var hookOptions: HookOptions
+    @OptionGroup var replica: ReplicaOption
     @OptionGroup var volume: TargetVolumeOptions
     @OptionGroup var undo: UndoOptions
 
@@ -73,19 +74,16 @@ struct Refresh: ParsableCommand {
         let start = time(nil)
         let command = try RunCommand(common, .refresh)
         let hooks = try Hooks(hookOptions, common.operands, config: config, common.console)
-        if hookOptions.finishKilled { throw CommandEnd(status: hooks.finishKilled()) }
+        let recorded = try replica.recorded(config: config, common)
+        if hookOptions.finishKilled {
+            recorded?.endKilled()
+            throw CommandEnd(status: hooks.finishKilled())
+        }
         hooks.apply(to: &options, command.control)
+        recorded?.begin(start)
         let outcome = command.outcome(options)
-        if config != nil { record(.init(since: start, outcome)) }
+        recorded?.end(since: start, outcome)
         hooks.finish(outcome)
         throw CommandEnd(status: outcome.status)
-    }
-
-    /// Leaves the run's result for `replicas`.
-    private func record(_ run: ReplicaState.Run) {
-        guard let operands = try? common.operands else { return }
-        do throws(IOError) { try ReplicaState.record(run, of: operands) } catch {
-            common.console.warning("\(error)")
-        }
     }
 }

@@ -27,11 +27,6 @@ struct RunCommand {
         self.action = action
     }
 
-    /// Runs the command, prints the result, and always throws `CommandEnd`.
-    func run(_ options: Replication.Options, endsWithDifferent: Bool = false) throws {
-        throw CommandEnd(status: outcome(options, endsWithDifferent: endsWithDifferent).status)
-    }
-
     /// Runs the command, and prints the result.
     func outcome(
         _ options: Replication.Options, endsWithDifferent: Bool = false

@@ -4,6 +4,7 @@
 // Public, as the conformance of the library's type to the parser's protocol is.
 public import ArgumentParser
 public import BlockReplication
+internal import Glibc
 internal import WireProtocol
 
 /// `blkferry sync`: makes the target equal to the source.
@@ -38,6 +39,7 @@ struct Sync: ParsableCommand {
 
     @OptionGroup var volume: TargetVolumeOptions
     @OptionGroup var undo: UndoOptions
+    @OptionGroup var replica: ReplicaOption
 
     @Flag(help: "Read both sides again after the flush and compare.")
     var verify = false
@@ -61,6 +63,9 @@ struct Sync: ParsableCommand {
         if changeLimit.maxChange != nil && wholeFile {
             throw ValidationError("--max-change does not go with --whole-file")
         }
+        if dryRun && replica.replica != nil {
+            throw ValidationError("--replica does not go with --dry-run")
+        }
         if dryRun && verify { throw ValidationError("--verify does not go with --dry-run") }
     }
 
@@ -82,6 +87,7 @@ struct Sync: ParsableCommand {
             ("--skip-unreadable", skipUnreadable), ("--exit-code", exitCode),
             ("--max-change", changeLimit.maxChange != nil),
             ("--move-backup-gpt", backupTable.moveBackupGpt), ("--undo", undo.undo != nil),
+            ("--replica", replica.replica != nil),
         ]
         if let other = others.first(where: \.1) {
             throw ValidationError("\(other.0) does not go with --benchmark")
@@ -105,8 +111,13 @@ struct Sync: ParsableCommand {
         options.verifies = verify
         options.skipsUnreadable = skipUnreadable
         sourceVolume.apply(to: &options)
-        try RunCommand(common, dryRun ? .dryRun : .synchronize)
-            .run(options, endsWithDifferent: exitCode)
+        let start = time(nil)
+        let command = try RunCommand(common, dryRun ? .dryRun : .synchronize)
+        let recorded = try replica.recorded(common)
+        recorded?.begin(start)
+        let outcome = command.outcome(options, endsWithDifferent: exitCode)
+        recorded?.end(since: start, outcome)
+        throw CommandEnd(status: outcome.status)
     }
 }
 

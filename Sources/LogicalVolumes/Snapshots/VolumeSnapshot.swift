@@ -58,7 +58,7 @@ package final class VolumeSnapshot: Sendable {
         let name = Self.name(for: origin)
         var arguments = [
             "--snapshot", "--name", name, "--permission", "r", "--setactivationskip", "n",
-            "--addtag", Self.tag, "--addtag", Self.ownerTag + Self.identity(of: getpid()),
+            "--addtag", Self.tag, "--addtag", Self.ownerTag + processIdentity(of: getpid()),
             "--addtag", Self.sourceTag + origin.uuid,
         ]
         if !origin.isThin { arguments += ["--size", "\(size.bytes(of: origin))b"] }
@@ -172,18 +172,7 @@ package final class VolumeSnapshot: Sendable {
         guard isOwn(volume),
             let owner = volume.tags.first(where: { $0.hasPrefix(ownerTag) })
         else { return false }
-        let identity = owner.dropFirst(ownerTag.count)
-        // The form is boot.process.start.
-        let parts = identity.split(separator: ".")
-        guard parts.count == 3, let process = Int32(parts[1]) else { return true }
-        return Self.identity(of: process) != identity
-    }
-
-    /// Identifies a process among all that ever ran on this machine: the boot id, the process id,
-    /// and its start in ticks since the boot.
-    private static func identity(of process: Int32) -> String {
-        let start = ProcessStatus("\(process)").start ?? "none"
-        return "\(bootIdentifier() ?? "unknown").\(process).\(start)"
+        return !isRunning(owner.dropFirst(ownerTag.count))
     }
 }
 
