@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +34,12 @@ int cts_attach_loop(int backing, unsigned int sector_size, bool read_only, bool 
         config.info.lo_offset = offset;
         config.info.lo_flags = LO_FLAGS_AUTOCLEAR | (read_only ? LO_FLAGS_READ_ONLY : 0) |
                                (partitions ? LO_FLAGS_PARTSCAN : 0);
-        if (ioctl(device, LOOP_CONFIGURE, &config) == 0) break;
+        if (ioctl(device, LOOP_CONFIGURE, &config) == 0) {
+            // A device that an earlier user has made read-only stays so when it is detached.
+            int no = 0;
+            if (!read_only) (void)ioctl(device, BLKROSET, &no);
+            break;
+        }
         int reason = errno;
         close(device);
         device = -1;

@@ -24,7 +24,7 @@ struct TargetJournal: Sendable {
         guard case .local(let selector) = operands.target else {
             throw ReplicationError(
                 .invalid, "\(operands.target): an undo journal needs a target on this machine",
-                advice: "On a server, blkferry serve --undo-directory keeps one of each session.")
+                advice: "Run blkferry on the machine of the target, and pull.")
         }
         do throws(IOError) {
             try SafetyGate.checkJournal(undo.journal, of: selector)

@@ -42,8 +42,7 @@ struct UndoOptions: ParsableArguments {
     func validate(_ common: ComparisonOptions) throws {
         if undo != nil, try common.operands.target.remote != nil {
             throw ValidationError(
-                "--undo: TARGET must be on this machine; a server keeps undo journals with "
-                    + "blkferry serve --undo-directory")
+                "--undo: TARGET must be on this machine; run blkferry there, and pull")
         }
     }
 
