@@ -56,7 +56,8 @@ def base(modules):
     return archive
 
 
-def fill(tree, modules):
+def skeleton(tree, programs, links, libraries):
+    """The directories of a system, busybox, programs of this machine, and their links and libraries."""
     for name in "bin etc lib/modules proc sys dev run tmp mnt var/lock/lvm var/run".split():
         (tree / name).mkdir(parents=True)
     for alias, target in (("sbin", "bin"), ("usr", "."), ("lib64", "lib")):
@@ -68,14 +69,18 @@ def fill(tree, modules):
     for applet in output(busybox, "--list").split():
         if applet != "busybox":
             (tree / "bin" / applet).symlink_to("busybox")
-    for name in PROGRAMS:
+    for name in programs:
         add_program(tree, program(name), name)
-    for name, links in LINKS.items():
-        for link in links.split():
+    for name, others in links.items():
+        for link in others.split():
             replace_link(tree / "bin" / link, name)
-    for name in LIBRARIES:
+    for name in libraries:
         add_library(tree, library(name))
-    add_modules(tree, modules)
+
+
+def fill(tree, modules):
+    skeleton(tree, PROGRAMS, LINKS, LIBRARIES)
+    add_modules(tree, modules, MODULES)
     rules = tree / "lib/udev"
     shutil.copytree("/usr/lib/udev", rules, ignore=shutil.ignore_patterns("hwdb*"))
     for path in rules.iterdir():
@@ -118,8 +123,8 @@ def library(name):
     return Path(found[1])
 
 
-def add_modules(tree, modules):
-    """The wanted modules and their dependencies, according to depmod(8)."""
+def add_modules(tree, modules, prefixes):
+    """Modules by the beginnings of their paths, and their dependencies, according to depmod(8)."""
     listing = tree / "lib/modules" / modules.name
     depends = {}
     # As it would write it, and then more tables, whose lines look otherwise.
@@ -128,7 +133,7 @@ def add_modules(tree, modules):
             name, _, needs = line.partition(":")
             depends[name] = needs.split()
     wanted = [name for name in depends
-              if any(name.startswith(f"kernel/{prefix}") for prefix in MODULES)]
+              if any(name.startswith(f"kernel/{prefix}") for prefix in prefixes)]
     for name in {*wanted, *(need for name in wanted for need in depends[name])}:
         (listing / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(modules / name, listing / name)
@@ -166,7 +171,8 @@ def pack(tree, archive):
     names = "\0".join(str(path.relative_to(tree)) for path in [tree, *sorted(tree.rglob("*"))])
     with open(archive, "wb") as stream:
         done = subprocess.run(
-            ["cpio", "--quiet", "--null", "--create", "--format=newc", "--owner=+0:+0"],
+            ["cpio", "--quiet", "--null", "--create", "--format=newc", "--owner=+0:+0",
+             "--reproducible"],
             cwd=tree, input=names.encode(), stdout=stream, stderr=subprocess.PIPE)
     if done.returncode != 0:
         raise Failure(f"cpio: {done.stderr.decode().strip()}")

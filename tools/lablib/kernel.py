@@ -39,7 +39,12 @@ def for_user_mode():
 
 
 def unpacked(package, modules):
-    """Downloads a package if it is missing; returns its modules' directory.
+    """Downloads a kernel's package if it is missing; returns its modules' directory."""
+    return next((files(package, modules) / "lib/modules").iterdir())
+
+
+def files(package, modules="lib/modules"):
+    """Downloads a package if it is missing, and unpacks it; returns the directory.
 
     depmod(8) and modprobe(8) read lib/modules only, so the modules are put there.
     """
@@ -50,7 +55,8 @@ def unpacked(package, modules):
             command("apt-get", "download", "-q", package, cwd=work)
             tree = Path(work) / "unpacked"
             command("dpkg-deb", "-x", next(Path(work).glob("*.deb")), tree)
-            (tree / "lib").mkdir(exist_ok=True)
-            os.rename(tree / modules, tree / "lib/modules")
+            if modules != "lib/modules":
+                (tree / "lib").mkdir(exist_ok=True)
+                os.rename(tree / modules, tree / "lib/modules")
             os.rename(tree, directory)
-    return next((directory / "lib/modules").iterdir())
+    return directory
