@@ -156,6 +156,8 @@ def overlay(programs, script, directory):
     for name, path in programs.items():
         add_program(tree, path, name)
     shutil.copytree(ROOT / "packaging/systemd", tree / "lib/systemd/system")
+    shutil.copytree(ROOT / "udev", tree / "lib/udev/rules.d")
+    shutil.move(tree / "lib/udev/rules.d/blkferry-disk-units", tree / "lib/udev")
     for path in GUEST.iterdir():
         shutil.copy(path, tree / path.name)
     (tree / "etc/lvm").mkdir(parents=True)

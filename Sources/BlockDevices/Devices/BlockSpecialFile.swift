@@ -181,6 +181,11 @@ package final class BlockSpecialFile: BlockDevice {
     /// Keeps objects, such as locks on partitions, while the device is open.
     package func keep(_ companions: [any AnyObject & Sendable]) { file.keep(companions) }
 
+    /// Keeps an object, and releases it right after the device is closed.
+    package func keepUntilClosed(_ object: any AnyObject & Sendable) {
+        file.survivor.withLock { $0 = object }
+    }
+
     /// Makes reads after each flush come from the medium, even through buffered loop devices below.
     package func flushThrough(_ files: [BackingFile]) { file.flushThrough(files) }
 

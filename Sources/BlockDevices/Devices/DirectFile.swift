@@ -36,6 +36,8 @@ final class DirectFile: Sendable {
     /// The change counter when other writers were last reported.
     let counterOfWriters = Mutex<ChangeCounter?>(nil)
     private let companions = Mutex<[any AnyObject & Sendable]>([])
+    /// Released after the descriptors are closed, because Swift releases properties in their order.
+    let survivor = Mutex<(any AnyObject & Sendable)?>(nil)
     /// Set when the file is locked for writing.
     let watch = Mutex<WriteWatch?>(nil)
     let checksForOthers = Mutex<[@Sendable () -> Bool]>([])

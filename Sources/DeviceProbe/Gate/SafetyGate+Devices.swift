@@ -69,6 +69,12 @@ extension TargetAdmission {
         // Dirty pages of the relatives would be written over the replica later.
         let relatives = host.relatives(of: device.number)
         device.startCounting(besides: relatives, dropping: !policy.isDryRun)
+        if !policy.isDryRun, let known = host[device.number] {
+            device.keepUntilClosed(
+                UdevNotice(
+                    device.number, ignoresLock: known.ignoresUdevLock,
+                    path: view.devicePath(known.path), sys: view.sys))
+        }
         let size = device.geometry.size
         let target: any BlockDevice
         if policy.isDryRun {
