@@ -60,10 +60,13 @@ for volume in thin linear; do
     lvremove -qq -y "$snapshot"
 done
 
+# Only a run over the network can be slow.
+there=http://127.0.0.1:8080
+serve --export-all
 # hidden_run SOURCE TARGET: the target is hidden during a run, and no longer, also if the run is killed.
 hidden_run() {
     local command="blkferry --whole-file --bwlimit 2M"
-    begun /tmp/log "$2" $command "$1" "$2"
+    begun /tmp/log "$2" $command "$there$1" "$2"
     looks "$2"
     leads "$link" "$1"
     has "$2" UDISKS_IGNORE=1
@@ -73,7 +76,7 @@ hidden_run() {
     wait $run || [ $? = 130 ] || fail "$(cat /tmp/log)"
     udevadm settle
     lacks "$2" UDISKS_IGNORE=1
-    begun /tmp/log "$2" $command "$1" "$2"
+    begun /tmp/log "$2" $command "$there$1" "$2"
     udevadm settle
     has "$2" UDISKS_IGNORE=1
     leads "$link" "$1"
@@ -96,7 +99,7 @@ wipefs --quiet --all ${disk}d
 sgdisk -n 1:2048:+32M ${disk}c >/dev/null
 udevadm settle
 file_system ${disk}c1
-begun /tmp/log ${disk}d blkferry --bwlimit 20M ${disk}c ${disk}d
+begun /tmp/log ${disk}d blkferry --bwlimit 8M $there${disk}c ${disk}d
 udevadm trigger --action=change --name-match=${disk}d
 sleep 0.5
 ! flock --shared --nonblock ${disk}d true || fail 'there is no lock'
@@ -133,6 +136,7 @@ looks ${disk}d1
 has ${disk}d1 'SYSTEMD_WANTS=blkferry-refresh@one.service blkferry-refresh@two.service'
 
 step 'one event after a run, and one before it where udev ignores the lock'
+kill $server
 udevadm control --exit
 udevadm monitor --kernel --subsystem-match=block >/tmp/events &
 monitor=$!
