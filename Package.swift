@@ -113,6 +113,7 @@ let package = Package(
                 .product(name: "NIOTLS", package: "swift-nio"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
+            resources: [.embedInCode("Status/page.html")],
             swiftSettings: settings),
         .target(
             name: "BlockReplication",

@@ -145,13 +145,14 @@ package final class BlockServer: Sendable {
             rights, sessions: sessions,
             downloads: DownloadLimit(
                 limit: shares.downloads, ofClient: shares.downloadsOfClient),
-            version: options.version, servesPdiffcopy: options.servesPdiffcopy)
+            version: options.version, servesPdiffcopy: options.servesPdiffcopy,
+            connections: connections)
         budget = MemoryBudget(bytes: memory)
         let shared = ConnectionContext(
             service: service, queue: queue, budget: budget,
             bodies: BodyPool(size: Limits.body), access: access,
             throttle: AuthThrottle(first: .seconds(options.firstWait)),
-            connections: connections, logger: logger, events: events,
+            connections: connections, logger: logger, events: events, counts: sessions.counts,
             hosts: options.address.hosts,
             patience: .milliseconds(Int64(options.patience * 1000)),
             idleTime: .milliseconds(Int64(options.idleTime * 1000)))

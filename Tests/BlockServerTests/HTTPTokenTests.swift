@@ -226,13 +226,13 @@ import WireProtocol
             try server.ask("GET", Route.info.path, Credential.everything.header).status == 200)
     }
 
-    @Test func `a request without a token is 401 everywhere, also for what does not exist`() throws
-    {
+    @Test func `a request without a token is 401 everywhere but at the page`() throws {
         for path in [
-            "/", "/v1", "/v1/devices", "/v1/devices/x", "/v1/sessions/x", "/nowhere", "/info",
+            "/", "/metrics", "/v1/status", "/v1", "/v1/devices", "/v1/devices/x", "/v1/sessions/x",
+            "/nowhere", "/info",
             "/hashes?filename=/x", "/blocks?filename=/x", "/resize?filename=/x&size=1",
         ] {
-            for method in ["GET", "POST", "DELETE", "PUT"] {
+            for method in ["GET", "POST", "DELETE", "PUT"] where (method, path) != ("GET", "/") {
                 #expect(try server.ask(method, path).status == 401, "\(method) \(path)")
             }
         }

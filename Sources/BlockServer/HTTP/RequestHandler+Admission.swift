@@ -42,7 +42,13 @@ extension RequestHandler {
                 // A client whose session has ended continues with another session.
                 return reject(incoming, dropping: Limits.body, context)
             }
-        case .rejected(let response): incoming.rejection = response
+        case .rejected(let response):
+            incoming.rejection = response
+            if response.tokenFault == .missing, let answer = route?.publicAnswer,
+                RequestRules.reject(head, route, length) == nil
+            {
+                incoming.rejection = answer
+            }
         case .punished: return punish(incoming, context)
         }
         guard incoming.rejection == nil else {

@@ -66,11 +66,13 @@ extension RequestHandler {
             head.headers.add(name: "Connection", value: "close")
         }
         log(response)
+        shared.counts.answered(response.status.code)
         armForAnswer(context)
         context.write(wrapOutboundOut(.head(head)), promise: nil)
         switch response.body {
         case .bytes(let bytes):
             if !isHead && bytes.readableBytes > 0 {
+                shared.counts.sent.count(bytes.readableBytes)
                 context.write(wrapOutboundOut(.body(.byteBuffer(bytes))), promise: nil)
             }
             end(cost: cost, context)
@@ -183,6 +185,7 @@ extension RequestHandler {
             context.close(promise: nil)
             return
         }
+        shared.counts.sent.count(bytes.readableBytes)
         armForAnswer(context)
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
         context.writeAndFlush(wrapOutboundOut(.body(.byteBuffer(bytes)))).whenComplete { _ in

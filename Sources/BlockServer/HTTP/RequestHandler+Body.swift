@@ -63,6 +63,7 @@ extension RequestHandler {
                 return
             }
             progress += part.readableBytes
+            shared.counts.received.count(part.readableBytes)
             guard incoming.rejection == nil else { return }
             add(part, to: incoming, context)
         case .lingering(let left):

@@ -22,6 +22,7 @@ struct ConnectionContext: Sendable {
     let connections: Connections
     let logger: Logger
     let events: BoundedLog
+    let counts: ServerCounts
     /// The values of `Host` that a server without tokens accepts.
     var hosts: BrowserRules.Hosts
     /// How long a client may be silent in the middle of a request or response.

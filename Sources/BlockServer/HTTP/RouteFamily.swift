@@ -53,4 +53,12 @@ protocol ServedRoute: Sendable {
 
     /// Adapts an error to the family's clients.
     func adapt(_ response: inout Response)
+
+    /// The answer to a client without a token, which holds nothing of the server; `nil` if the
+    /// client needs one.
+    var publicAnswer: Response? { get }
+}
+
+extension ServedRoute {
+    var publicAnswer: Response? { nil }
 }

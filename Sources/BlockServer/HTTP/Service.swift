@@ -21,7 +21,7 @@ final class Service: Sendable {
     init(
         _ rights: Rights, sessions: SessionTable,
         downloads: DownloadLimit = DownloadLimit(limit: .max, ofClient: .max), version: String,
-        servesPdiffcopy: Bool = true
+        servesPdiffcopy: Bool = true, connections: Connections = Connections()
     ) {
         self.rights = rights
         self.sessions = sessions
@@ -30,6 +30,7 @@ final class Service: Sendable {
         let families: [(any RouteFamily)?] = [
             BlkferryService(exports, sessions, contents, version: version),
             servesPdiffcopy ? PdiffcopyService(exports, sessions, contents) : nil,
+            StatusService(exports, sessions, connections, version: version),
         ]
         self.families = families.compactMap { $0 }
     }

@@ -100,7 +100,10 @@ final class HashSource: BodySource {
             throw Problem(error)
         }
         state.withLock { state in
-            state.use?.session.count { $0.compared += end - start }
+            state.use?.session.count { counts, map in
+                counts.compared += end - start
+                map.mark(ByteRange(start, to: end), .compared)
+            }
             state.offset = end
             // Before the client receives the end: its next request may write.
             if end == size { state.use = nil }

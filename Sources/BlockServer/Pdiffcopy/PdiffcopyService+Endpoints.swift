@@ -54,7 +54,10 @@ extension PdiffcopyService {
         let start = min(offset, device.geometry.size)
         let range = ByteRange(offset: start, length: min(size, device.geometry.size - start))
         guard !range.isEmpty else { return response }
-        use.session.count { $0.read += range.length }
+        use.session.count { counts, map in
+            counts.read += range.length
+            map.mark(range, .transferred)
+        }
         let source = ContentSource(
             device, range, owner: use, use.session.permission, isChunked: true)
         // One piece where possible, so that a read error becomes a status code.

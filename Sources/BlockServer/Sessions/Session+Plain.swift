@@ -50,14 +50,20 @@ extension Session {
         do throws(IOError) {
             if isAligned && isZero(bytes) {
                 try device.zero(range)
-                count { $0.zeroed += range.length }
+                count { counts, map in
+                    counts.zeroed += range.length
+                    map.mark(range, .transferred)
+                }
             } else {
                 if isAligned {
                     try device.write(bytes, at: offset)
                 } else {
                     try edges.withLock { _ throws(IOError) in try patch(bytes, range, memory) }
                 }
-                count { $0.written += range.length }
+                count { counts, map in
+                    counts.written += range.length
+                    map.mark(range, .transferred)
+                }
             }
             if flushing { try device.flush() }
         } catch {

@@ -4,6 +4,7 @@
 internal import BlockDevices
 internal import DeviceProbe
 internal import Digests
+internal import Glibc
 internal import LinuxIO
 internal import Synchronization
 internal import SystemPackage
@@ -32,18 +33,30 @@ final class Session: Sendable {
     private let writeReports = Mutex(0)
     private let writerReports = Mutex(0)
     let start = ContinuousClock().now
+    /// Seconds since 1970.
+    let began = time(nil)
 
-    /// Bytes compared, read, written and zeroed.
+    /// Bytes compared, found to differ, read, written and zeroed.
     ///
     /// A few requests about a sparse image of an EiB would overflow an `Int`. So a count stops
     /// where the largest image, or another count, can still be added.
     struct Counts: Hashable, Sendable {
         var compared = 0 { didSet { compared = min(compared, Self.most) } }
+        /// In regions whose digests differ.
+        var changed = 0 { didSet { changed = min(changed, Self.most) } }
         var read = 0 { didSet { read = min(read, Self.most) } }
         var written = 0 { didSet { written = min(written, Self.most) } }
         var zeroed = 0 { didSet { zeroed = min(zeroed, Self.most) } }
 
         private static let most = Int.max / 2
+
+        static func += (sum: inout Counts, other: Counts) {
+            sum.compared += other.compared
+            sum.changed += other.changed
+            sum.read += other.read
+            sum.written += other.written
+            sum.zeroed += other.zeroed
+        }
     }
 
     private struct State {
@@ -52,6 +65,7 @@ final class Session: Sendable {
         /// Requests in work that wait for the others.
         var waiting = 0
         var counts = Counts()
+        var map: BlockMap
         /// Requests in work that write.
         var writing = 0
         var mayWrite = true
@@ -81,7 +95,7 @@ final class Session: Sendable {
         self.key = key
         self.record = record
         self.relatives = relatives
-        state = Guarded(State(leftovers: leftovers))
+        state = Guarded(State(map: BlockMap(size: record.size), leftovers: leftovers))
         self.briefSilence = briefSilence
     }
 
@@ -192,9 +206,14 @@ final class Session: Sendable {
         }
     }
 
-    func count(_ change: (inout Counts) -> Void) { state.withLock { change(&$0.counts) } }
+    /// Counts what a request has done, and marks it on the map.
+    func count(_ change: (inout Counts, inout BlockMap) -> Void) {
+        state.withLock { change(&$0.counts, &$0.map) }
+    }
 
     var counts: Counts { state.withLock { $0.counts } }
+
+    var map: BlockMap { state.withLock { $0.map } }
 
     /// Whether another process has written to the target since the session began.
     var hasForeignWrites: Bool {

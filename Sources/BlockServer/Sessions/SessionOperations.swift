@@ -27,8 +27,14 @@ extension Session {
         switch request {
         case .map(let range): answer = ByteBuffer(bytes: try map(range).encoded)
         case .compare(let window, let digests):
-            answer = try differences(of: window, from: digests, memory)
-            count { $0.compared += window.reduce(0) { $0 + $1.length } }
+            var changed: [ByteRange] = []
+            answer = try differences(of: window, from: digests, memory, &changed)
+            count { counts, map in
+                counts.compared += window.reduce(0) { $0 + $1.length }
+                counts.changed += changed.reduce(0) { $0 + $1.length }
+                map.mark(window, .compared)
+                map.mark(changed, .changed)
+            }
         }
         try seal(&answer)
         return answer
@@ -80,12 +86,12 @@ extension Session {
     /// The differing regions of a window, as an answer without its digest.
     private func differences(
         of window: [ByteRange], from theirs: UnsafeRawBufferPointer,
-        _ memory: UnsafeMutableRawBufferPointer
+        _ memory: UnsafeMutableRawBufferPointer, _ changed: inout [ByteRange]
     ) throws(Problem) -> ByteBuffer {
         let longest = window.map(\.length).max() ?? 0
         let buffer = try RegionMemory(memory, atLeast: min(layout.window, longest))
         do throws(IOError) {
-            return try differences(of: window, from: theirs, in: buffer.bytes)
+            return try differences(of: window, from: theirs, in: buffer.bytes, &changed)
         } catch {
             throw Problem(error)
         }
@@ -93,14 +99,13 @@ extension Session {
 
     private func differences(
         of window: [ByteRange], from theirs: UnsafeRawBufferPointer,
-        in memory: UnsafeMutableRawBufferPointer
+        in memory: UnsafeMutableRawBufferPointer, _ changed: inout [ByteRange]
     ) throws(IOError) -> ByteBuffer {
         var hasher = try WindowHasher(
             layout, window: layout.window, method, key: key, zeroDigest: zeroDigest)
         let size = hasher.digestSize
         var answer = ByteBuffer()
         answer.writeInteger(UInt32(0))
-        var found: UInt32 = 0
         var run = DataRun()
         var first = 0
         for piece in window.flatMap({ $0.pieces(of: layout.window) }) {
@@ -115,11 +120,11 @@ extension Session {
                 let bytes = slice(memory, start, start + region.length)
                 try hasher.hashBlocks(of: isHole ? nil : UnsafeRawBufferPointer(bytes))
                 append(first + index, blocks: layout.blocks(in: region), of: hasher, to: &answer)
-                found += 1
+                changed.append(region)
             }
             first += regions.count
         }
-        answer.setInteger(found, at: answer.readerIndex, endianness: .little)
+        answer.setInteger(UInt32(changed.count), at: answer.readerIndex, endianness: .little)
         if !hasher.zeroDigest.isEmpty { zeroDigest = hasher.zeroDigest }
         return answer
     }
@@ -171,7 +176,10 @@ extension Session {
         try seal(&answer)
         try pack(&answer, coding)
         PayloadMemory.shared.keep(answer)
-        count { $0.read += data }
+        count { counts, map in
+            counts.read += data
+            map.mark(ranges, .transferred)
+        }
         return answer
     }
 
@@ -263,7 +271,10 @@ extension Session {
                 case .zero:
                     if !isDone { try device.zero(extent.range) }
                     forgetLeftovers(in: extent.range)
-                    count { $0.zeroed += extent.range.length }
+                    count { counts, map in
+                        counts.zeroed += extent.range.length
+                        map.mark(extent.range, .transferred)
+                    }
                 case .data:
                     let transfer = transfers.removeFirst()
                     if !isDone {
@@ -272,7 +283,10 @@ extension Session {
                             staging: memory)
                     }
                     forgetLeftovers(in: extent.range)
-                    count { $0.written += extent.range.length }
+                    count { counts, map in
+                        counts.written += extent.range.length
+                        map.mark(extent.range, .transferred)
+                    }
                 }
             }
         } catch {

@@ -86,6 +86,7 @@ extension SessionTable {
         state.withLock { state in
             state.sessions[session.id] = nil
             state.claims[session.id] = nil
+            state.ended.add(EndedSessions.Run(session, end: how))
         }
         var metadata = metadata(session)
         metadata["compared"] = "\(counts.compared)"

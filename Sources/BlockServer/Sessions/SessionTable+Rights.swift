@@ -71,7 +71,7 @@ extension SessionTable {
 
     /// Ends sessions after their timeout, and sessions that are not allowed any more.
     func endSilentAndRevoked() {
-        for session in state.withLock({ Array($0.sessions.values) }) {
+        for session in all {
             if session.isRevoked {
                 revoke(session)
             } else if isAllowed(session) {
@@ -83,7 +83,7 @@ extension SessionTable {
 
     /// Gives clients with certificates a short time to reconnect after a change of the authority.
     func awaitClients() {
-        for session in state.withLock({ Array($0.sessions.values) }) { session.awaitClient() }
+        for session in all { session.awaitClient() }
     }
 }
 

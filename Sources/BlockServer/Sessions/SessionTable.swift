@@ -24,6 +24,7 @@ final class SessionTable: Sendable {
     struct State {
         var claims: [String: Claim] = [:]
         var sessions: [String: Session] = [:]
+        var ended = EndedSessions()
         var isClosed = false
     }
     let state = Guarded(State())
@@ -37,14 +38,17 @@ final class SessionTable: Sendable {
     private let findsZstd: Bool
     let history: WriteHistoryStore
     let promises = RoomPromises()
+    let counts: ServerCounts
 
     /// - Parameters:
     ///   - limitOfClient: sessions of one address, and of one token or certificate.
     ///   - directory: of the file that outlives the server; `nil` for none.
     ///   - findsZstd: `false` as if libzstd were missing, for tests.
+    ///   - counts: of the server.
     init(
         _ rights: Rights, limit: Int, limitOfClient: Int, silence: Duration, logger: Logger,
-        events: BoundedLog, directory: String? = nil, findsZstd: Bool = true
+        events: BoundedLog, directory: String? = nil, findsZstd: Bool = true,
+        counts: ServerCounts = ServerCounts()
     ) {
         exports = rights.exports
         self.rights = rights
@@ -53,6 +57,7 @@ final class SessionTable: Sendable {
         self.logger = logger
         self.events = events
         self.findsZstd = findsZstd
+        self.counts = counts
         boot = bootIdentifier()
         history = WriteHistoryStore(directory: directory, boot: boot)
     }
@@ -71,6 +76,8 @@ final class SessionTable: Sendable {
         canCreate: Bool = true, briefSilence: Duration? = nil,
         unless reasonToGiveUp: @escaping @Sendable () -> Problem? = { nil }
     ) throws(Problem) -> Session {
+        var isOpen = false
+        defer { if !isOpen { counts.failedSessions.count(1) } }
         do throws(WireError) { try request.check() } catch { throw Problem(error) }
         let isTarget = request.mode != .read
         let generation = rights.generation(of: grant, peer)
@@ -94,7 +101,10 @@ final class SessionTable: Sendable {
             }
         }
         let key = DeviceKey(found)
-        if let known = sessionOf(run: request.run, key, request.mode, grant) { return known }
+        if let known = sessionOf(run: request.run, key, request.mode, grant) {
+            isOpen = true
+            return known
+        }
         let id = try newIdentifier()
         let claim = Claim(
             key: key, asked: asked, mode: request.mode, peer: peer, run: request.run, grant: grant,
@@ -117,7 +127,7 @@ final class SessionTable: Sendable {
                         id, found, request, claim, since: counter, briefSilence: brief,
                         unless: reasonToGiveUp)
                 }
-            let isOpen = state.withLock { state in
+            isOpen = state.withLock { state in
                 guard !state.isClosed else { return false }
                 state.sessions[id] = session
                 // A target that was created has an identity now.
@@ -325,4 +335,6 @@ final class SessionTable: Sendable {
     }
 
     var count: Int { state.withLock { $0.sessions.count } }
+
+    var all: [Session] { state.withLock { Array($0.sessions.values) } }
 }
