@@ -124,7 +124,7 @@ extension DigestWorker {
             }
             count(extent)
         } catch {
-            pass.note(writeError: error, in: &ownTally)
+            ownTally.addWriteError(error)
         }
     }
 }

@@ -121,7 +121,7 @@ struct Worker: ~Copyable {
                 tally.extents += 1
                 countRewritten(range, of: bad)
             } catch {
-                pass.note(writeError: error, in: &tally)
+                tally.addWriteError(error)
             }
         }
     }

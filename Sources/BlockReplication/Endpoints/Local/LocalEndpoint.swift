@@ -40,12 +40,11 @@ struct LocalEndpoint: Endpoint {
         return (target, LocalEndpoint(device: target.device, selector: found))
     }
 
-    func identity() throws(IOError) -> [String] { ["here", try Self.stableName(of: selector)] }
-
-    /// The tag that does not change with the content of a device, or its canonical path.
-    static func stableName(of selector: Selector) throws(IOError) -> String {
+    func identity() throws(IOError) -> [String] {
         let path = try resolve(selector)
-        return try describe(path: path, as: path).stableTag ?? (try? canonicalPath(path)) ?? path
+        let stableName =
+            try describe(path: path, as: path).stableTag ?? (try? canonicalPath(path)) ?? path
+        return ["here", stableName]
     }
 
     func persistentCounter(asFound isFound: Bool) throws(IOError) -> HostCounter? {
