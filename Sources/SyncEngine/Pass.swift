@@ -139,12 +139,13 @@ final class Pass: Sendable {
 
     var isStopping: Bool { isStopped.load(ordering: .relaxed) || control.isCancelled }
 
-    /// Waits until a thread is among those that take windows.
+    /// Waits until a thread is among those that take windows, or there is none any more.
     private func awaitTurn(of index: Int) {
         guard let choice, index >= usual else { return }
         // The user's signal does not wake this thread, so it looks for itself.
         while !isStopping,
-            choice.wait(until: .now + .milliseconds(200), { $0.count > index ? () : nil }) == nil
+            choice.wait(until: .now + .milliseconds(200), { $0.takesWindows(index) ? () : nil })
+                == nil
         {}
     }
 

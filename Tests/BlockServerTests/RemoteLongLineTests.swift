@@ -98,34 +98,35 @@ import Zstandard
     private func `different devices are equal at the end, too, where all threads compare first`(
         direction: Direction
     ) throws {
-        let source = (0..<33 << 19).map { UInt8(truncatingIfNeeded: $0 >> 12) }
-        let target = [UInt8](repeating: 1, count: 33 << 19)
-        var options = SyncOptions(concurrency: 1)
-        options.mostConcurrency = 3
-        _ = try run(direction, source: source, target: target, options: options) {
-            $0.delay = 0.05
+        // One window, which one of eight threads gets, and two.
+        for size in [1 << 20, 33 << 19] {
+            let source = (0..<size).map { UInt8(truncatingIfNeeded: $0 >> 12) }
+            let target = [UInt8](repeating: 1, count: size)
+            var options = SyncOptions(concurrency: 1)
+            options.mostConcurrency = 8
+            _ = try run(direction, source: source, target: target, options: options) {
+                $0.delay = 0.05
+            }
         }
     }
 
-    @Test func `connections are made ahead on a long line only`() throws {
-        for (delay, count) in [(0.1, 3), (0, 0)] {
-            let rig = try ServerRig()
-            let proxy = try FaultProxy(upstreamPort: rig.port)
-            proxy.delay = delay
-            let image = rig.image("image")
-            try makeImage(image, [UInt8](repeating: 7, count: 1 << 20))
-            var options = RemoteServer.Options()
-            options.connectionsAhead = 3
-            let location = try #require(try Location(rig.url(image, port: proxy.port)).remote)
-            let server = try RemoteServer(location, options)
-            _ = try server.exports()
-            let device = try RemoteBlockDevice(
-                server, for: .init(mode: .read, block: 4096), digest: nil)
-            // They are made in other threads.
-            #expect(becomesTrue { proxy.counters.connections == 1 + count })
-            device.release(isComplete: true)
-            #expect(proxy.counters.connections == 1 + count)
-        }
+    @Test func `connections are made ahead on a long line`() throws {
+        let rig = try ServerRig()
+        let proxy = try FaultProxy(upstreamPort: rig.port)
+        proxy.delay = 0.1
+        let image = rig.image("image")
+        try makeImage(image, [UInt8](repeating: 7, count: 1 << 20))
+        var options = RemoteServer.Options()
+        options.connectionsAhead = 3
+        let location = try #require(try Location(rig.url(image, port: proxy.port)).remote)
+        let server = try RemoteServer(location, options)
+        _ = try server.exports()
+        let device = try RemoteBlockDevice(
+            server, for: .init(mode: .read, block: 4096), digest: nil)
+        // They are made in other threads.
+        #expect(becomesTrue { proxy.counters.connections == 4 })
+        device.release(isComplete: true)
+        #expect(proxy.counters.connections == 4)
     }
 
     @Test func `a push of equal devices of one window needs five requests`() throws {

@@ -99,6 +99,17 @@ import Testing
         #expect(choice.count == Self.usual)
     }
 
+    @Test func `threads end when there is no window, whatever the data does then`() {
+        var choice = makeChoice(compares: true)
+        choice.end()
+        // The last window is that of a further thread, and has data.
+        let begun = choice.begins(Self.most)
+        #expect(begun == Self.usual)
+        choice.endData(after: 1, roundTrip: 0.2)
+        choice.note(comparison: 1, roundTrip: 0.2)
+        #expect((0..<Self.most).allSatisfy { choice.takesWindows($0) })
+    }
+
     @Test func `a number of the user's is kept`() {
         var choice = makeChoice(usual: 5, most: nil, compares: true)
         for _ in 0..<100 { choice.note(comparison: 0.2, roundTrip: 0.2) }

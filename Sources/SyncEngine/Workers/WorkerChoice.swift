@@ -32,6 +32,7 @@ package struct WorkerChoice: Sendable {
     /// Requests with data in progress.
     private var moving = 0
     private var hasMoved = false
+    private var hasEnded = false
 
     /// - Parameters:
     ///   - most: `nil` for `usual`.
@@ -78,6 +79,9 @@ package struct WorkerChoice: Sendable {
         }
     }
 
-    /// Lets all threads work, because they find no window any more.
-    package mutating func end() { count = most }
+    /// Whether a thread takes windows, or ends because there is none any more.
+    package func takesWindows(_ index: Int) -> Bool { hasEnded || index < count }
+
+    /// There is no window any more.
+    package mutating func end() { hasEnded = true }
 }
