@@ -11,21 +11,10 @@ lvcreate -qq -y -L 24M -n target vg0
 fill /dev/vg0/source 0 24
 
 step 'systemd, as the first process of its own processes'
-mkdir -p /etc/blkferry /var/tmp /run/systemd/system/blkferry-serve.service.d
-for name in sysinit basic sockets shutdown remote-fs lab; do
-    printf '[Unit]\nDescription=%s\n' $name >/run/systemd/system/$name.target
-done
+mkdir -p /etc/blkferry
 # There is no journal here, and /usr is the root directory.
-printf '[Service]\nStandardError=append:/run/log\nProtectSystem=no\n' \
-    >/run/systemd/system/blkferry-serve.service.d/lab.conf
-mkdir -p /sys/fs/cgroup
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-container=lab unshare -p -f --mount-proc /bin/systemd --system --unit=lab.target --log-target=console &
-becomes pidof systemd
-manager=$(pidof systemd | cut -d ' ' -f 1)
-# systemd does not answer processes that it does not see.
-systemctl() { nsenter -t "$manager" -m -p /bin/systemctl "$@"; }
-becomes systemctl is-active lab.target
+drop_in blkferry-serve.service '[Service]' StandardError=append:/run/log ProtectSystem=no
+start_systemd sockets remote-fs
 
 step 'started by a client'
 echo vg0:rw,create >/etc/blkferry/exports

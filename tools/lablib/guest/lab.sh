@@ -174,3 +174,31 @@ start_udev() {
     udevadm trigger --type=all
     udevadm settle
 }
+
+# start_systemd TARGET...: systemd as the first process of a pid namespace of its own, with the units of
+# the package; its targets are empty. Mounts that are made later are not seen by its services. From then
+# on `systemctl` speaks with it, and `booted COMMAND...` runs a command among its processes.
+start_systemd() {
+    local name
+    mkdir -p /run/systemd/system /var/tmp /var/lib
+    for name in sysinit basic shutdown lab "$@"; do
+        printf '[Unit]\nDescription=%s\n' "$name" >"/run/systemd/system/$name.target"
+    done
+    mkdir -p /sys/fs/cgroup
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    container=lab unshare -p -f --mount-proc /bin/systemd --system --unit=lab.target --log-target=console &
+    becomes pidof systemd
+    manager=$(pidof systemd | cut -d ' ' -f 1)
+    becomes systemctl is-active lab.target
+}
+# systemd does not answer processes that it does not see.
+booted() { nsenter -t "$manager" -m -p "$@"; }
+systemctl() { booted /bin/systemctl "$@"; }
+
+# drop_in UNIT LINE...: changes the unit by these lines; before systemd starts.
+drop_in() {
+    local unit=$1
+    shift
+    mkdir -p "/run/systemd/system/$unit.d"
+    printf '%s\n' "$@" >"/run/systemd/system/$unit.d/lab.conf"
+}
