@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
-# shows: the service of systemd, which a client starts, reads, writes, makes and keeps logical volumes
+# shows: the services of systemd: a client starts one, and writes logical volumes; one shows a token
 # host: /lib/systemd/systemd systemctl
 # seconds: 50
 start_udev
@@ -14,7 +14,9 @@ step 'systemd, as the first process of its own processes'
 mkdir -p /etc/blkferry
 # There is no journal here, and /usr is the root directory.
 drop_in blkferry-serve.service '[Service]' StandardError=append:/run/log ProtectSystem=no
-start_systemd sockets remote-fs
+drop_in blkferry-storage-target.service '[Service]' StandardError=append:/run/log ProtectSystem=no \
+    StandardOutput=file:/run/console
+start_systemd sockets remote-fs storage-target-mode
 
 step 'started by a client'
 echo vg0:rw,create >/etc/blkferry/exports
@@ -28,6 +30,8 @@ status() { systemctl show -P StatusText blkferry-serve.service; }
 expect 3 systemctl is-active blkferry-serve.service
 expect 0 blkferry list $there
 says /dev/vg0/target
+# The server may answer the client before systemd has read that it is ready.
+becomes systemctl --quiet is-active blkferry-serve.service
 expect 0 status
 says '127.0.0.1:8080: exports: 1'
 
@@ -55,3 +59,20 @@ case $output in *vg0/new*) fail 'vg0/new is no longer exported' ;; esac
 systemctl stop blkferry-serve.socket blkferry-serve.service
 expect 0 systemctl show -P Result,ExecMainStatus blkferry-serve.service
 says success
+
+step 'storage-target-mode.target offers the disks, read-only, with a token that the console shows'
+expect 0 systemctl enable blkferry-storage-target.service
+expect 0 systemctl start storage-target-mode.target
+shown() { sed -n "s,.*$1.*,\\1,p" /run/console; }
+becomes systemctl is-active blkferry-storage-target.service
+BLKFERRY_TOKEN=$(shown 'BLKFERRY_TOKEN=\([^ ]*\)')
+pin=$(shown '\(sha256//[^ ]*\)')
+there=https://127.0.0.1:8080
+expect 0 blkferry list --pinned-pubkey "$pin" $there
+for device in ${disk}a ${disk}b /dev/mapper/vg0-source; do says " $device "; done
+case $output in *' rw'*) fail 'a device is not read-only' ;; esac
+expect 0 blkferry --pinned-pubkey "$pin" $there/dev/vg0/target /dev/vg0/new --overwrite --size-policy prefix
+same /dev/vg0/target /dev/vg0/new
+BLKFERRY_TOKEN=$(blkferry token)
+expect 5 blkferry list --pinned-pubkey "$pin" $there
+systemctl stop blkferry-storage-target.service
