@@ -119,7 +119,7 @@ final class OpenPair: Sendable {
             refusal = self.refusal(share(of: result), limit)
         }
         var report = ended(result, isDone: counts, refusal: refusal)
-        report.round = sample?.round
+        (report.round, report.roundBefore) = (sample?.round, sample?.before)
         if changes == nil, action != .compare { report.fullComparison = "sync" }
         report.estimatedChange = expected.share.map { $0 * 100 }
         if let warning = warning(after: expected, result) { report.closingWarnings.append(warning) }

@@ -44,6 +44,8 @@ extension Replication {
         /// The windows that this sample and the earlier ones of its round have compared; `nil`
         /// unless a sample was compared.
         public internal(set) var round: Options.SampleRound?
+        /// The same before this sample; a sample that continues it has the same windows.
+        public internal(set) var roundBefore: Options.SampleRound?
         /// The time that opening both devices took.
         public let openSeconds: Double
         /// Bytes to and from the server, including headers; `nil` without a server.

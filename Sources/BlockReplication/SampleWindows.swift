@@ -36,6 +36,8 @@ extension Replication.Options {
 struct SampleWindows {
     /// In bytes, ascending, apart.
     let ranges: [ByteRange]
+    /// The round without these windows.
+    let before: Replication.Options.SampleRound
     /// The round with these windows.
     let round: Replication.Options.SampleRound
 
@@ -54,6 +56,7 @@ struct SampleWindows {
         var round =
             sample.round.flatMap { $0.windows == count && (0..<count) ~= $0.compared ? $0 : nil }
             ?? .init(seed: .random(in: 0 ... .max), windows: count, compared: 0)
+        before = round
         var generator = SplitMix64(seed: round.seed)
         let order = (0..<count).shuffled(using: &generator)
         let wanted = Int((Double(count) * sample.percent / 100).rounded(.up))

@@ -75,8 +75,13 @@ struct RecordedReplica {
         let run = ReplicaState.Run(since: start, outcome)
         update { state in
             state.lastVerify = run
+            guard let report = outcome.report else { return }
             // After a difference the next run compares the same windows again.
-            if run.exitStatus == 0 { state.round = outcome.report?.round }
+            switch outcome.status {
+            case .done: state.round = report.round
+            case .different: state.round = report.roundBefore
+            default: break
+            }
         }
     }
 
