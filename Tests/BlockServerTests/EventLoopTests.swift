@@ -10,7 +10,7 @@ import Testing
 import WireProtocol
 
 /// What a watchdog relies on.
-@Suite(.blocking, .timeLimit(.minutes(10))) struct EventLoopTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct EventLoopTests {
     /// Logs nothing, and holds the thread that logs a request while `isHeld`.
     private final class Holder: LogHandler, Sendable {
         let isHeld = Atomic(false)

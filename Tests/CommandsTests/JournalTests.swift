@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Priorities of lines in systemd's journal.
-@Suite(.blocking, .timeLimit(.minutes(10))) struct JournalTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct JournalTests {
     private let scratch: ScratchDirectory
     private let image: String
 

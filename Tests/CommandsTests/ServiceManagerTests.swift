@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// `serve` as systemd starts it.
-@Suite(.blocking, .timeLimit(.minutes(30))) struct ServiceManagerTests {
+@Suite(.blocking, .timeLimit(.minutes(60))) struct ServiceManagerTests {
     private let scratch: ScratchDirectory
     private let image: String
 
