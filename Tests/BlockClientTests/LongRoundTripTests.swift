@@ -43,6 +43,15 @@ import Testing
         #expect(transport.longRoundTrip == nil)
     }
 
+    @Test(arguments: [(1 << 20, false), (64 << 20, true)])
+    func `with a low rate limit a line does not count as long`(rate: Int, isLong: Bool) throws {
+        let server = server([40])
+        defer { server.stop() }
+        let transport = try makeTransport(server.base) { $0.bytesPerSecond = rate }
+        _ = try transport.call()
+        #expect((transport.longRoundTrip != nil) == isLong)
+    }
+
     @Test(arguments: [429, 503])
     func `a server with too many requests gets no more connections`(status: Int) throws {
         let server = server([40, 40], status: status)

@@ -136,7 +136,7 @@ import WireProtocol
         "/v1/devices/%00/content", "/v1/devices/%2Fetc%2Fpasswd%00.img/content",
         "/v1/devices/%2e%2e/content", "/v1/devices/../../etc/passwd", "/v1/devices/%zz/content",
         "/v1/devices/%2/content", "/v1/devices/%ff%fe/content", "/v1/devices//content",
-        "//v1", "/v1//devices", "/v2", "/", "/v1/devices/a/b/c", "/v1/sessions", "/v1/sessions/a/b",
+        "//v1", "/v1//devices", "/v2", "/v1/devices/a/b/c", "/v1/sessions", "/v1/sessions/a/b",
         "/v1%2Fdevices", "/V1", "/v1/devices/\(String(repeating: "a", count: 8190))",
     ])
     func `a path that the API does not have is answered with 404`(path: String) throws {

@@ -97,6 +97,10 @@ package final class HTTPTransport: Sendable {
     /// A line of 6 Gbit/s holds in that time what eight connections with 2 MiB each send.
     private static let longTrip = 0.02
 
+    /// Bytes a second; at less, eight connections with 2 MiB each are enough up to a round trip of
+    /// half a second.
+    private static let leastRateOfLongLine = 32 << 20
+
     /// Prepares without connecting; throws if the base is not a server's address, or libcurl cannot
     /// start.
     package init(_ options: Options) throws(IOError) {
@@ -210,9 +214,12 @@ package final class HTTPTransport: Sendable {
     /// Seconds of a round trip if the line is so long that more connections may move more.
     ///
     /// It is the least time of an answer so far, with the server's work. It is `nil` on a short
-    /// line, after the server had too many requests, and for ssh, whose connections are processes.
+    /// line, with a low rate limit, whose waits are in that time, after the server had too many
+    /// requests, and for ssh, whose connections are processes.
     var longRoundTrip: Double? {
-        guard options.connector == nil, !isCrowded.load(ordering: .relaxed) else { return nil }
+        guard options.connector == nil, !isCrowded.load(ordering: .relaxed),
+            options.bytesPerSecond ?? .max >= Self.leastRateOfLongLine
+        else { return nil }
         return leastAnswerSeconds.withLock { $0 }.flatMap { $0 < Self.longTrip ? nil : $0 }
     }
 
