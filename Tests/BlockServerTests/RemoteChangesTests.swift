@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+import BlockClient
 import BlockDevices
 import LinuxIO
 import SyncEngine
@@ -111,6 +112,8 @@ import Testing
         for change in map { target[change.offset + 5000] &+= 1 }
         var run = RemoteRun()
         run.options.changes = map
+        // With this limit the line of a loaded machine does not count as long.
+        run.client.bytesPerSecond = 31 << 20
         func push() throws -> (SyncReport, compares: Int, writes: Int) {
             try makeImage(image, target)
             let before = (rig.requests(to: "compare"), rig.requests(to: "write"))
@@ -125,9 +128,8 @@ import Testing
         for _ in 0..<20 where report.targetWasOpened { (report, compares, writes) = try push() }
         #expect(report.isGood && report.tally.written == map.count * 4096)
         #expect(try [UInt8](contentsOf: image) == source)
-        // 128 regions have 8 MiB: four windows of 2 MiB, or one on a machine that is so loaded that
-        // the line counts as long; and once it is asked where data is.
-        #expect((1...5).contains(compares))
+        // 128 regions have 8 MiB: four windows of 2 MiB; and once it is asked where data is.
+        #expect((4...5).contains(compares))
         #expect(writes == 4)
     }
 }
