@@ -86,6 +86,13 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
+            name: "UndoJournal",
+            dependencies: [
+                "LinuxIO", "BlockDevices", "Digests", "WireProtocol",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .target(
             name: "BlockClient",
             dependencies: [
                 "CCurl", "CLinuxBlock", "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe",
@@ -112,7 +119,7 @@ let package = Package(
             name: "BlockReplication",
             dependencies: [
                 "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes",
-                "Digests", "WireProtocol", "SyncEngine", "BlockClient",
+                "Digests", "WireProtocol", "SyncEngine", "BlockClient", "UndoJournal",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
@@ -178,6 +185,10 @@ let package = Package(
         .testTarget(
             name: "DigestsTests",
             dependencies: ["COpenSSL", "LinuxIO", "BlockDevices", "Digests", "TestSupport"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "UndoJournalTests",
+            dependencies: ["LinuxIO", "BlockDevices", "UndoJournal", "TestSupport"],
             swiftSettings: settings),
         .testTarget(
             name: "SyncEngineTests",

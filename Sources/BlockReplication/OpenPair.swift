@@ -22,6 +22,8 @@ final class OpenPair: Sendable {
     let earlyWarnings = Mutex<[String]>([])
     let control: RunControl
     private let movedBackup: MovedBackup?
+    /// Set if what is overwritten is kept.
+    private let journal: TargetJournal?
     private let openSeconds: Double
 
     var source: String { operands.source.description }
@@ -40,6 +42,7 @@ final class OpenPair: Sendable {
         let endpoints = Endpoints(
             options: options, digest: try options.digestMethod(),
             isCancelled: { control.isCancelled }, events: events)
+        if action.writes { try TargetJournal.check(options, operands) }
         if action == .compare {
             (sourceEnd, targetEnd, targetEndpoint) = try endpoints.pair(operands)
         } else {
@@ -52,6 +55,7 @@ final class OpenPair: Sendable {
             movedBackup = try options.movedBackup(sourceEnd, targetEnd, targetEndpoint)
             engineOptions.tail += movedBackup?.backup ?? []
             self.engineOptions = engineOptions
+            journal = try Self.journal(action, operands, options, targetEnd)
         } catch {
             // Only a server has extended it already.
             if action.writes { _ = targetEnd.giveSizeBack() }
@@ -68,6 +72,16 @@ final class OpenPair: Sendable {
     }
 
     deinit { release(isDone: false) }
+
+    private static func journal(
+        _ action: Replication.Action, _ operands: Operands, _ options: Replication.Options,
+        _ target: AdmittedTarget
+    ) throws(ReplicationError) -> TargetJournal? {
+        guard action.writes, let undo = options.undo else { return nil }
+        do throws(IOError) { return try TargetJournal(undo, operands, target) } catch {
+            throw ReplicationError(error)
+        }
+    }
 
     /// Does the work once.
     ///
@@ -150,6 +164,11 @@ final class OpenPair: Sendable {
         report.warnings += earlyWarnings.withLock { $0 }
         report.refusal = refusal
         let sizeWarning = sizeWarning(after: result, isRefused: refusal != nil)
+        if let journal {
+            let (undo, warning) = journal.finish(isComplete: report.isDone && isDone)
+            report.undo = undo
+            if let warning { report.warnings.append(warning) }
+        }
         report.closingWarnings = release(isDone: report.isDone && isDone)
         if let sizeWarning { report.closingWarnings.append(sizeWarning) }
         return report
@@ -167,7 +186,7 @@ final class OpenPair: Sendable {
     /// If the backup of a GPT is moved, the primary headers differ. The local device then shows the
     /// header that the other one has, because a server compares its real bytes.
     var comparedDevices: (source: any BlockDevice, target: any BlockDevice) {
-        let (source, target) = (sourceEnd.device, targetEnd.device)
+        let (source, target) = (sourceEnd.device, journal?.device ?? targetEnd.device)
         guard let movedBackup else { return (source, target) }
         return source.isRemote
             ? (source, movedBackup.target(target)) : (movedBackup.source(source), target)

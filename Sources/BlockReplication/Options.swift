@@ -114,6 +114,8 @@ extension Replication {
         public var targetSnapshot: String?
         /// Adds the date to the names of these snapshots, and keeps this many of them, at least 1.
         public var keptSnapshots: Int?
+        /// Keeps what is overwritten on a target of this machine; `nil` for nothing.
+        public var undo: Undo?
         /// The time to wait for a target that is mounted, claimed, locked, or in another client's
         /// session.
         ///
@@ -130,6 +132,18 @@ extension Replication {
         public var access = Access()
 
         public init() {}
+    }
+
+    /// A journal with the old bytes of the target, from which `rollBack` makes it what it was.
+    public struct Undo: Hashable, Sendable {
+        /// A file that does not exist, on another device than the target.
+        public var journal: String
+        /// Bytes of the journal at most; `nil` for no limit.
+        public var limit: Int?
+        /// Whether the run goes on without a way back when the limit is reached; it ends otherwise.
+        public var continuesWhenFull = false
+
+        public init(journal: String) { self.journal = journal }
     }
 
     /// Credentials for servers, and those expected of them, in PEM files.

@@ -52,8 +52,18 @@ extension Replication {
         public let traffic: Traffic?
         /// The digest that both machines compared by, such as `gmac`; `nil` without a server.
         public let digest: String?
+        /// The journal of what was overwritten; `nil` without one, or if nothing was overwritten.
+        public internal(set) var undo: Undo?
         /// Whether the sizes prove that the two are not equal.
         public let sizesDiffer: Bool
+
+        public struct Undo: Hashable, Sendable {
+            public var journal: String
+            /// Of the journal.
+            public var bytes: Int
+            /// `false` if the run went on when the journal had reached its limit.
+            public var isUsable: Bool
+        }
 
         public struct Traffic: Hashable, Sendable {
             public var sent: Int

@@ -24,6 +24,7 @@ package struct Blkferry: ParsableCommand {
             blkferry list [--json] [<url>]
             blkferry benchmark [-B <n>] [<options>] <source> <target>
             blkferry replicas [--json | --metrics] [<name>]
+            blkferry rollback [<options>] <journal> [<target>]
             blkferry token [--hash]
             """,
         discussion: """
@@ -35,7 +36,8 @@ package struct Blkferry: ParsableCommand {
             """,
         version: version,
         subcommands: [
-            Sync.self, Verify.self, Refresh.self, Replicas.self, Serve.self, List.self,
+            Sync.self, Verify.self, Refresh.self, Replicas.self, RollBack.self, Serve.self,
+            List.self,
             Benchmark.self, Token.self,
         ],
         defaultSubcommand: Sync.self)

@@ -34,6 +34,8 @@ package struct IOError: Error, Hashable, Sendable {
         case digest
         /// LVM did not answer in time, or before the run was cancelled, or it could not be parsed.
         case noAnswer
+        /// The undo journal cannot be written, so nothing more may be written to the target.
+        case journal
         /// The user has cancelled the run.
         case cancelled
         /// The safety gate refused, before anything was written.
@@ -117,7 +119,7 @@ package struct IOError: Error, Hashable, Sendable {
     package var isNetwork: Bool {
         switch kind {
         case .network, .unauthorized, .noSession, .corrupted, .cancelled: true
-        case .device, .creation, .digest, .noAnswer, .refused: false
+        case .device, .creation, .digest, .noAnswer, .journal, .refused: false
         }
     }
 }

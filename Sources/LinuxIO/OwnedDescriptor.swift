@@ -71,6 +71,27 @@ package struct OwnedDescriptor: ~Copyable, Sendable {
         try retryingInterrupts { pwrite(rawValue, buffer.baseAddress, buffer.count, off_t(offset)) }
     }
 
+    /// Reads until the buffer is full or the file ends, and returns how many bytes.
+    package func read(
+        into buffer: UnsafeMutableRawBufferPointer, at offset: Int
+    ) throws(Errno) -> Int {
+        var done = 0
+        while done < buffer.count {
+            let count = try readOnce(into: slice(buffer, done, buffer.count), at: offset + done)
+            if count == 0 { break }
+            done += count
+        }
+        return done
+    }
+
+    /// Writes the whole buffer; if it throws, any part may have been written.
+    package func write(_ buffer: UnsafeRawBufferPointer, at offset: Int) throws(Errno) {
+        var done = 0
+        while done < buffer.count {
+            done += try writeOnce(slice(buffer, done, buffer.count), at: offset + done)
+        }
+    }
+
     /// Waits until the data, and the metadata needed to read it, is on the medium.
     ///
     /// If it fails, data written before may be lost.

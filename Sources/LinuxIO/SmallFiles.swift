@@ -51,11 +51,7 @@ package func replaceFile(
             draft, flags: O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: mode)
         let buffer = AlignedBuffer(count: bytes.count)
         buffer.bytes.copyBytes(from: bytes)
-        var done = 0
-        while done < bytes.count {
-            let rest = UnsafeRawBufferPointer(rebasing: buffer.bytes[done..<bytes.count])
-            done += try file.writeOnce(rest, at: done)
-        }
+        try file.write(UnsafeRawBufferPointer(slice(buffer.bytes, 0, bytes.count)), at: 0)
         try file.synchronize()
         _ = try retryingInterrupts { rename(draft, path) }
     } catch {

@@ -228,6 +228,11 @@ final class Pass: Sendable {
         }
     }
 
+    /// Counts an error of the target, where other places may be writable, or ends the pass.
+    func note(writeError error: IOError, in tally: inout Tally) {
+        if error.kind == .journal { fail(error) } else { tally.addWriteError(error) }
+    }
+
     /// Ends the pass and keeps the first error.
     func fail(_ error: IOError) {
         isStopped.store(true, ordering: .relaxed)

@@ -40,6 +40,7 @@ struct ResultRecord: Encodable {
     private var seconds: Seconds
     private var bytesPerSecond: Double?
     private var exitStatus: Int32
+    private var undo: Undo?
     private var warnings: [String]
     private var errors: [String]
 
@@ -51,6 +52,14 @@ struct ResultRecord: Encodable {
             offset = range.offset
             length = range.length
         }
+    }
+
+    private struct Undo: Encodable {
+        var journal: String
+        /// Of the journal.
+        var bytes: Int
+        /// Whether a rollback is possible.
+        var usable: Bool
     }
 
     private struct ReadErrors: Encodable {
@@ -112,6 +121,9 @@ struct ResultRecord: Encodable {
             open: report.openSeconds, sync: times.sync, flush: times.flush, verify: times.verify,
             total: report.openSeconds + times.total)
         bytesPerSecond = times.sync > 0 ? Double(tally.compared) / times.sync : nil
+        undo = report.undo.map {
+            Undo(journal: $0.journal, bytes: $0.bytes, usable: $0.isUsable)
+        }
         exitStatus = result.status.rawValue
         warnings = report.warnings + result.warnings
         errors = result.errors.map(\.message)

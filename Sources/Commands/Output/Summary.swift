@@ -51,6 +51,12 @@ struct Summary {
                 "on the wire \(Format.exactBytes(traffic.sent)) sent, "
                     + "\(Format.exactBytes(traffic.received)) received")
         }
+        if let undo = report.undo {
+            lines.append(
+                undo.isUsable
+                    ? "undo        \(Format.exactBytes(undo.bytes)) in \(printable(undo.journal))"
+                    : "undo        impossible: \(printable(undo.journal)) had reached its limit")
+        }
         lines.append(
             "time        \(Format.seconds(engine.seconds.total)), "
                 + Format.rate(tally.compared, engine.seconds.total))

@@ -35,6 +35,7 @@ struct Refresh: ParsableCommand {
     @OptionGroup var hookOptions: HookOptions
     @OptionGroup var replica: ReplicaOption
     @OptionGroup var volume: TargetVolumeOptions
+    @OptionGroup var undo: UndoOptions
 
     @OptionGroup var snapshot: SnapshotSizeOption
 
@@ -54,6 +55,7 @@ struct Refresh: ParsableCommand {
             throw ValidationError("SOURCE must be a logical volume of this machine")
         }
         try volume.validate(consent.sizePolicy)
+        try undo.validate(common)
         try backupTable.validate(consent.sizePolicy)
     }
 
@@ -67,6 +69,7 @@ struct Refresh: ParsableCommand {
         options.verifies = verify
         options.maximumChange = changeLimit.maxChange?.value
         volume.apply(to: &options)
+        undo.apply(to: &options)
         snapshot.apply(to: &options)
         let start = time(nil)
         let command = try RunCommand(common, .refresh)

@@ -38,6 +38,7 @@ struct Sync: ParsableCommand {
     @OptionGroup var backupTable: BackupTableOptions
 
     @OptionGroup var volume: TargetVolumeOptions
+    @OptionGroup var undo: UndoOptions
     @OptionGroup var replica: ReplicaOption
 
     @Flag(help: "Read both sides again after the flush and compare.")
@@ -69,6 +70,7 @@ struct Sync: ParsableCommand {
     }
 
     private func validateVolume() throws {
+        try undo.validate(common)
         guard let option = sourceVolume.firstUsed else { return }
         if try common.operands.source.remote != nil {
             throw ValidationError("\(option): SOURCE must be a logical volume of this machine")
@@ -84,7 +86,7 @@ struct Sync: ParsableCommand {
             ("--dry-run", dryRun), ("--whole-file", wholeFile), ("--verify", verify),
             ("--skip-unreadable", skipUnreadable), ("--exit-code", exitCode),
             ("--max-change", changeLimit.maxChange != nil),
-            ("--move-backup-gpt", backupTable.moveBackupGpt),
+            ("--move-backup-gpt", backupTable.moveBackupGpt), ("--undo", undo.undo != nil),
             ("--replica", replica.replica != nil),
         ]
         if let other = others.first(where: \.1) {
@@ -102,6 +104,7 @@ struct Sync: ParsableCommand {
         options.compression = compression.compress
         backupTable.apply(to: &options)
         volume.apply(to: &options)
+        undo.apply(to: &options)
         if let benchmark { try BenchmarkRun(common, options, .init(steps: benchmark)).run() }
         options.wholeFile = wholeFile
         options.maximumChange = changeLimit.maxChange?.value

@@ -124,7 +124,7 @@ extension DigestWorker {
             }
             count(extent)
         } catch {
-            ownTally.addWriteError(error)
+            pass.note(writeError: error, in: &ownTally)
         }
     }
 }

@@ -121,7 +121,7 @@ struct Worker: ~Copyable {
                 tally.extents += 1
                 countRewritten(range, of: bad)
             } catch {
-                tally.addWriteError(error)
+                pass.note(writeError: error, in: &tally)
             }
         }
     }

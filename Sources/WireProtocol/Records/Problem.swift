@@ -99,7 +99,9 @@ extension Problem {
                 .digest, status: 500, "libcrypto failed", detail: error.reason,
                 object: error.object, operation: error.operation)
             return
-        case .device, .creation, .network, .unauthorized, .noSession, .noAnswer, .cancelled: break
+        case .device, .creation, .network, .unauthorized, .noSession, .noAnswer, .journal,
+            .cancelled:
+            break
         }
         // A shortage may be temporary, and says nothing about the device.
         let isShortage = error.errno.map(Shortages.includes) == true

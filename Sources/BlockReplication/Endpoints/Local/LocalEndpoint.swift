@@ -40,11 +40,12 @@ struct LocalEndpoint: Endpoint {
         return (target, LocalEndpoint(device: target.device, selector: found))
     }
 
-    func identity() throws(IOError) -> [String] {
+    func identity() throws(IOError) -> [String] { ["here", try Self.stableName(of: selector)] }
+
+    /// The tag that does not change with the content of a device, or its canonical path.
+    static func stableName(of selector: Selector) throws(IOError) -> String {
         let path = try resolve(selector)
-        let stableName =
-            try describe(path: path, as: path).stableTag ?? (try? canonicalPath(path)) ?? path
-        return ["here", stableName]
+        return try describe(path: path, as: path).stableTag ?? (try? canonicalPath(path)) ?? path
     }
 
     func persistentCounter(asFound isFound: Bool) throws(IOError) -> HostCounter? {

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 the blkferry authors
+
+internal import Glibc
+package import LinuxIO
+internal import SystemPackage
+
+extension SafetyGate {
+    /// Refuses an undo journal that would lie on its target, or in the file system of its image.
+    ///
+    /// It would be written by the run, or lost together with the target.
+    ///
+    /// - Parameter target: need not exist.
+    package static func checkJournal(
+        _ path: String, of target: Selector, view: SystemView = SystemView()
+    ) throws(IOError) {
+        let directory: (path: String, status: FileStatus)
+        do throws(Errno) {
+            directory = try parent(of: path)
+            guard directory.status.kind == .directory else { throw Errno.notDirectory }
+        } catch {
+            throw IOError(path, "create", error)
+        }
+        let place: String
+        do throws(IOError) { place = try find(target, view: view).path } catch {
+            // The gate itself says what is wrong with the target, or creates it.
+            return
+        }
+        let reason: String?
+        if let status = try? FileStatus(path: place), status.kind == .blockDevice {
+            let host = HostState(view)
+            let journal = DeviceIdentity.newImage(
+                fileSystem: directory.status.fileSystem, directory: directory.path)
+            let overlap = Footprint(.device(status.device), on: host)
+                .overlap(with: Footprint(journal, on: host))
+            reason = overlap == nil ? nil : "it would be on the target, \(target)"
+        } else {
+            let own =
+                (try? FileStatus(path: place)) ?? (try? parent(of: place).status)
+            reason =
+                own?.fileSystem == directory.status.fileSystem
+                ? "it would be on the file system of the target, \(target)" : nil
+        }
+        guard let reason else { return }
+        throw .refusal(
+            .overlap, path, reason, advice: "Name a file on another device for the undo journal.")
+    }
+
+    private static func parent(of path: String) throws(Errno) -> (path: String, status: FileStatus)
+    {
+        let written = FilePath(path).removingLastComponent()
+        let real = try canonicalPath(written.isEmpty ? "." : written.string)
+        return (real, try FileStatus(path: real))
+    }
+}
