@@ -143,5 +143,13 @@ forbid() {
 # seconds: since the boot.
 seconds() { cut -d. -f1 /proc/uptime; }
 
+# probe BUS NAME: offers a device to the drivers, if the kernel does not do that for devices of this bus.
+# It ends when the device has answered.
+probe() {
+    [ "$(attribute "/sys/bus/$1/drivers_autoprobe")" = 0 ] && [ ! -e "/sys/bus/$1/devices/$2/driver" ] ||
+        return
+    echo "$2" >"/sys/bus/$1/drivers_probe"
+}
+
 # reload: the server reads the list of exports again.
 reload() { kill -HUP "$(attribute $state/server.pid)" 2>/dev/null; }
