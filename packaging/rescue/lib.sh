@@ -107,8 +107,8 @@ release() {
         holder=${holder##*/}
         release "$holder" || return 1
         case $holder in
-            dm-*) dmsetup remove --noudevsync "$(attribute "/sys/block/$holder/dm/name")" ;;
-            md*) mdadm --quiet --stop "/dev/$holder" ;;
+            dm-*) dmsetup remove --retry --noudevsync "$(attribute "/sys/block/$holder/dm/name")" ;;
+            md*) retry mdadm --quiet --stop "/dev/$holder" ;;
             *) false ;;
         esac || return 1
     done
@@ -122,13 +122,15 @@ allow() {
     : >$dir/allowed
     # One that has begun may still use the disk.
     timeout 60 sh -c "while [ -e $state/assembling ]; do sleep 1; done"
-    if ! release "$1" 2>&1; then
+    if ! within 60 release "$1"; then
         rm $dir/allowed
-        echo "/dev/$1 is in use: a client may be reading a volume or an array on it"
+        echo "/dev/$1 is in use: a client may be reading a volume or an array on it, or it does not answer"
         return 1
     fi
-    if ! blockdev --setrw "/dev/$1"; then
-        rm $dir/allowed
+    if ! within 10 blockdev --setrw "/dev/$1"; then
+        # If it answers later, it is made read-only again.
+        forbid "$1"
+        echo "/dev/$1 cannot be made writable, or does not answer"
         return 1
     fi
 }
@@ -149,6 +151,30 @@ probe() {
     [ "$(attribute "/sys/bus/$1/drivers_autoprobe")" = 0 ] && [ ! -e "/sys/bus/$1/devices/$2/driver" ] ||
         return
     echo "$2" >"/sys/bus/$1/drivers_probe"
+}
+
+# within SECONDS COMMAND...: its output and status, or 124 if it has not ended by then. It goes on, since a
+# process that waits for a disk cannot be killed.
+within() {
+    local limit=$(($(seconds) + $1)) ended=$(mktemp $state/within.XXXXXX) status=124
+    shift
+    {
+        "$@" >$ended.output
+        echo $? >$ended
+    } >/dev/null 2>&1 &
+    until [ -s $ended ] || [ $(seconds) -ge $limit ]; do sleep 0.1; done
+    cat $ended.output
+    [ ! -s $ended ] || { status=$(attribute $ended) && rm $ended $ended.output; }
+    return $status
+}
+
+# retry COMMAND...: until it succeeds, five times: what another program has just closed is busy for a moment.
+retry() {
+    for _ in 1 2 3 4 5; do
+        "$@" && return
+        sleep 1
+    done
+    return 1
 }
 
 # reload: the server reads the list of exports again.
