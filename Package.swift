@@ -88,7 +88,7 @@ let package = Package(
         .target(
             name: "UndoJournal",
             dependencies: [
-                "LinuxIO", "BlockDevices", "Digests", "WireProtocol",
+                "LinuxIO", "BlockDevices", "DeviceProbe", "Digests", "WireProtocol",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
@@ -188,7 +188,9 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "UndoJournalTests",
-            dependencies: ["LinuxIO", "BlockDevices", "UndoJournal", "TestSupport"],
+            dependencies: [
+                "LinuxIO", "BlockDevices", "DeviceProbe", "UndoJournal", "TestSupport",
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "SyncEngineTests",

@@ -6,6 +6,7 @@ internal import DeviceProbe
 internal import LinuxIO
 internal import SyncEngine
 internal import Synchronization
+internal import UndoJournal
 internal import WireProtocol
 
 /// Both devices of one run, open until this object is released, or on a server until the run ends.
@@ -42,7 +43,7 @@ final class OpenPair: Sendable {
         let endpoints = Endpoints(
             options: options, digest: try options.digestMethod(),
             isCancelled: { control.isCancelled }, events: events)
-        if action.writes { try TargetJournal.check(options, operands) }
+        if action.writes { try options.checkJournal(operands) }
         if action == .compare {
             (sourceEnd, targetEnd, targetEndpoint) = try endpoints.pair(operands)
         } else {
@@ -73,12 +74,19 @@ final class OpenPair: Sendable {
 
     deinit { release(isDone: false) }
 
+    /// The journal of a target on this machine; without the option only what notes that the run
+    /// writes, which makes older journals unusable.
     private static func journal(
         _ action: Replication.Action, _ operands: Operands, _ options: Replication.Options,
         _ target: AdmittedTarget
     ) throws(ReplicationError) -> TargetJournal? {
-        guard action.writes, let undo = options.undo else { return nil }
-        do throws(IOError) { return try TargetJournal(undo, operands, target) } catch {
+        guard action.writes, case .local(let selector) = operands.target else { return nil }
+        do throws(IOError) {
+            let order = options.undo?.order
+            return try TargetJournal(
+                order, of: target, named: order == nil ? "\(selector)" : lastingName(of: selector),
+                from: "\(operands.source)")
+        } catch {
             throw ReplicationError(error)
         }
     }
@@ -166,7 +174,9 @@ final class OpenPair: Sendable {
         let sizeWarning = sizeWarning(after: result, isRefused: refusal != nil)
         if let journal {
             let (undo, warning) = journal.finish(isComplete: report.isDone && isDone)
-            report.undo = undo
+            report.undo = undo.map {
+                Replication.Report.Undo(journal: $0.journal, bytes: $0.bytes, isUsable: $0.usable)
+            }
             if let warning { report.warnings.append(warning) }
         }
         report.closingWarnings = release(isDone: report.isDone && isDone)

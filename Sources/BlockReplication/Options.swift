@@ -138,6 +138,9 @@ extension Replication {
     public struct Undo: Hashable, Sendable {
         /// A file that does not exist, on another device than the target.
         public var journal: String
+        /// Whether it may be an older journal of the target, from a run that has succeeded; it is
+        /// replaced before the first write.
+        public var replaces = false
         /// Bytes of the journal at most; `nil` for no limit.
         public var limit: Int?
         /// Whether the run goes on without a way back when the limit is reached; it ends otherwise.

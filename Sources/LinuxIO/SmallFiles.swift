@@ -60,6 +60,22 @@ package func replaceFile(
     }
 }
 
+/// Writes a file like `replaceFile`; its name is on the medium as well.
+package func replaceFileDurably(
+    _ path: String, with bytes: [UInt8], mode: UInt32 = 0o644
+) throws(Errno) {
+    try replaceFile(path, with: bytes, mode: mode)
+    try synchronizeDirectory(ofFile: path)
+}
+
+/// Waits until the name of a new, renamed or removed file is on the medium.
+package func synchronizeDirectory(ofFile path: String) throws(Errno) {
+    let parent = FilePath(path).removingLastComponent()
+    let directory = try OwnedDescriptor.open(
+        parent.isEmpty ? "." : parent.string, flags: O_RDONLY | O_DIRECTORY)
+    try directory.synchronize()
+}
+
 /// The sorted names, with invalid UTF-8 replaced; empty if the directory cannot be read.
 package func namesInDirectory(_ path: String) -> [String] {
     var names: [String] = []

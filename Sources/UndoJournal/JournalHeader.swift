@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+package import DeviceProbe
 internal import Digests
 internal import LinuxIO
 internal import WireProtocol
@@ -15,12 +16,8 @@ package struct JournalHeader: Codable, Hashable, Sendable {
     package var isImage: Bool
     /// Whether the run created the image.
     package var isNew = false
-    /// Of an image, whose path may lead to another file later.
-    package var inode: UInt64?
-    /// The birth time of an image in nanoseconds since 1970; `nil` if unknown.
-    package var born: Int?
-    /// The kernel's boot identifier during the run; `nil` if unknown.
-    package var boot: String?
+    /// Distinguishes the target from another one under its name; `nil` if unknown.
+    package var identity: TargetIdentity?
     /// Seconds since 1970.
     package var began: Int
 
@@ -31,13 +28,25 @@ package struct JournalHeader: Codable, Hashable, Sendable {
         self.isImage = isImage
         self.began = began
     }
+
+    /// The kernel's boot identifier during the run; `nil` if unknown.
+    package var boot: String? { identity?.boot }
 }
 
-/// The first 4096 bytes of a journal; see docs/undo.md.
+/// The first pages of a journal; see docs/undo.md.
 enum JournalStart {
+    /// Bytes of the header, and of each page.
     static let size = 4096
+    /// A page of zeros, unless the run went on without the journal.
+    ///
+    /// Any other byte means that the journal is incomplete, so that a torn page does, too.
+    static let abandonedPlace = size
+    /// A page of zeros until the run has ended, and the records are on the medium.
+    static let endPlace = 2 * size
+    /// Where the first record is.
+    static let recordsPlace = 3 * size
     private static let magic = Array("BLKFUNDO".utf8)
-    private static let version: UInt32 = 1
+    private static let version: UInt32 = 2
     static let identifierSize = 16
     private static let identifierPlace = 16
     private static let textPlace = identifierPlace + identifierSize
@@ -89,5 +98,24 @@ enum JournalStart {
             }), header.size >= 0
         else { throw .refusal(.wrongKind, path, "its first 4096 bytes are damaged") }
         return (header, Array(bytes[identifierPlace..<textPlace]))
+    }
+
+    /// The page at `endPlace` of a journal that has so many bytes at the end of its run.
+    static func endPage(_ size: Int, _ identifier: [UInt8]) throws(IOError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: self.size)
+        bytes.withUnsafeMutableBytes {
+            $0.storeBytes(of: UInt64(size).littleEndian, as: UInt64.self)
+        }
+        bytes.replaceSubrange(sealPlace..., with: try sha256(of: identifier + bytes[..<sealPlace]))
+        return bytes
+    }
+
+    /// The bytes that the journal must have; `nil` if the page is not sealed.
+    static func endSize(_ page: [UInt8], _ identifier: [UInt8]) throws(IOError) -> Int? {
+        guard
+            try sha256(of: identifier + page[..<sealPlace]).elementsEqual(page[sealPlace...])
+        else { return nil }
+        let size = page.withUnsafeBytes { UInt64(littleEndian: $0.load(as: UInt64.self)) }
+        return Int(exactly: size)
     }
 }

@@ -3,11 +3,11 @@
 
 package import BlockDevices
 internal import Digests
-internal import LinuxIO
+package import LinuxIO
 
-/// The head of a record in a journal; its payload follows.
+/// The head of a record in a journal; its payload follows, and the same head again.
 ///
-/// See docs/undo.md.
+/// One of the two tells which range a damaged record was about. See docs/undo.md.
 package struct JournalRecord: Hashable, Sendable {
     package enum Kind: UInt32, Sendable {
         /// The payload has the old bytes of a range.
@@ -16,10 +16,12 @@ package struct JournalRecord: Hashable, Sendable {
         case zeros = 2
         /// The run has ended in order; the payload is a `JournalEnd`.
         case end = 3
-        /// The run went on without the journal, which is incomplete.
-        case abandoned = 4
         /// The target is again what it was.
         case rolledBack = 5
+        /// The target is about to grow, or was created, from the size that is the range's offset.
+        case growth = 6
+        /// A rollback has begun; all records before it are complete.
+        case rollback = 7
     }
 
     static let size = 120
@@ -45,6 +47,12 @@ package struct JournalRecord: Hashable, Sendable {
     var durable: Int
     /// SHA-256 of the payload.
     var digest: [UInt8]
+
+    /// Bytes in the journal, with both heads.
+    var length: Int { 2 * Self.size + payload }
+
+    /// Whether bytes are those of the payload.
+    package func holds(_ bytes: [UInt8]) throws(IOError) -> Bool { try sha256(of: bytes) == digest }
 
     /// - Parameter identifier: of the journal; no record of another one is taken for its own.
     func bytes(_ identifier: [UInt8]) throws(IOError) -> [UInt8] {

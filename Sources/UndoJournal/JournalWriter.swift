@@ -36,7 +36,7 @@ package final class JournalWriter: Sendable {
 
     private struct State {
         /// Of what was appended, and of what is on the medium.
-        var end = JournalStart.size
+        var end = JournalStart.recordsPlace
         var durable = 0
         var last = 0
         var sequence: UInt64 = 0
@@ -46,56 +46,63 @@ package final class JournalWriter: Sendable {
     }
 
     package let path: String
+    private let place: JournalPlace
     private let file: OwnedDescriptor
-    private let identifier: [UInt8]
+    package let identifier: [UInt8]
+    /// Bytes of the target before the run; what is behind them is not kept.
+    package let originalSize: Int
     /// Bytes; `nil` for none.
     private let limit: Int?
     private let whenFull: WhenFull
     private let state = Guarded(State())
+    private let begin: @Sendable () throws(IOError) -> Void
+    /// Whether the journal is where it belongs, and `begin` was called.
+    private let hasBegun = Guarded(false)
 
     /// Creates the file, which only its owner can read.
     ///
+    /// - Parameter begin: called once, when the journal is on the medium and before anything is
+    ///   written to the target; an error ends the run.
     /// - Throws: a refusal if it exists.
     package init(
-        creating path: String, _ header: JournalHeader, limit: Int?, whenFull: WhenFull
+        creating place: JournalPlace, _ header: JournalHeader, limit: Int?, whenFull: WhenFull,
+        begin: @escaping @Sendable () throws(IOError) -> Void = {}
     ) throws(IOError) {
         let identifier = try DigestKey().withUnsafeBytes {
             Array($0.prefix(JournalStart.identifierSize))
         }
-        let start = try JournalStart.bytes(header, identifier, path)
-        do throws(Errno) {
-            file = try OwnedDescriptor.open(
-                path, flags: O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600)
-        } catch .fileExists {
-            throw Self.exists(path)
-        } catch {
-            throw IOError(path, "create", error)
-        }
-        self.path = path
+        var start = try JournalStart.bytes(header, identifier, place.path)
+        start += [UInt8](repeating: 0, count: JournalStart.recordsPlace - start.count)
+        file = try place.create()
+        path = place.path
+        self.place = place
         self.identifier = identifier
         self.limit = limit
         self.whenFull = whenFull
+        self.begin = begin
+        originalSize = header.size
         // Until the end of the run, a rollback finds it in use.
         _ = flock(file.rawValue, LOCK_EX | LOCK_NB)
         do throws(IOError) { try write(start, at: 0) } catch {
-            unlink(path)
+            place.remove()
             throw error
         }
     }
 
-    /// The refusal of a journal that exists.
-    package static func exists(_ path: String) -> IOError {
-        .refusal(
-            .nameTaken, path, "it exists, and may be the only way back from an earlier run",
-            advice: "Roll that run back (blkferry rollback), remove the file, or name another.")
+    package convenience init(
+        creating path: String, _ header: JournalHeader, limit: Int?, whenFull: WhenFull
+    ) throws(IOError) {
+        try self.init(
+            creating: JournalPlace(path: path), header, limit: limit, whenFull: whenFull)
     }
 
     /// Bytes of the journal so far.
     package var size: Int { state.withLock { $0.end } }
 
-    /// Whether anything was saved.
-    package var isEmpty: Bool { state.withLock { $0.sequence == 0 } }
+    /// Whether nothing was saved, so that the target is what it was.
+    package var isEmpty: Bool { state.withLock { $0.sequence == 0 && !$0.isAbandoned } }
 
+    /// Whether the run goes on without the journal, and the journal says so on the medium.
     package var isAbandoned: Bool { state.withLock { $0.isAbandoned } }
 
     /// Returns when the old bytes are on the medium, or the journal was abandoned at its limit.
@@ -111,19 +118,30 @@ package final class JournalWriter: Sendable {
         try commit(to: end)
     }
 
-    /// Notes how the run has ended; a journal without old bytes is removed.
-    package func finish(_ end: JournalEnd) throws(IOError) {
-        guard !isEmpty else { return remove() }
-        let text = WireJSON.encode(end)
-        let digest = try sha256(of: text)
-        try text.withUnsafeBytes { bytes in
-            Result { () throws(IOError) in
-                try commit(to: append(.end, ByteRange(offset: 0, length: 0), bytes, digest))
-            }
-        }.get()
+    /// Notes, before the target grows, how large it was; returns when that is on the medium.
+    package func saveSize(_ size: Int) throws(IOError) {
+        let range = ByteRange(offset: size, length: 0)
+        try commit(to: append(.growth, range, nil, Self.noDigest))
     }
 
-    package func remove() { unlink(path) }
+    /// Notes how the run has ended; a journal of a target that is what it was is removed.
+    package func finish(_ end: JournalEnd) throws(IOError) {
+        guard !isEmpty else { return remove() }
+        guard !isAbandoned else { return }
+        let text = WireJSON.encode(end)
+        let digest = try sha256(of: text)
+        let size = try text.withUnsafeBytes { bytes in
+            Result { () throws(IOError) in
+                try append(.end, ByteRange(offset: 0, length: 0), bytes, digest)
+            }
+        }.get()
+        try commit(to: size)
+        // Only now, because it says that everything before is on the medium.
+        try write(JournalStart.endPage(size, identifier), at: JournalStart.endPlace)
+        try flush()
+    }
+
+    package func remove() { place.remove() }
 
     private static let noDigest = [UInt8](repeating: 0, count: 32)
 
@@ -134,19 +152,27 @@ package final class JournalWriter: Sendable {
     ) throws(IOError) -> Int {
         try state.withLock { state throws(IOError) in
             if let failure = state.failure { throw failure }
-            if state.isAbandoned { return state.end }
-            let length = JournalRecord.size + (payload?.count ?? 0)
-            if let limit, kind != .end, state.end + length > limit {
-                guard whenFull == .continue else {
-                    let full = self.full(limit)
-                    state.failure = full
-                    throw full
+            if state.isAbandoned { return 0 }
+            let record = JournalRecord(
+                kind: kind, sequence: state.sequence + 1, range: range,
+                payload: payload?.count ?? 0, previous: state.last, durable: state.durable,
+                digest: digest)
+            do throws(IOError) {
+                if let limit, kind != .end, state.end + record.length > limit {
+                    guard whenFull == .continue else { throw full(limit) }
+                    try abandon()
+                    state.isAbandoned = true
+                    return 0
                 }
-                state.isAbandoned = true
-                return try write(
-                    .abandoned, ByteRange(offset: 0, length: 0), nil, Self.noDigest, &state)
+                try write(record, payload, at: state.end)
+            } catch {
+                state.failure = error
+                throw error
             }
-            return try write(kind, range, payload, digest, &state)
+            state.last = state.end
+            state.sequence += 1
+            state.end += record.length
+            return state.end
         }
     }
 
@@ -158,24 +184,21 @@ package final class JournalWriter: Sendable {
                     + "was; a run with a higher --undo-limit finishes the job."))
     }
 
+    /// Makes the journal unusable, on the medium, before the first write that it does not cover.
+    private func abandon() throws(IOError) {
+        let page = [UInt8](repeating: 0xFF, count: JournalStart.size)
+        try write(page, at: JournalStart.abandonedPlace)
+        try flush()
+        try start()
+    }
+
     private func write(
-        _ kind: JournalRecord.Kind, _ range: ByteRange, _ payload: UnsafeRawBufferPointer?,
-        _ digest: [UInt8], _ state: inout State
-    ) throws(IOError) -> Int {
-        let record = JournalRecord(
-            kind: kind, sequence: state.sequence + 1, range: range, payload: payload?.count ?? 0,
-            previous: state.last, durable: state.durable, digest: digest)
-        do throws(IOError) {
-            try write(record.bytes(identifier), at: state.end)
-            if let payload { try write(payload, at: state.end + JournalRecord.size) }
-        } catch {
-            state.failure = error
-            throw error
-        }
-        state.last = state.end
-        state.sequence += 1
-        state.end += JournalRecord.size + record.payload
-        return state.end
+        _ record: JournalRecord, _ payload: UnsafeRawBufferPointer?, at offset: Int
+    ) throws(IOError) {
+        let head = try record.bytes(identifier)
+        try write(head, at: offset)
+        if let payload { try write(payload, at: offset + JournalRecord.size) }
+        try write(head, at: offset + JournalRecord.size + record.payload)
     }
 
     private func write(_ bytes: [UInt8], at offset: Int) throws(IOError) {
@@ -225,25 +248,38 @@ package final class JournalWriter: Sendable {
     }
 
     private func synchronize(to end: Int) {
-        var failure: IOError?
-        do throws(Errno) {
-            let isFirst = state.withLock { $0.durable == 0 }
-            try file.synchronizeData()
-            if isFirst { try synchronizeDirectory() }
-        } catch {
-            failure = journalError(IOError(path, "flush", error))
+        let result = Result { () throws(IOError) in
+            try flush()
+            try start()
         }
         state.withLock { state in
             state.isSynchronizing = false
-            if let failure { state.failure = failure } else { state.durable = end }
+            switch result {
+            case .success: state.durable = end
+            case .failure(let error): state.failure = state.failure ?? error
+            }
         }
     }
 
-    private func synchronizeDirectory() throws(Errno) {
-        let parent = FilePath(path).removingLastComponent()
-        let directory = try OwnedDescriptor.open(
-            parent.isEmpty ? "." : parent.string, flags: O_RDONLY | O_DIRECTORY)
-        try directory.synchronize()
+    private func flush() throws(IOError) {
+        do throws(Errno) { try file.synchronizeData() } catch {
+            throw journalError(IOError(path, "flush", error))
+        }
+    }
+
+    /// Puts the journal, which is on the medium, in its place; once.
+    private func start() throws(IOError) {
+        try hasBegun.withLock { hasBegun throws(IOError) in
+            guard !hasBegun else { return }
+            do throws(IOError) {
+                // First, so that an error leaves a journal that is to be replaced.
+                try begin()
+                try place.settle()
+            } catch {
+                throw journalError(error)
+            }
+            hasBegun = true
+        }
     }
 
     private func journalError(_ error: IOError) -> IOError {

@@ -6,9 +6,14 @@ package import LinuxIO
 internal import Synchronization
 
 /// A target whose old bytes are in a journal, on the medium, before they are overwritten.
+///
+/// Without a journal it calls a function before the first write.
 package final class JournaledDevice: BlockDevice {
     private let base: any BlockDevice
-    private let journal: JournalWriter
+    private let journal: JournalWriter?
+    private let begin: @Sendable () throws(IOError) -> Void
+    /// Whether `begin` has returned.
+    private let hasBegun = Guarded(false)
     /// Memory for old bytes, for as many threads as write at once.
     private let idle = Mutex<[Memory]>([])
 
@@ -26,6 +31,28 @@ package final class JournaledDevice: BlockDevice {
     package init(_ base: any BlockDevice, _ journal: JournalWriter) {
         self.base = base
         self.journal = journal
+        begin = {}
+    }
+
+    /// - Parameter begin: called before the first write, and again if it throws.
+    package init(
+        _ base: any BlockDevice, begin: @escaping @Sendable () throws(IOError) -> Void
+    ) {
+        self.base = base
+        journal = nil
+        self.begin = begin
+    }
+
+    private func start() throws(IOError) {
+        try hasBegun.withLock { hasBegun throws(IOError) in
+            guard !hasBegun else { return }
+            do throws(IOError) { try begin() } catch {
+                var error = error
+                error.kind = .journal
+                throw error
+            }
+            hasBegun = true
+        }
     }
 
     package func write(_ buffer: UnsafeRawBufferPointer, at offset: Int) throws(IOError) {
@@ -51,14 +78,43 @@ package final class JournaledDevice: BlockDevice {
     }
 
     package func resize(to size: Int) throws(IOError) {
-        if size < geometry.size { try saveLong(ByteRange(size, to: geometry.size)) }
+        let now = geometry.size
+        try start()
+        if size < now { try saveLong(ByteRange(size, to: now)) }
+        if size > now { try journal?.saveSize(now) }
         try base.resize(to: size)
     }
 
+    /// Flushes, and saves first what the flush may zero behind the replica.
+    package func flush() throws(IOError) {
+        if let tail = base.zeroedByFlush { try saveNonzero(tail) }
+        try base.flush()
+    }
+
+    /// Saves the pieces of a range that are not zeros.
+    private func saveNonzero(_ range: ByteRange) throws(IOError) {
+        let unit = max(geometry.alignment, 1)
+        var offset = range.offset / unit * unit
+        let end = min(range.end.roundedUp(to: unit), geometry.size)
+        while offset < end {
+            let piece = ByteRange(offset, to: min(offset + (1 << 20).roundedUp(to: unit), end))
+            let memory = take(piece.length)
+            defer { idle.withLock { $0.append(memory) } }
+            let bytes = slice(memory.buffer.bytes, 0, piece.length)
+            try base.read(into: bytes, at: piece.offset)
+            if !isZero(UnsafeRawBufferPointer(bytes)) { try save([piece]) }
+            offset = piece.end
+        }
+    }
+
     private func save(_ ranges: [ByteRange]) throws(IOError) {
+        try start()
+        guard let journal, !journal.isAbandoned else { return }
+        // What the run has added is cut off again, or is of no use.
+        let ranges = ranges.filter { $0.offset < journal.originalSize }
         // Direct I/O needs aligned memory, also behind a ragged end.
         let count = ranges.reduce(0) { $0 + $1.length.roundedUp(to: AlignedBuffer.alignment) }
-        guard count > 0, !journal.isAbandoned else { return }
+        guard count > 0 else { return }
         let memory = take(count)
         defer { idle.withLock { $0.append(memory) } }
         var transfers: [Transfer] = []
@@ -82,8 +138,10 @@ package final class JournaledDevice: BlockDevice {
 
     /// Saves a range of any length, of whose holes nothing is read.
     private func saveLong(_ range: ByteRange) throws(IOError) {
+        try start()
+        guard let journal, !journal.isAbandoned else { return }
         var offset = range.offset
-        while offset < range.end {
+        while offset < min(range.end, journal.originalSize) {
             let data = try base.nextData(from: offset)
             let start = min(data?.offset ?? range.end, range.end)
             if start > offset {
@@ -119,7 +177,7 @@ package final class JournaledDevice: BlockDevice {
     package func nextData(from offset: Int) throws(IOError) -> ByteRange? {
         try base.nextData(from: offset)
     }
-    package func flush() throws(IOError) { try base.flush() }
+    package var zeroedByFlush: ByteRange? { base.zeroedByFlush }
     package func checkIdentity() throws(IOError) { try base.checkIdentity() }
     package func hasForeignWrites() -> Bool { base.hasForeignWrites() }
     package func hadOtherWriters() -> Bool { base.hadOtherWriters() }

@@ -125,6 +125,9 @@ package protocol BlockDevice: AnyObject, Sendable {
     /// If it throws, bytes written since the last flush may be lost.
     func flush() throws(IOError)
 
+    /// What the next flush may zero besides, because it lies behind the replica; `nil` for nothing.
+    var zeroedByFlush: ByteRange? { get }
+
     /// Throws if the name is gone or leads to another device, or if the size has changed.
     func checkIdentity() throws(IOError)
 
@@ -210,6 +213,8 @@ extension BlockDevice {
     }
 
     package var shortZeros: Int { 0 }
+
+    package var zeroedByFlush: ByteRange? { nil }
 
     package func nextData(from offset: Int) throws(IOError) -> ByteRange? {
         offset < geometry.size ? ByteRange(offset, to: geometry.size) : nil

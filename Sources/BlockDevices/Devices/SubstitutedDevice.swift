@@ -65,6 +65,7 @@ package final class SubstitutedDevice: BlockDevice {
         try base.nextData(from: offset)
     }
     package func resize(to size: Int) throws(IOError) { try base.resize(to: size) }
+    package var zeroedByFlush: ByteRange? { base.zeroedByFlush }
     package func flush() throws(IOError) { try base.flush() }
     package func checkIdentity() throws(IOError) { try base.checkIdentity() }
     package func hasForeignWrites() -> Bool { base.hasForeignWrites() }

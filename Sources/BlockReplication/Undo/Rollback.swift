@@ -5,6 +5,7 @@ internal import BlockDevices
 internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
+internal import LogicalVolumes
 internal import SystemPackage
 internal import UndoJournal
 internal import WireProtocol
@@ -26,17 +27,20 @@ package struct Rollback: Sendable {
         package var warnings: [String] = []
     }
 
-    private let journal: JournalReader
-    private let target: Location
-    private let overwrites: Bool
+    let journal: JournalReader
+    let target: Location
+    /// Whether the user has named the target.
+    let isNamed: Bool
+    let overwrites: Bool
+    let latest: LatestJournals
     private let isCancelled: @Sendable () -> Bool
 
     /// Opens the journal.
     ///
     /// - Parameters:
     ///   - target: `nil` for the one that the journal names.
-    ///   - overwrites: accepts another target than the journal's, and one to which other programs
-    ///     have written since.
+    ///   - overwrites: accepts a target to which other programs have written since, and, if it is
+    ///     named, another target than the journal's.
     package init(
         _ journal: String, target: String?, overwrites: Bool,
         isCancelled: @escaping @Sendable () -> Bool
@@ -48,8 +52,10 @@ package struct Rollback: Sendable {
         do throws(WireError) { self.target = try Location.parsed(name).get() } catch {
             throw ReplicationError(.invalid, error.reason)
         }
+        isNamed = target != nil
         self.overwrites = overwrites
         self.isCancelled = isCancelled
+        latest = LatestJournals(besides: FilePath(journal).removingLastComponent().string)
     }
 
     package func run() throws(ReplicationError) -> Report {
@@ -61,10 +67,14 @@ package struct Rollback: Sendable {
         do throws(IOError) { return try run(selector) } catch { throw ReplicationError(error) }
     }
 
+    var identifier: String { hexadecimal(journal.identifier) }
+
     private func run(_ selector: Selector) throws(IOError) -> Report {
         var report = Report(target: "\(target)")
-        let content = try journal.content(unless: isCancelled)
+        var content = try journal.content(unless: isCancelled)
         if content.isRolledBack {
+            // An earlier rollback may have been interrupted at its very end.
+            try forgetRun(counter: nil)
             report.wasDone = true
             return report
         }
@@ -73,20 +83,46 @@ package struct Rollback: Sendable {
             // An earlier rollback was interrupted after it had removed what the run had created.
             guard header.isNew else { throw IOError("\(target)", "open", .noSuchFileOrDirectory) }
             try journal.finish(content)
+            try forgetRun(counter: nil)
             report.wasRemoved = true
             return report
         }
-        let admitted = try admit(selector)
+        let admitted = try admit(found(selector))
         let device = admitted.device
-        try checkIdentity(of: device, selector)
-        try checkWriters(of: device, content, &report)
-        if header.isImage, device.geometry.size != header.size {
-            try device.resize(to: header.size)
+        let identity = try checkIdentity(of: device)
+        try checkRuns(on: identity, device, content, &report)
+        try checkTorn(content, on: device)
+        try journal.begin(&content)
+        if device.geometry.size < header.size || header.isImage {
+            if device.geometry.size != header.size { try device.resize(to: header.size) }
         }
+        try replay(content, on: device, &report)
+        try device.flush()
+        try device.checkIdentity()
+        if header.isNew {
+            try remove(device)
+            report.wasRemoved = true
+        }
+        try journal.finish(content)
+        let counter = header.isNew ? nil : device.persistentChangeCounter()?.marks
+        try latest.drop(identifier, of: identity, counter: counter)
+        updateCaches(admitted, &report)
+        if device.geometry.size > header.size, !header.isNew {
+            report.warnings.append(
+                "\(target): has \(device.geometry.size) bytes in place of \(header.size); what is "
+                    + "behind them was not touched")
+        }
+        return report
+    }
+
+    private func replay(
+        _ content: JournalReader.Content, on device: any BlockDevice, _ report: inout Report
+    ) throws(IOError) {
+        let size = journal.header.size
         try journal.replay(content) { range, bytes throws(IOError) in
             if isCancelled() { throw cancelled }
             // What the run had added behind the old end is cut off.
-            let end = min(range.end, header.size)
+            let end = min(range.end, size)
             guard range.offset < end else { return }
             let length = end - range.offset
             if let bytes {
@@ -97,20 +133,14 @@ package struct Rollback: Sendable {
                 report.zeroed += length
             }
         }
-        try device.flush()
-        try device.checkIdentity()
-        if header.isNew {
-            try remove(device)
-            report.wasRemoved = true
-        }
-        try journal.finish(content)
-        updateCaches(admitted, &report)
-        if device.geometry.size > header.size, !header.isNew {
-            report.warnings.append(
-                "\(target): has \(device.geometry.size) bytes in place of \(header.size); what is "
-                    + "behind them was not touched")
-        }
-        return report
+    }
+
+    /// Makes the run before this one the last that has written, if this one was.
+    private func forgetRun(counter: [Int]?) throws(IOError) {
+        guard let identity = journal.header.identity,
+            try latest.of(identity)?.runs.last?.journal == identifier
+        else { return }
+        try latest.drop(identifier, of: identity, counter: counter)
     }
 
     private func isGone(_ selector: Selector) throws(IOError) -> Bool {
@@ -123,6 +153,16 @@ package struct Rollback: Sendable {
         return false
     }
 
+    /// The journal's target, also if it has another path than during the run.
+    private func found(_ selector: Selector) -> Selector {
+        guard !isNamed, case .path(let path) = selector, let identity = journal.header.identity
+        else { return selector }
+        let now = TargetIdentity(at: path)
+        if let now, identity.relation(to: now) == .same { return selector }
+        let paths = identity.paths()
+        return paths.count == 1 ? .path(paths[0]) : selector
+    }
+
     /// The content of a target between two states says nothing, so only its use counts.
     private func admit(_ selector: Selector) throws(IOError) -> AdmittedTarget {
         let header = journal.header
@@ -132,44 +172,18 @@ package struct Rollback: Sendable {
         if let status = try? FileStatus(path: journal.path) {
             facts.identity = DeviceIdentity(status, path: journal.path)
         }
-        return try SafetyGate.admit(
-            selector, source: facts,
-            policy: GatePolicy(sizePolicy: header.isImage ? nil : .prefix, overwrite: true))
-    }
-
-    private func checkIdentity(
-        of device: any BlockDevice, _ selector: Selector
-    ) throws(IOError) {
-        let header = journal.header
-        let now = try JournalHeader.of(
-            device, isImage: device.isImage, of: selector, source: header.source,
-            size: header.size, isNew: header.isNew)
-        let isOther =
-            header.isImage
-            ? now.inode != header.inode || now.born != header.born || !now.isImage
-            : now.target != header.target
-        guard isOther, !overwrites else { return }
-        throw .refusal(
-            .changed, "\(target)", "it is not the device of the journal, \(header.target)",
-            advice: "If it is, --overwrite writes the old bytes to it.")
-    }
-
-    private func checkWriters(
-        of device: any BlockDevice, _ content: JournalReader.Content, _ report: inout Report
-    ) throws(IOError) {
-        // A run that was cut off leaves no counter.
-        guard let counter = content.end?.counter, journal.header.boot == bootIdentifier(),
-            let now = device.persistentChangeCounter()
-        else {
-            report.warnings.append(
-                "\(target): it is unknown whether other programs have written to it since")
-            return
+        var policy = GatePolicy(overwrite: true)
+        var volumes: LVMVolumeManager?
+        if !header.isImage {
+            policy.sizePolicy = .prefix
+            let path = try resolve(selector)
+            if header.isVolume, try describe(path: path, as: path).entry.size < header.size {
+                // The run, or somebody, has cut it.
+                policy.sizePolicy = .resize
+                volumes = LVMVolumeManager(isCancelled: isCancelled)
+            }
         }
-        guard !now.equivalents.contains(counter), !overwrites else { return }
-        throw .refusal(
-            .changed, "\(target)", "another program has written to it since the run",
-            advice: "--overwrite writes the old bytes all the same; what others wrote elsewhere "
-                + "stays.")
+        return try SafetyGate.admit(selector, source: facts, policy: policy, volumes: volumes)
     }
 
     private func remove(_ device: any BlockDevice) throws(IOError) {

@@ -17,8 +17,8 @@ struct RollBack: ParsableCommand {
 
     @Flag(
         help: """
-            Also write to another device than the journal's, or to one to which other programs \
-            have written since.
+            Also write to a target to which others have written since, and to another device than \
+            the journal's if TARGET names it.
             """)
     var overwrite = false
 

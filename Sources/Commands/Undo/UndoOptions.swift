@@ -17,6 +17,12 @@ struct UndoOptions: ParsableArguments {
         help: ArgumentHelp("With --undo: bytes of the file at most.", valueName: "size"))
     var undoLimit: ByteSize?
 
+    @Flag(
+        help: ArgumentHelp(
+            "With --undo: replace the file if it is a journal of TARGET, from a run that has "
+                + "succeeded."))
+    var undoReplace = false
+
     enum WhenFull: String, ExpressibleByArgument, CaseIterable {
         case stop
         case `continue`
@@ -31,6 +37,7 @@ struct UndoOptions: ParsableArguments {
     func validate() throws {
         if undo == nil {
             if undoLimit != nil { throw ValidationError("--undo-limit goes with --undo") }
+            if undoReplace { throw ValidationError("--undo-replace goes with --undo") }
             if undoFull != nil { throw ValidationError("--undo-full goes with --undo") }
         }
         if undoFull != nil && undoLimit == nil {
@@ -51,6 +58,7 @@ struct UndoOptions: ParsableArguments {
         var journal = Replication.Undo(journal: undo)
         journal.limit = undoLimit?.bytes
         journal.continuesWhenFull = undoFull == .continue
+        journal.replaces = undoReplace
         options.undo = journal
     }
 }

@@ -133,6 +133,12 @@ package final class VolumeDevice: BlockDevice {
         try device.flush()
     }
 
+    package var zeroedByFlush: ByteRange? {
+        guard let replicaSize, !hasZeroTail.withLock({ $0 }) else { return nil }
+        let end = min(geometry.size, volume.rounded(replicaSize))
+        return end > replicaSize ? ByteRange(replicaSize, to: end) : nil
+    }
+
     /// Zeros the nonzero bytes behind the replica, which are less than an extent.
     private func zeroTail(from start: Int) throws(IOError) {
         // If the volume is to be cut, the cut removes the bytes behind that size.

@@ -106,7 +106,7 @@ extension KernelDevice {
     ///
     /// Source: Documentation/ABI/stable/sysfs-block and the drivers: SCSI has `device/wwid`, NVMe
     /// `wwid`, virtio `serial`, others `device/serial`.
-    fileprivate func hardwareName(in view: SystemView) -> String? {
+    func hardwareName(in view: SystemView) -> String? {
         guard disk == nil else { return nil }
         for (file, tag) in [
             ("device/wwid", "WWN"), ("wwid", "WWN"), ("serial", "SERIAL"),
