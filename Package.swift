@@ -104,7 +104,7 @@ let package = Package(
             name: "BlockServer",
             dependencies: [
                 "CLinuxBlock", "COpenSSL", "Zstandard", "LinuxIO", "BlockDevices",
-                "DeviceProbe", "Digests", "LogicalVolumes", "WireProtocol",
+                "DeviceProbe", "Digests", "LogicalVolumes", "WireProtocol", "UndoJournal",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import BlockClient
 internal import BlockDevices
 internal import DeviceProbe
 internal import LinuxIO
@@ -180,6 +181,10 @@ final class OpenPair: Sendable {
             if let warning { report.warnings.append(warning) }
         }
         report.closingWarnings = release(isDone: report.isDone && isDone)
+        if let kept = (targetEnd.device as? RemoteBlockDevice)?.undo {
+            report.undo = .init(
+                journal: kept.journal, bytes: kept.bytes, isUsable: kept.usable, isOnServer: true)
+        }
         if let sizeWarning { report.closingWarnings.append(sizeWarning) }
         return report
     }

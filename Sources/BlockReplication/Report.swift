@@ -63,6 +63,8 @@ extension Replication {
             public var bytes: Int
             /// `false` if the run went on when the journal had reached its limit.
             public var isUsable: Bool
+            /// Whether the server of the target has it, under this name in its undo directory.
+            public var isOnServer = false
         }
 
         public struct Traffic: Hashable, Sendable {

@@ -41,6 +41,8 @@ package final class BlockServer: Sendable {
         package var identity: ServerIdentity?
         /// Directory for state that outlives the server until the machine restarts; `nil` for none.
         package var runtimeDirectory: String?
+        /// Where the undo journals of writing sessions are; `nil` for none.
+        package var undo: UndoDirectory?
         /// Seconds without a request after which a session is released.
         package var sessionTimeout = 60.0
         /// Threads for device I/O; `nil` for the default, which measurements have shown to be best.
@@ -140,7 +142,8 @@ package final class BlockServer: Sendable {
         sessions = SessionTable(
             rights, limit: shares.sessions, limitOfClient: shares.sessionsOfClient,
             silence: .seconds(options.sessionTimeout), logger: logger, events: events,
-            directory: options.runtimeDirectory, findsZstd: options.findsZstd)
+            directory: options.runtimeDirectory, findsZstd: options.findsZstd,
+            undo: options.undo)
         service = Service(
             rights, sessions: sessions,
             downloads: DownloadLimit(

@@ -42,6 +42,7 @@ package final class JournalWriter: Sendable {
         var sequence: UInt64 = 0
         var isSynchronizing = false
         var isAbandoned = false
+        var isRemoved = false
         var failure: IOError?
     }
 
@@ -141,7 +142,15 @@ package final class JournalWriter: Sendable {
         try flush()
     }
 
-    package func remove() { place.remove() }
+    package func remove() {
+        state.withLock { $0.isRemoved = true }
+        place.remove()
+    }
+
+    /// Removes the journal of a run that has ended before its first write.
+    deinit {
+        if isEmpty, !state.withLock({ $0.isRemoved }) { place.remove() }
+    }
 
     private static let noDigest = [UInt8](repeating: 0, count: 32)
 

@@ -7,53 +7,27 @@ import Testing
 
 /// `--undo` and `blkferry rollback` between images; the journal is on another file system.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct UndoTests {
-    private let scratch: ScratchDirectory
-    private let memory: ScratchDirectory
-    private let source: String
-    private let target: String
-    private let journal: String
-    private let size = 5 << 20
+    private let rig: UndoRig
 
-    init() throws {
-        scratch = try ScratchDirectory()
-        memory = try ScratchDirectory(in: "/dev/shm")
-        source = try scratch.filledFile("source", size: size, seed: 1)
-        target = try scratch.filledFile("target", size: size, seed: 2)
-        journal = memory.file("undo")
-        // A hole, which stays one.
-        try must("fallocate", "-p", "-o", "1M", "-l", "1M", target)
-    }
+    init() throws { rig = try UndoRig() }
 
+    private var scratch: ScratchDirectory { rig.scratch }
+    private var source: String { rig.source }
+    private var target: String { rig.target }
+    private var journal: String { rig.journal }
+    private var size: Int { rig.size }
     private var copy: String { scratch.file("copy") }
 
-    /// The program, with a state directory of this test.
     private func blkferry(_ arguments: String...) throws -> ProgramResult {
-        try RunningProgram(
-            [program] + arguments, environment: ["STATE_DIRECTORY": scratch.file("state")]
-        ).wait()
+        try RunningProgram([program] + arguments, environment: rig.environment).wait()
     }
 
     private func blkferryJSON(_ arguments: String...) throws -> (ProgramResult, Record) {
         let result = try RunningProgram(
-            [program] + arguments + ["--json"],
-            environment: ["STATE_DIRECTORY": scratch.file("state")]
+            [program] + arguments + ["--json"], environment: rig.environment
         ).wait()
         let object = try JSONSerialization.jsonObject(with: Data(result.output.utf8))
         return (result, Record(try #require(object as? [String: Any])))
-    }
-
-    /// The program under strace, which kills it at a system call.
-    private func killed(
-        at call: String, number: Int, of path: String? = nil, _ arguments: String...
-    ) throws {
-        let filter = path.map { ["-P", $0] } ?? []
-        let result = try RunningProgram(
-            ["strace", "-f", "-o", "/dev/null"] + filter + [
-                "-e", "trace=\(call)", "-e", "inject=\(call):signal=SIGKILL:when=\(number)",
-                program,
-            ] + arguments, environment: ["STATE_DIRECTORY": scratch.file("state")]
-        ).wait()
-        #expect(result.status != 0)
     }
 
     private func keepCopy() throws { try must("cp", "--sparse=always", target, copy) }
@@ -119,9 +93,10 @@ import Testing
 
     @Test(arguments: [2, 3, 5]) func `a killed run is rolled back`(flush: Int) throws {
         try keepCopy()
-        try killed(
-            at: "fdatasync", number: flush, "-c", "1", "--overwrite", "--undo", journal, source,
-            target)
+        let killed = try rig.disturbed(
+            "fdatasync", "signal=SIGKILL:when=\(flush)", "-c", "1", "--overwrite", "--undo",
+            journal, source, target)
+        #expect(killed.status != 0)
         let back = try blkferry("rollback", journal)
         #expect(back.status == 0, "\(back)")
         #expect(back.errors.contains("it is unknown whether other programs"))
@@ -131,7 +106,8 @@ import Testing
     @Test func `a killed rollback is finished by another one`() throws {
         try keepCopy()
         _ = try blkferry("--overwrite", "--undo", journal, source, target)
-        try killed(at: "pwrite64", number: 3, "rollback", journal)
+        let killed = try rig.disturbed("pwrite64", "signal=SIGKILL:when=4", "rollback", journal)
+        #expect(killed.status != 0)
         #expect(try !areEqual(copy, target))
         let second = try blkferry("rollback", journal)
         #expect(second.status == 0 && second.errors.contains("it is unknown whether"), "\(second)")
@@ -144,7 +120,7 @@ import Testing
             [
                 "strace", "-f", "-y", "-o", trace, "-e", "trace=pwrite64,fdatasync", program, "-c",
                 "1", "--overwrite", "--undo", journal, source, target,
-            ], environment: ["STATE_DIRECTORY": scratch.file("state")]
+            ], environment: rig.environment
         ).wait()
         #expect(run.status == 0, "\(run)")
         var unflushed = 0

@@ -10,7 +10,7 @@ import Testing
 
 @testable import UndoJournal
 
-private func seeded(_ count: Int, seed: UInt64) -> [UInt8] {
+func seeded(_ count: Int, seed: UInt64) -> [UInt8] {
     var generator = SeededGenerator(seed: seed)
     var bytes = [UInt8](repeating: 0, count: count)
     bytes.withUnsafeMutableBytes { generator.fill($0) }
@@ -19,23 +19,23 @@ private func seeded(_ count: Int, seed: UInt64) -> [UInt8] {
 
 /// A journal of a device in memory, which is cut off at any moment.
 @Suite(.blocking, .timeLimit(.minutes(60))) struct UndoJournalTests {
-    private let scratch: ScratchDirectory
-    private let size = 256 << 10
+    let scratch: ScratchDirectory
+    let size = 256 << 10
 
     init() throws { scratch = try ScratchDirectory() }
 
-    private var header: JournalHeader {
+    var header: JournalHeader {
         JournalHeader(
             target: "/dev/target", source: "/dev/source", size: size, isImage: false, began: 1)
     }
 
-    private func writer(
+    func writer(
         _ name: String = "journal", limit: Int? = nil, whenFull: JournalWriter.WhenFull = .stop
     ) throws -> JournalWriter {
         try JournalWriter(creating: scratch.file(name), header, limit: limit, whenFull: whenFull)
     }
 
-    private func replay(_ reader: JournalReader, onto bytes: [UInt8]) throws -> [UInt8] {
+    func replay(_ reader: JournalReader, onto bytes: [UInt8]) throws -> [UInt8] {
         var bytes = bytes
         let content = try reader.content { false }
         try reader.replay(content) { range, old throws(IOError) in
@@ -47,13 +47,13 @@ private func seeded(_ count: Int, seed: UInt64) -> [UInt8] {
     }
 
     /// A state of the medium: the target, and the journal up to its last flush.
-    private struct Moment {
+    struct Moment {
         var target: [UInt8]
         var journal: [UInt8]
     }
 
     /// Notes, at each write, what a power cut in its middle would leave.
-    private final class WatchedDevice: WrappingDevice {
+    final class WatchedDevice: WrappingDevice {
         let base: any BlockDevice
         private let memory: MemoryDevice
         private let journal: String
@@ -149,7 +149,7 @@ private func seeded(_ count: Int, seed: UInt64) -> [UInt8] {
     }
 
     /// A journal of some records, and where each starts.
-    private func filled() throws -> (path: String, starts: [Int]) {
+    func filled() throws -> (path: String, starts: [Int]) {
         let journal = try writer()
         var starts: [Int] = []
         for index in 0..<5 {

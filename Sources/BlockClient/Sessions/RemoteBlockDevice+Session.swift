@@ -224,6 +224,7 @@ extension RemoteBlockDevice {
         }
         state.withLock { state in
             state.counter = record.stamp
+            if let undo = record.undo { state.undo = undo.shortened }
             state.counterTime = ContinuousClock().now
         }
         return record
@@ -280,6 +281,7 @@ extension RemoteBlockDevice {
     /// Ends a session, and returns the server's warnings for the user.
     private func finalCommit(_ session: String) throws(IOError) -> [String] {
         let record = try commit(session, CommitRequest(release: true))
+        if let undo = record?.undo { state.withLock { $0.undo = undo.shortened } }
         return record?.warnings?.shortened ?? []
     }
 
@@ -303,5 +305,14 @@ extension RemoteBlockDevice {
         } catch {
             throw RemoteServer.invalid(error, name, "flush")
         }
+    }
+}
+
+extension UndoRecord {
+    /// A file's name has 255 bytes at most.
+    fileprivate var shortened: UndoRecord {
+        UndoRecord(
+            journal: String(String.UnicodeScalarView(journal.unicodeScalars.prefix(255))),
+            bytes: max(0, bytes), usable: usable)
     }
 }

@@ -43,6 +43,8 @@ package final class RemoteBlockDevice: RemoteDevice {
     struct State {
         /// The server's answer when the session began.
         var record: SessionRecord
+        /// The undo journal of the session on its server, as of the last answer.
+        var undo: UndoRecord?
         var session: String
         var size: Int
         /// Whether the run knows some of the device's content or has written to it.
@@ -143,6 +145,10 @@ package final class RemoteBlockDevice: RemoteDevice {
     }
 
     deinit { keeper.stop() }
+
+    /// The undo journal that the server keeps of the session; `nil` without one, or if nothing was
+    /// overwritten.
+    package var undo: UndoRecord? { state.withLock { $0.undo } }
 
     package var record: SessionRecord { state.withLock { $0.record } }
 

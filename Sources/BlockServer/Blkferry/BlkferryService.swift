@@ -95,9 +95,11 @@ final class BlkferryService: RouteFamily {
                     return Response(.ok, json: CommitRecord(warnings: [], status: record))
                 }
                 let warnings = sessions.finish(session)
-                sessions.end(session, how: "committed")
-                return warnings.isEmpty
-                    ? Response(.noContent) : Response(.ok, json: CommitRecord(warnings: warnings))
+                sessions.end(session, how: SessionTable.committed)
+                let undo = session.undo
+                return warnings.isEmpty && undo == nil
+                    ? Response(.noContent)
+                    : Response(.ok, json: CommitRecord(warnings: warnings, undo: undo))
             }
         }
     }
@@ -105,6 +107,7 @@ final class BlkferryService: RouteFamily {
     private func status(of session: Session) throws(Problem) -> SessionRecord {
         var record = session.record
         record.size = session.device.geometry.size
+        record.undo = session.undo
         // Reading this counter writes back the pages of an image, and a source must not be written.
         let counter = session.mode == .write ? session.device.persistentChangeCounter() : nil
         (record.lastingStamp, record.lastingSince) = (counter?.marks, counter?.since)

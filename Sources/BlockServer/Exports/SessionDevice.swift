@@ -5,6 +5,7 @@ internal import BlockDevices
 internal import DeviceProbe
 internal import LinuxIO
 internal import SystemPackage
+internal import UndoJournal
 internal import WireProtocol
 
 /// A device opened for a session, as source or target.
@@ -27,6 +28,9 @@ struct SessionDevice {
     var isReplica: Bool?
     /// The change counter before the target grew.
     var counterBefore: ChangeCounter?
+    /// What keeps the old bytes of a target; without a directory for journals it only makes those of
+    /// earlier runs unusable.
+    private(set) var journal: TargetJournal?
     /// Whether no program has written to it since its change counter had the client's value.
     var isUnchanged = false
 
@@ -37,7 +41,8 @@ struct SessionDevice {
     ///   the device's error.
     init(
         _ found: ExportTable.Found, _ request: SessionRequest, since counter: [Int]? = nil,
-        boot: String?, view: SystemView, unless reasonToGiveUp: @escaping @Sendable () -> Problem?
+        boot: String?, view: SystemView, undo: UndoDirectory? = nil,
+        unless reasonToGiveUp: @escaping @Sendable () -> Problem?
     ) throws(Problem) {
         let wanted = request.mode == .read ? nil : try Self.wanted(found, request, boot: boot)
         do throws(IOError) {
@@ -58,6 +63,8 @@ struct SessionDevice {
                     "\(silent), which does not answer, may have the same tag",
                     advice: "Name the one that is meant by its path.")
             }
+            let order =
+                request.mode == .write ? try undo?.order(for: found, view) : nil
             var allowed = policy
             // The user accepted the loss of what the first session found, but not of what other
             // programs have written since that session ended.
@@ -95,6 +102,13 @@ struct SessionDevice {
             wasCreated = target.wasCreated
             isReplica = target.isReplica
             resizeTo = target.resizeTo
+            if request.mode == .write {
+                let journal = try TargetJournal(
+                    order, of: target, named: Self.lastingName(of: found, target),
+                    from: source.name, undo?.latest ?? LatestJournals())
+                self.journal = journal
+                device = journal.device
+            }
         } catch {
             // A request that is given up ends the gate's wait with the refusal of a locked target.
             let reason = wanted == nil ? nil : reasonToGiveUp()
@@ -104,6 +118,15 @@ struct SessionDevice {
         let isNewImage = wasCreated == true && kind == AdmittedTarget.Kind.image.rawValue
         if !isNewImage, let reason = reasonToGiveUp() { throw reason }
         if request.mode == .write { try grow() }
+    }
+
+    private static func lastingName(
+        of found: ExportTable.Found, _ target: AdmittedTarget
+    ) throws(IOError) -> String {
+        guard target.kind == .image else {
+            return try UndoJournal.lastingName(of: .path(found.path))
+        }
+        return (try? canonicalPath(found.path)) ?? found.name
     }
 
     /// Extends the target before the first write; the commit shrinks it.

@@ -8,6 +8,7 @@ internal import Glibc
 internal import LinuxIO
 internal import Synchronization
 internal import SystemPackage
+internal import UndoJournal
 internal import WireProtocol
 
 /// One client's use of one device, which stays open until the session ends.
@@ -23,6 +24,8 @@ final class Session: Sendable {
     let record: SessionRecord
     /// Paths of devices whose page cache covers the same bytes.
     let relatives: [String]
+    /// What keeps the old bytes of a target; `nil` for a session that does not write.
+    private let journal: TargetJournal?
     /// Timeout until the session has written; `nil` for the normal timeout.
     private let briefSilence: Duration?
     /// Held while a part of a sector or the size changes.
@@ -84,7 +87,7 @@ final class Session: Sendable {
         id: String, mode: SessionRequest.Mode, _ permission: Permission,
         device: any BlockDevice, layout: BlockLayout, method: DigestMethod, key: DigestKey?,
         record: SessionRecord, relatives: [String], leftovers: [ByteRange] = [],
-        briefSilence: Duration? = nil
+        briefSilence: Duration? = nil, journal: TargetJournal? = nil
     ) {
         self.id = id
         self.mode = mode
@@ -97,6 +100,15 @@ final class Session: Sendable {
         self.relatives = relatives
         state = Guarded(State(map: BlockMap(size: record.size), leftovers: leftovers))
         self.briefSilence = briefSilence
+        self.journal = journal
+    }
+
+    /// The undo journal; `nil` without one, or if nothing was overwritten.
+    var undo: UndoRecord? { journal?.report.map { UndoRecord($0) } }
+
+    /// Ends the undo journal after the last flush, and returns warnings of one line each.
+    func finishJournal(isComplete: Bool) -> [String] {
+        journal?.finish(isComplete: isComplete).warning.map { [$0] } ?? []
     }
 
     /// The level of zstd for answers to reads; `nil` if the session's payloads are not packed.

@@ -17,6 +17,8 @@ extension SessionTable {
         return warnings
     }
 
+    static let committed = "committed"
+
     /// Ends a session; the caller has waited for its other requests.
     func end(_ session: Session, how: String) {
         guard session.end() else { return }
@@ -69,7 +71,9 @@ extension SessionTable {
         _ session: Session, how: String, _ counter: [Int]? = nil, writtenByOthers: Bool = false,
         failure: IOError? = nil
     ) {
-        for warning in session.updatePartitions() {
+        // While no other session can write.
+        let isComplete = how == Self.committed && failure == nil
+        for warning in session.finishJournal(isComplete: isComplete) + session.updatePartitions() {
             logger.warning("\(warning)", metadata: ["session": "\(session.id)"])
         }
         let counts = session.counts

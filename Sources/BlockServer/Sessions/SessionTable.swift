@@ -36,6 +36,8 @@ final class SessionTable: Sendable {
     let events: BoundedLog
     private let boot: String?
     private let findsZstd: Bool
+    /// Where the undo journals of writing sessions are; `nil` for none.
+    private let undo: UndoDirectory?
     let history: WriteHistoryStore
     let promises = RoomPromises()
     let counts: ServerCounts
@@ -44,11 +46,12 @@ final class SessionTable: Sendable {
     ///   - limitOfClient: sessions of one address, and of one token or certificate.
     ///   - directory: of the file that outlives the server; `nil` for none.
     ///   - findsZstd: `false` as if libzstd were missing, for tests.
+    ///   - undo: where the undo journals of writing sessions are; `nil` for none.
     ///   - counts: of the server.
     init(
         _ rights: Rights, limit: Int, limitOfClient: Int, silence: Duration, logger: Logger,
         events: BoundedLog, directory: String? = nil, findsZstd: Bool = true,
-        counts: ServerCounts = ServerCounts()
+        undo: UndoDirectory? = nil, counts: ServerCounts = ServerCounts()
     ) {
         exports = rights.exports
         self.rights = rights
@@ -57,6 +60,7 @@ final class SessionTable: Sendable {
         self.logger = logger
         self.events = events
         self.findsZstd = findsZstd
+        self.undo = undo
         self.counts = counts
         boot = bootIdentifier()
         history = WriteHistoryStore(directory: directory, boot: boot)
@@ -280,7 +284,8 @@ final class SessionTable: Sendable {
                 object: request.digest, candidates: DigestMethod.available().map(\.name))
         }
         let opened = try SessionDevice(
-            found, request, since: counter, boot: boot, view: exports.view, unless: reasonToGiveUp)
+            found, request, since: counter, boot: boot, view: exports.view, undo: undo,
+            unless: reasonToGiveUp)
         if request.mode != .read {
             try claim.grant.checkSize(
                 opened.resizeTo, now: opened.sizeBefore ?? opened.device.geometry.size, found.name)
@@ -322,7 +327,8 @@ final class SessionTable: Sendable {
                 claim.grant, claim.peer, found, request: request, cuts: cuts,
                 judged: claim.generation),
             device: opened.device, layout: layout, method: method, key: key, record: record,
-            relatives: opened.relatives, leftovers: opened.leftovers, briefSilence: briefSilence)
+            relatives: opened.relatives, leftovers: opened.leftovers, briefSilence: briefSilence,
+            journal: opened.journal)
     }
 
     /// 128 random bits, in hexadecimal.

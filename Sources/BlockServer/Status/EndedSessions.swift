@@ -22,6 +22,8 @@ struct EndedSessions: Sendable {
         var duration: Duration
         var size: Int
         var counts: Session.Counts
+        /// The name of the undo journal.
+        var undo: String?
         var end: String
 
         init(_ session: Session, end: String) {
@@ -36,6 +38,7 @@ struct EndedSessions: Sendable {
             duration = ContinuousClock().now - session.start
             size = session.record.size
             counts = session.counts
+            undo = session.undo?.journal
             self.end = end
         }
     }

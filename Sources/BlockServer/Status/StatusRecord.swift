@@ -27,6 +27,8 @@ struct StatusRecord: Codable, Sendable {
         /// A digit for each cell of the device, the sum of 1 for compared, 2 for changed, and 4 for
         /// written, zeroed or sent; `nil` after the end.
         var map: String?
+        /// The name of the undo journal; `nil` without one, or if nothing was overwritten.
+        var undo: String?
         /// How the session has ended, as in the log.
         var end: String?
     }
@@ -54,6 +56,6 @@ extension StatusRecord.Run {
             device: run.found.name, mode: run.mode, client: run.client, began: run.began,
             seconds: (run.duration / .milliseconds(1)).rounded() / 1000, size: run.size,
             compared: counts.compared, changed: counts.changed, read: counts.read,
-            written: counts.written, zeroed: counts.zeroed, end: run.end)
+            written: counts.written, zeroed: counts.zeroed, undo: run.undo, end: run.end)
     }
 }

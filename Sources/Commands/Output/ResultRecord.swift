@@ -60,6 +60,8 @@ struct ResultRecord: Encodable {
         var bytes: Int
         /// Whether a rollback is possible.
         var usable: Bool
+        /// Whether the journal is on the server.
+        var server: Bool?
     }
 
     private struct ReadErrors: Encodable {
@@ -122,7 +124,9 @@ struct ResultRecord: Encodable {
             total: report.openSeconds + times.total)
         bytesPerSecond = times.sync > 0 ? Double(tally.compared) / times.sync : nil
         undo = report.undo.map {
-            Undo(journal: $0.journal, bytes: $0.bytes, usable: $0.isUsable)
+            Undo(
+                journal: $0.journal, bytes: $0.bytes, usable: $0.isUsable,
+                server: $0.isOnServer ? true : nil)
         }
         exitStatus = result.status.rawValue
         warnings = report.warnings + result.warnings

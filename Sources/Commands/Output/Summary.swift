@@ -55,6 +55,7 @@ struct Summary {
             lines.append(
                 undo.isUsable
                     ? "undo        \(Format.exactBytes(undo.bytes)) in \(printable(undo.journal))"
+                        + (undo.isOnServer ? ", on the server" : "")
                     : "undo        impossible: \(printable(undo.journal)) had reached its limit")
         }
         lines.append(

@@ -78,6 +78,19 @@ struct Serve: ParsableCommand {
         help: "Make a token, admit only clients with it, and print the command for the other host.")
     var oneTimeToken = false
 
+    @Option(
+        help: ArgumentHelp(
+            "Keep what each writing session overwrites in a new file of this directory; blkferry "
+                + "rollback makes the target what it was.", valueName: "path"),
+        completion: .directory)
+    var undoDirectory: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "With --undo-directory: bytes of each file at most; a session ends with an error there.",
+            valueName: "size"))
+    var undoLimit: ByteSize?
+
     @OptionGroup var tls: ServerTLS
 
     @Flag(help: "Do not answer clients of pdiffcopy.")
@@ -113,6 +126,9 @@ struct Serve: ParsableCommand {
     func validate() throws {
         if let concurrency, !(1...256).contains(concurrency) {
             throw ValidationError("concurrency \(concurrency): must be from 1 to 256")
+        }
+        if undoLimit != nil && undoDirectory == nil {
+            throw ValidationError("--undo-limit goes with --undo-directory")
         }
         if verbose && quiet { throw ValidationError("--verbose does not go with --quiet") }
         guard (1...86_400).contains(sessionTimeout) else {
@@ -179,6 +195,13 @@ struct Serve: ParsableCommand {
         options.sessionTimeout = sessionTimeout
         options.threads = concurrency
         options.servesPdiffcopy = !noPdiffcopy
+        do throws(IOError) {
+            options.undo = try undoDirectory.map { path throws(IOError) in
+                try UndoDirectory(path, limit: undoLimit?.bytes)
+            }
+        } catch {
+            throw CommandFailure(error)
+        }
         options.version = Blkferry.version
 
         signal(SIGPIPE, SIG_IGN)
@@ -195,7 +218,10 @@ struct Serve: ParsableCommand {
         }
         var privileges = try dropPrivileges(&options, as: account)
         let server: BlockServer
-        do throws(IOError) { server = try BlockServer(options) } catch {
+        do throws(IOError) {
+            try options.undo?.check()
+            server = try BlockServer(options)
+        } catch {
             throw CommandFailure(error)
         }
         warn(addresses, offer, logger)

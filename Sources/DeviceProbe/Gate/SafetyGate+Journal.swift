@@ -49,7 +49,7 @@ extension SafetyGate {
     private static func parent(of path: String) throws(Errno) -> (path: String, status: FileStatus)
     {
         let written = FilePath(path).removingLastComponent()
-        let real = try canonicalPath(written.isEmpty ? "." : written.string)
-        return (real, try FileStatus(path: real))
+        let path = written.isEmpty ? "." : written.string
+        return (path, try FileStatus(path: path))
     }
 }

@@ -28,6 +28,12 @@ package struct TargetIdentity: Codable, Hashable, Sendable {
         case unknown
     }
 
+    package init(facts: [String], isUnique: Bool, number: UInt64) {
+        self.facts = facts
+        self.isUnique = isUnique
+        self.number = number
+    }
+
     package func relation(to other: TargetIdentity) -> Relation {
         guard facts == other.facts else { return .other }
         if isUnique { return .same }

@@ -236,6 +236,8 @@ package struct SessionRecord: Codable, Sendable {
     package var openedByOthers: Bool?
     /// The snapshot of a target, `group/volume`.
     package var snapshot: String?
+    /// The undo journal that the server keeps of what a session overwrites.
+    package var undo: UndoRecord?
     /// Whether it is proved that no program wrote since the ended session; `nil` without a proof.
     package var unchanged: Bool?
 
@@ -274,15 +276,36 @@ package struct CommitRequest: Codable, Hashable, Sendable {
     }
 }
 
+/// An undo journal of a session, on the server.
+package struct UndoRecord: Codable, Hashable, Sendable {
+    /// The name of the file, without its directory.
+    package var journal: String
+    /// Of the journal.
+    package var bytes: Int
+    /// Whether it can be rolled back.
+    package var usable: Bool
+
+    package init(journal: String, bytes: Int, usable: Bool) {
+        self.journal = journal
+        self.bytes = bytes
+        self.usable = usable
+    }
+}
+
 /// The answer to a commit, which is empty without warnings and record.
 package struct CommitRecord: Codable, Sendable {
     /// One line each.
     package var warnings: [String]?
     /// The session's record after the flush.
     package var status: SessionRecord?
+    /// The undo journal of a session that has ended, unless it has overwritten nothing.
+    package var undo: UndoRecord?
 
-    package init(warnings: [String]? = nil, status: SessionRecord? = nil) {
+    package init(
+        warnings: [String]? = nil, status: SessionRecord? = nil, undo: UndoRecord? = nil
+    ) {
         self.warnings = warnings
         self.status = status
+        self.undo = undo
     }
 }
