@@ -108,6 +108,8 @@ package final class JournaledDevice: BlockDevice {
     }
 
     private func save(_ ranges: [ByteRange]) throws(IOError) {
+        // A window without a difference asks for no transfer.
+        guard ranges.contains(where: { !$0.isEmpty }) else { return }
         try start()
         guard let journal, !journal.isAbandoned else { return }
         // What the run has added is cut off again, or is of no use.
@@ -138,6 +140,7 @@ package final class JournaledDevice: BlockDevice {
 
     /// Saves a range of any length, of whose holes nothing is read.
     private func saveLong(_ range: ByteRange) throws(IOError) {
+        guard !range.isEmpty else { return }
         try start()
         guard let journal, !journal.isAbandoned else { return }
         var offset = range.offset

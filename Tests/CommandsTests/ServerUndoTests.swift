@@ -86,12 +86,14 @@ import Testing
 
     @Test func `at its limit a session ends with an error before the write`() throws {
         let copy = try rig.copy(of: rig.target)
-        let server = try serve("\(rig.target):rw", options: ["--undo-limit", "2M"])
+        let server = try serve("\(rig.target):rw", options: ["--undo-limit", "4500K"])
         let run = try rig.blkferry("--overwrite", rig.source, server.url(rig.target))
         #expect(run.status == 3 && run.errors.contains("has reached its limit"), "\(run)")
-        let name = try #require(journals().first)
-        let back = try rig.blkferry("rollback", rig.memory.file(name))
-        #expect(back.status == 0, "\(back)")
+        // If the first request was too large, nothing was written, and there is no journal.
+        if let name = try journals().first {
+            let back = try rig.blkferry("rollback", rig.memory.file(name))
+            #expect(back.status == 0, "\(back)")
+        }
         #expect(try areEqual(copy, rig.target))
     }
 

@@ -12,9 +12,11 @@ import Testing
     init() throws { rig = try UndoRig() }
 
     /// A run that was killed before its fourth record, whose third was followed by its write.
+    ///
+    /// The second record is of the hole, and has no payload.
     private func killedRun() throws {
         let killed = try rig.disturbed(
-            "pwrite64", "signal=SIGKILL:when=11", of: rig.journal, "-c", "1", "--overwrite",
+            "pwrite64", "signal=SIGKILL:when=10", of: rig.journal, "-c", "1", "--overwrite",
             "--undo", rig.journal, rig.source, rig.target)
         #expect(killed.status != 0)
     }
@@ -28,7 +30,7 @@ import Testing
     private func records() throws -> [Int] {
         let bytes = try [UInt8](Data(contentsOf: URL(fileURLWithPath: rig.journal)))
         var places: [Int] = []
-        for place in 12288..<max(12288, bytes.count - 120)
+        for place in 12288..<max(12288, bytes.count - 119)
         where bytes[place..<place + 4].elementsEqual("BFUR".utf8) {
             places.append(place)
         }
@@ -59,7 +61,7 @@ import Testing
         let copy = try rig.copy(of: rig.target)
         // The record is complete and flushed, and the write does not happen.
         let killed = try rig.disturbed(
-            "pwrite64", "signal=SIGKILL:when=2", of: rig.target, "-c", "1", "--overwrite", "--undo",
+            "pwrite64", "signal=SIGKILL:when=3", of: rig.target, "-c", "1", "--overwrite", "--undo",
             rig.journal, rig.source, rig.target)
         #expect(killed.status != 0)
         try flip(#require(records().dropLast().last) + 300)

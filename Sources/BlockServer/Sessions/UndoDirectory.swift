@@ -90,7 +90,7 @@ package final class UndoDirectory: Sendable {
         gmtime_r(&now, &date)
         var text = [CChar](repeating: 0, count: 32)
         strftime(&text, text.count, "%Y%m%dT%H%M%SZ", &date)
-        return String(cString: text)
+        return String(decoding: text.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
     }
 }
 
