@@ -179,6 +179,14 @@ let package = Package(
             name: "ChangeMapProbe",
             dependencies: ["LinuxIO", "BlockDevices", "LogicalVolumes"],
             path: "Tests/ChangeMapProbe", swiftSettings: settings),
+        // The scenario power-cut runs it.
+        .executableTarget(
+            name: "ReplayWrites",
+            dependencies: [
+                "LinuxIO", "BlockDevices",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            path: "Tests/ReplayWrites", swiftSettings: settings),
         .testTarget(
             name: "ZstandardTests", dependencies: ["Zstandard", "TestSupport"],
             swiftSettings: settings),

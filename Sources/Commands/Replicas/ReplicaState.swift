@@ -115,7 +115,8 @@ extension ReplicaState {
                 name: name, source: "\(operands.source)", target: "\(operands.target)")
         state.name = name
         change(&state)
-        do throws(Errno) { try replaceFile(path, with: WireJSON.encode(state)) } catch {
+        // A power cut must not make forget that a run has begun: its target is partly written.
+        do throws(Errno) { try replaceFileDurably(path, with: WireJSON.encode(state)) } catch {
             throw IOError(path, "write", error)
         }
         // The states of a test are no business of the machine's node_exporter.
