@@ -73,6 +73,7 @@ extension Replication.Options {
     private func layout(
         for devices: [any BlockDevice], _ events: (Replication.Event) -> Void
     ) throws(ReplicationError) -> BlockLayout {
+        if comparesDigests { return try digestLayout(for: devices) }
         let preferred = devices.lazy.compactMap { $0.preferredBlock }.first
         let wanted = blockSize ?? preferred ?? BlockLayout.defaultBlock
         let block = devices.reduce(wanted) { leastCommonMultiple($0, $1.geometry.alignment) }
@@ -89,6 +90,20 @@ extension Replication.Options {
                     "blocks of \(block) bytes instead of \(wanted), to fit the devices' transfers"))
         }
         return BlockLayout(block: block)
+    }
+
+    /// The blocks of a digest file are what can be compared.
+    private func digestLayout(
+        for devices: [any BlockDevice]
+    ) throws(ReplicationError) -> BlockLayout {
+        let layout = DigestFileDevice.layout
+        for device in devices where layout.block % device.geometry.alignment != 0 {
+            throw ReplicationError(
+                .invalid,
+                "\(device.name): its sectors of \(device.geometry.alignment) bytes do not fit into "
+                    + "blocks of \(layout.block)")
+        }
+        return layout
     }
 
     /// The user's number of threads, or the best one in measurements.

@@ -93,7 +93,8 @@ extension OpenPair {
 
     private func sampledChange(_ changes: [ByteRange]?) -> ExpectedChange {
         let size = min(sourceEnd.facts.size, targetEnd.sizeBefore)
-        guard targetEnd.isReplica, size > 0 else { return ExpectedChange() }
+        // A stream cannot be sampled.
+        guard targetEnd.isReplica, size > 0, stream == nil else { return ExpectedChange() }
         // All other bytes are equal.
         if let changes, changes.reduce(0, { $0 + $1.length }) < size / 2 { return ExpectedChange() }
         guard let result = try? sample(size: size, oneIn: 8, atMost: 64), result.tally.compared > 0

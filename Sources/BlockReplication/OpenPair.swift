@@ -24,6 +24,8 @@ final class OpenPair: Sendable {
     let earlyWarnings = Mutex<[String]>([])
     let control: RunControl
     private let movedBackup: MovedBackup?
+    /// The source, if it is standard input.
+    let stream: StreamSource?
     /// Set if what is overwritten is kept.
     private let journal: TargetJournal?
     private let openSeconds: Double
@@ -56,6 +58,13 @@ final class OpenPair: Sendable {
             var engineOptions = try options.forEngine(action, sourceEnd, targetEnd, events)
             movedBackup = try options.movedBackup(sourceEnd, targetEnd, targetEndpoint)
             engineOptions.tail += movedBackup?.backup ?? []
+            stream = sourceEnd.device as? StreamSource
+            if let stream {
+                let end = options.end(of: sourceEnd, action, targetEnd)
+                stream.setEnd(end)
+                engineOptions.resizesToStream = end == .anywhere
+                if end == .anywhere { engineOptions.resizeTo = nil }
+            }
             self.engineOptions = engineOptions
             journal = try Self.journal(action, operands, options, targetEnd)
         } catch {
@@ -167,8 +176,15 @@ final class OpenPair: Sendable {
     private func ended(
         _ result: SyncReport, isDone: Bool, refusal: ReplicationError?
     ) -> Replication.Report {
+        var (source, target) = (sourceEnd, targetEnd)
+        if let stream {
+            source.facts.size = stream.length
+            if engineOptions.resizesToStream {
+                target.resizeTo = stream.length == target.sizeBefore ? nil : stream.length
+            }
+        }
         var report = Replication.Report(
-            result, action, sourceEnd, targetEnd, sizePolicy: options.sizePolicy,
+            result, action, source, target, sizePolicy: options.sizePolicy,
             openSeconds: openSeconds)
         report.warnings += earlyWarnings.withLock { $0 }
         report.refusal = refusal

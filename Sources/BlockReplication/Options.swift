@@ -8,7 +8,7 @@ internal import Digests
 internal import LinuxIO
 internal import LogicalVolumes
 internal import SyncEngine
-internal import WireProtocol
+package import WireProtocol
 internal import Zstandard
 
 extension Replication {
@@ -81,6 +81,12 @@ extension Replication {
         public var comparesBase = false
         /// Compares only a part; for a comparison only.
         public var sample: Sample?
+        /// Whether the source of a comparison is a file of `blkferry digest`.
+        package var comparesDigests = false
+        /// What that file must have, from elsewhere; `nil` for what it says itself.
+        package var pinnedDigests: VerityDigests?
+        /// The size of a source on standard input, in bytes; `nil` if it is unknown.
+        public var streamSize: Int?
         /// Writes everything without comparing.
         public var wholeFile = false
         /// Reads and compares both sides again after the flush.

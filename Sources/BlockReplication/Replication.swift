@@ -8,7 +8,8 @@ internal import Synchronization
 /// Makes one device the exact replica of another, transferring only differences, or compares them.
 ///
 /// Both are named as on the command line: a path, `UUID=`, `LABEL=`, `PARTUUID=`, `PARTLABEL=` or
-/// `LVUUID=` and a value, or a URL of `http`, `https` or `ssh`. At least one is on this machine.
+/// `LVUUID=` and a value, or a URL of `http`, `https` or `ssh`. At least one is on this machine. The
+/// source may be `-`, standard input, which must not be closed or read elsewhere until the run ends.
 ///
 ///     let replication = try Replication(from: "/dev/vg0/snapshot", to: "https://host/UUID=…")
 ///     let report = replication.run { print("\($0.done) of \($0.total)") }
@@ -95,6 +96,7 @@ public final class Replication: Sendable {
         _ events: @escaping @Sendable (Event) -> Void
     ) throws(ReplicationError) {
         try options.check()
+        try options.checkStream(action, operands)
         self.control = control
         let work: @Sendable () -> Report
         if options.readsVolume(action) {

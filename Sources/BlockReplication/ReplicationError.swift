@@ -30,7 +30,7 @@ public struct ReplicationError: Error, Hashable, Sendable {
     public var advice: String?
     /// The cause of a refusal, for programs: `in-use`, `locked`, `read-only`, `wrong-kind`,
     /// `overlap`, `signature`, `size`, `sector-size`, `ambiguous-selector`, `no-space`,
-    /// `name-taken` or `max-change`.
+    /// `name-taken`, `changed`, `packed`, `damaged` or `max-change`.
     public var cause: String?
 
     public init(_ kind: Kind, _ message: String, advice: String? = nil) {

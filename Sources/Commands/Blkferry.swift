@@ -23,6 +23,8 @@ package struct Blkferry: ParsableCommand {
             blkferry serve [<options>]
             blkferry list [--json] [<url>]
             blkferry benchmark [-B <n>] [<options>] <source> <target>
+            blkferry digest [<options>] <source> -o <file>
+            blkferry verify --digest <file> [<options>] <target>
             blkferry replicas [--json | --metrics] [<name>]
             blkferry rollback [<options>] <journal> [<target>]
             blkferry token [--hash]
@@ -36,9 +38,8 @@ package struct Blkferry: ParsableCommand {
             """,
         version: version,
         subcommands: [
-            Sync.self, Verify.self, Refresh.self, Replicas.self, RollBack.self, Serve.self,
-            List.self,
-            Benchmark.self, Token.self,
+            Sync.self, Verify.self, Refresh.self, Digest.self, Replicas.self, RollBack.self,
+            Serve.self, List.self, Benchmark.self, Token.self,
         ],
         defaultSubcommand: Sync.self)
 
@@ -81,7 +82,9 @@ package struct Blkferry: ParsableCommand {
     private static func run(_ arguments: [String]) -> ExitStatus {
         var commands: [any ParsableCommand] = []
         do {
-            commands = try ReplicaFile.expand(arguments).map { try parseAsRoot($0) }
+            commands = try ReplicaFile.expand(arguments).map {
+                try parseAsRoot(DigestOptions.expand($0))
+            }
         } catch {
             return report(error, arguments)
         }
@@ -120,7 +123,7 @@ package struct Blkferry: ParsableCommand {
     }
 
     /// The option letters of all commands; `-h` must stand alone.
-    private static let letters = Set("bcmBlnqvW")
+    private static let letters = Set("bcmoBlnqvW")
 
     /// Finds an argument that may be a file name with a leading dash; `nil` if there is none.
     ///

@@ -56,6 +56,10 @@ package struct IOError: Error, Hashable, Sendable {
         case nameTaken = "name-taken"
         /// Another program or client has written to the target since the run's session ended.
         case changed = "changed"
+        /// The source is a packed disk image, such as an xz file, and the target a device.
+        case packed = "packed"
+        /// A file of blkferry's own is damaged or cut off.
+        case damaged = "damaged"
     }
 
     package init(_ object: String, _ operation: String, _ errno: Errno, advice: String? = nil) {

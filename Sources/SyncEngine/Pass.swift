@@ -42,6 +42,8 @@ final class Pass: Sendable {
     private let isDense: Atomic<Bool>
     private let comparesByDigests: Bool
     private let remote: (any RemoteDevice)?
+    /// The source, if it is read only once.
+    let stream: StreamSource?
     private let usual: Int
     /// Set if the line is long.
     private let choice: Guarded<WorkerChoice>?
@@ -63,6 +65,7 @@ final class Pass: Sendable {
         let isRemote = source.isRemote || target.isRemote
         comparesByDigests = source.isRemote || (isRemote && mode != .replace)
         remote = source.remote ?? target.remote
+        stream = source as? StreamSource
         usual = options.concurrency
         let isLong = remote?.longRoundTrip != nil
         isDense = Atomic(!isLong)
@@ -111,6 +114,7 @@ final class Pass: Sendable {
     /// Bytes of a thread besides its buffers: its stack, and for a server libcurl and the messages.
     private var overhead: Int {
         (8 << 20) + (source.isRemote || target.isRemote ? 12 << 20 : 0)
+            + (stream == nil ? 0 : layout.denseWindow)
     }
 
     /// Bytes for everything else.
@@ -153,6 +157,7 @@ final class Pass: Sendable {
     func next(for index: Int) -> Window? {
         awaitTurn(of: index)
         if isStopping { return nil }
+        if let stream { return nextWindow(of: stream, index, layout.window) }
         do throws(IOError) {
             let (window, skipped, unchanged) = try cursor.withLock { cursor throws(IOError) in
                 try cursor.next()
@@ -170,6 +175,9 @@ final class Pass: Sendable {
     func nextGroup(for index: Int) -> [Window] {
         awaitTurn(of: index)
         if isStopping { return [] }
+        if let stream {
+            return nextWindow(of: stream, index, layout.denseWindow).map { [$0] } ?? []
+        }
         let length = isDense.load(ordering: .relaxed) ? layout.denseWindow : nil
         do throws(IOError) {
             let (windows, skipped, unchanged) = try cursor.withLock { cursor throws(IOError) in
@@ -181,6 +189,27 @@ final class Pass: Sendable {
         } catch {
             fail(error)
             return []
+        }
+    }
+
+    /// Loads the next window of a stream, and extends an image that it does not fit into.
+    private func nextWindow(of stream: StreamSource, _ index: Int, _ length: Int) -> Window? {
+        do throws(IOError) {
+            let window = try cursor.withLock { cursor throws(IOError) -> Window? in
+                guard !isStopping,
+                    let range = try stream.load(length, for: index, unless: { isStopping })
+                else { return nil }
+                if mode != .compare, range.end > target.geometry.size {
+                    try target.resize(to: range.end)
+                }
+                return try cursor.window(of: range)
+            }
+            if window == nil { choice?.withLock { $0.end() } }
+            if window != nil { try stream.keepDigest(of: index) }
+            return window
+        } catch {
+            fail(error)
+            return nil
         }
     }
 

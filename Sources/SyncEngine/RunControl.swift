@@ -50,7 +50,7 @@ package final class RunControl: Sendable {
             seconds: (ContinuousClock().now - stage.start) / .seconds(1))
     }
 
-    func begin(_ phase: Phase, total: Int) {
+    package func begin(_ phase: Phase, total: Int) {
         stage.withLock { $0 = Stage(phase: phase, total: total) }
         done.store(0, ordering: .relaxed)
         different.store(0, ordering: .relaxed)
@@ -61,7 +61,7 @@ package final class RunControl: Sendable {
         stage.withLock { $0 = Stage(phase: .flush, total: $0.total) }
     }
 
-    func advance(done bytes: Int, different differing: Int) {
+    package func advance(done bytes: Int, different differing: Int) {
         done.wrappingAdd(bytes, ordering: .relaxed)
         if differing > 0 { different.wrappingAdd(differing, ordering: .relaxed) }
     }

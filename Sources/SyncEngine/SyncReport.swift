@@ -23,6 +23,8 @@ package struct SyncOptions: Hashable, Sendable {
     package var endsWhenLost = false
     /// Bytes; `nil` to keep the target's size.
     package var resizeTo: Int?
+    /// Whether the target gets the size of a source that is a stream.
+    package var resizesToStream = false
     /// The only ranges that may differ and are read, ascending and disjoint; `nil` for all.
     package var changes: [ByteRange]?
     /// The source's change counter from before its `changes` or holes were determined; `nil` to read

@@ -16,6 +16,8 @@ package func synchronize(
 ) -> SyncReport {
     let counter = options.sourceChangeCounter ?? source.changeCounter()
     var options = options
+    // A stream cannot be compared again.
+    if source is StreamSource { options.endsWhenLost = true }
     // The change map does not contain writes of other programs to the target.
     if !options.endsWhenLost, target.takeRestart() { options.changes = nil }
     var before = Tally()
@@ -53,13 +55,15 @@ private func attemptSynchronization(
         try transfer(
             source: source, target: target, options: options,
             phase: options.isDryRun ? .compare : .sync, control, &report)
-        if let size = options.resizeTo, size < target.geometry.size, !options.isDryRun,
-            report.isComplete
-        {
+        // The size of a stream is known only now.
+        let size = options.resizesToStream ? report.size : options.resizeTo
+        if let size, size < target.geometry.size, !options.isDryRun, report.isComplete {
             try target.resize(to: size)
         }
         if !options.isDryRun && report.isComplete {
-            for patch in options.tail { try target.apply(patch) }
+            for patch in options.tail where patch.range.end > report.size {
+                try target.apply(patch.dropping(before: report.size))
+            }
         }
     } catch {
         report.failure = error
@@ -110,7 +114,9 @@ package func compare(
     source: any BlockDevice, target: any BlockDevice, options: SyncOptions, control: RunControl,
     phase: RunControl.Phase = .verify
 ) -> SyncReport {
-    let length = min(source.geometry.size, target.geometry.size)
+    let length =
+        source is StreamSource
+        ? target.geometry.size : min(source.geometry.size, target.geometry.size)
     var report = SyncReport(size: length, blockSize: options.layout.block)
     let counter = options.sourceChangeCounter ?? source.changeCounter()
     let targetCounter = target.changeCounter()
@@ -146,7 +152,8 @@ private func transfer(
 ) throws(IOError) {
     let clock = ContinuousClock()
     let start = clock.now
-    control.begin(phase, total: report.size)
+    let stream = source as? StreamSource
+    control.begin(phase, total: stream == nil ? report.size : target.geometry.size)
     let mode: Pass.Mode =
         options.isDryRun ? .compare : options.wholeFile ? .replace : .update
     let result = Pass(
@@ -157,8 +164,11 @@ private func transfer(
     report.tally = result.tally
     report.firstDifferences = result.differences.ranges
     report.unreadableRanges = result.unreadable.ranges
+    if let stream { report.size = stream.loaded }
     if let failure = result.failure { throw failure }
-    report.wasInterrupted = report.tally.compared + report.tally.unchanged < report.size
+    report.wasInterrupted =
+        report.tally.compared + report.tally.unchanged < report.size
+        || stream?.isComplete == false
     // A pass that ends without an error has processed every byte.
     precondition(!report.wasInterrupted || control.isCancelled)
     try report.checkIdentity(of: source)
@@ -190,6 +200,15 @@ private func verify(
     let clock = ContinuousClock()
     let start = clock.now
     control.begin(.verify, total: report.size)
+    if let stream = source as? StreamSource {
+        let (verification, failure) = stream.check(
+            target, threads: options.concurrency, control)
+        report.seconds.verify += (clock.now - start) / .seconds(1)
+        report.verification = verification
+        report.failure = failure
+        if failure == nil { report.wasInterrupted = verification.compared < report.size }
+        return
+    }
     var everything = options
     everything.changes = nil
     let result = Pass(

@@ -24,7 +24,7 @@ import Testing
         func arguments(in directory: String) -> [String] {
             switch name {
             case "list", "token", "replicas": []
-            case "rollback": ["\(directory)/image"]
+            case "rollback", "digest": ["\(directory)/image"]
             case "serve":
                 ["--listen", "unix:\(directory)/socket", "--export", "\(directory)/image"]
             default: ["\(directory)/image", "\(directory)/new"]
@@ -52,7 +52,10 @@ import Testing
     static let withOperands = ofImages + [Subcommand(name: "refresh", operandCount: 2)]
     static let all =
         withOperands
-        + [Subcommand(name: "rollback", operandCount: 1)]
+        + [
+            Subcommand(name: "rollback", operandCount: 1),
+            Subcommand(name: "digest", operandCount: 1, options: ["-o", "/dev/shm/none/file"]),
+        ]
         + ["list", "serve", "token", "replicas"].map { name in Subcommand(name: name) }
 
     /// One line that starts with the program's name, and at most one that says what to do.

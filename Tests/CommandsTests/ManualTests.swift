@@ -117,7 +117,7 @@ private struct ManualPage {
     /// The options behind each `Fl`: a long one, or letters.
     private func names(in words: [Substring]) -> Set<String> {
         zip(words, words.dropFirst()).reduce(into: []) { names, pair in
-            guard pair.0 == "Fl" else { return }
+            guard pair.0 == "Fl" || pair.0 == ".Fl" else { return }
             if pair.1.hasPrefix("-") {
                 names.insert("-\(pair.1)")
             } else {

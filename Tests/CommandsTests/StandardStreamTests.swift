@@ -53,8 +53,8 @@ import Testing
         #expect(nameless.status == 0, "\(nameless)")
     }
 
-    @Test(arguments: ["$B source - | cat", "$B - t < source", "$B verify source -"])
-    func `a dash is neither source nor target`(script: String) throws {
+    @Test(arguments: ["$B source - | cat", "$B - - < source", "$B verify source -"])
+    func `a dash is no target`(script: String) throws {
         let result = try shell("\(script)")
         #expect(result.errors.contains("./- is the file of that name"), "\(result)")
         #expect(!FileManager.default.fileExists(atPath: scratch.file("-")))

@@ -82,8 +82,11 @@ struct FileFormatTests {
             let advice = try refusal(loop.path, source: served).advice
             #expect(advice?.contains(" /a/packed disk.img unpacks it on the server's") == true)
         }
+        let policy = GatePolicy(sizePolicy: .prefix)
+        let unasked = try refusal(loop.path, source: facts, policy: policy)
+        #expect(unasked.cause == .packed && unasked.reason.contains(phrase))
         let device = try SafetyGate.admit(
-            loop.path, source: facts, policy: GatePolicy(sizePolicy: .prefix))
+            loop.path, source: facts, policy: GatePolicy(sizePolicy: .prefix, overwrite: true))
         #expect(device.warnings.contains { $0.contains("\(phrase), and is written as it is") })
         #expect(device.warnings.contains { $0.contains("qemu-img convert -f") })
     }
@@ -115,8 +118,11 @@ struct FileFormatTests {
         let facts = try openSource(packed).facts
         let advice = try refusal(loop.path, source: facts).advice
         #expect(advice == "\(unpacker) \(packed) > disk.img unpacks it.")
+        #expect(
+            try refusal(loop.path, source: facts, policy: GatePolicy(sizePolicy: .prefix)).cause
+                == .packed)
         let target = try SafetyGate.admit(
-            loop.path, source: facts, policy: GatePolicy(sizePolicy: .prefix))
+            loop.path, source: facts, policy: GatePolicy(sizePolicy: .prefix, overwrite: true))
         #expect(
             target.warnings.contains(
                 "\(packed): it is \(phrase), and is written as it is; "
@@ -131,8 +137,11 @@ struct FileFormatTests {
         let loop = try LoopDevice(size: 32 * MiB)
         let facts = try openSource(map).facts
         #expect(try refusal(loop.path, source: facts).advice == "bmaptool copy unpacks it.")
+        #expect(
+            try refusal(loop.path, source: facts, policy: GatePolicy(sizePolicy: .prefix)).cause
+                == .packed)
         let target = try SafetyGate.admit(
-            loop.path, source: facts, policy: GatePolicy(sizePolicy: .prefix))
+            loop.path, source: facts, policy: GatePolicy(sizePolicy: .prefix, overwrite: true))
         #expect(
             target.warnings.contains(
                 "\(map): it is a block map, and is written as it is; bmaptool copy unpacks it"))

@@ -20,12 +20,13 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case location
     case pdiffcopyQuery = "pdiffcopy-query"
     case thinMetadata = "thin-metadata"
+    case verity
 
     /// Runs the parser.
     ///
     /// - Parameter bytes: the first one chooses the parser's other arguments, such as the size
     ///   of the device; `exports-file`, `tokens-file`, `location`, `pdiffcopy-query` and
-    ///   `thin-metadata` take all of them as text.
+    ///   `thin-metadata` take all of them as text, and `verity` as they are.
     package func run(_ bytes: UnsafeRawBufferPointer) {
         let text = String(decoding: bytes, as: UTF8.self)
         switch self {
@@ -34,6 +35,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .location: return fuzzLocation(text)
         case .pdiffcopyQuery: return fuzzPdiffcopyQuery(text)
         case .thinMetadata: return fuzzThinMetadata(bytes)
+        case .verity: return fuzzVerity(Array(bytes))
         default: break
         }
         guard let choice = bytes.first else { return }
@@ -48,7 +50,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .packed: fuzzPacked(rest, choice)
         case .json: fuzzJSON(rest, choice)
         case .range: fuzzRange(String(decoding: rest, as: UTF8.self), choice)
-        case .exportsFile, .tokensFile, .location, .pdiffcopyQuery, .thinMetadata: break
+        case .exportsFile, .tokensFile, .location, .pdiffcopyQuery, .thinMetadata, .verity: break
         }
     }
 }

@@ -14,6 +14,12 @@ package struct Patch: Hashable, Sendable {
     }
 
     package var range: ByteRange { ByteRange(offset: offset, length: bytes.count) }
+
+    /// The part at and behind a place in bytes.
+    package func dropping(before place: Int) -> Patch {
+        let count = min(max(0, place - offset), bytes.count)
+        return Patch(Array(bytes.dropFirst(count)), at: offset + count)
+    }
 }
 
 extension BlockDevice {

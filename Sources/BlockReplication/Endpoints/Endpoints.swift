@@ -19,10 +19,11 @@ struct Endpoints: Sendable {
     let digest: DigestMethod?
     let isCancelled: @Sendable () -> Bool
     let events: @Sendable (Replication.Event) -> Void
+    let standardInput = StandardInput()
 
     /// The first kind that knows a location opens it; a pdiffcopy server is known by its answers.
     private static let kinds: [any Endpoint.Type] = [
-        LocalEndpoint.self, PdiffcopyEndpoint.self, ExportEndpoint.self,
+        StandardInputEndpoint.self, LocalEndpoint.self, PdiffcopyEndpoint.self, ExportEndpoint.self,
     ]
 
     /// Opens both sides of a comparison, the local one first: its alignment limits the block size.
@@ -30,7 +31,7 @@ struct Endpoints: Sendable {
         let isReversed = operands.source.remote != nil
         let (near, far) =
             isReversed ? (operands.target, operands.source) : (operands.source, operands.target)
-        let first = try open(near, for: .comparison)
+        let first = try options.comparesDigests ? openDigests(near) : open(near, for: .comparison)
         let block = leastCommonMultiple(options.wantedBlock, first.0.device.geometry.alignment)
         let second = try open(far, block: block, for: .comparison)
         let (source, (target, endpoint)) = isReversed ? (second.0, first) : (first.0, second)
@@ -69,7 +70,20 @@ struct Endpoints: Sendable {
         }
     }
 
-    private func open(
+    /// Opens the file of `blkferry digest` that is the source of a comparison.
+    private func openDigests(
+        _ location: Location
+    ) throws(ReplicationError) -> (OpenedSource, any Endpoint) {
+        do throws(IOError) {
+            let source = try DigestFileEndpoint.open(
+                "\(location)", options, isCancelled: isCancelled)
+            return (source, DigestFileEndpoint())
+        } catch {
+            throw ReplicationError(error)
+        }
+    }
+
+    func open(
         _ location: Location, block: Int? = nil, for purpose: ReadPurpose = .source
     ) throws(ReplicationError) -> (OpenedSource, any Endpoint) {
         try find(location, isTarget: false) { kind, context throws(IOError) in

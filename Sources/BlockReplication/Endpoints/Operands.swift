@@ -14,7 +14,7 @@ package struct Operands: Sendable {
         _ source: Result<Location, WireError>, _ target: Result<Location, WireError>
     ) throws(ReplicationError) {
         do throws(WireError) {
-            self.source = try Self.checked(source)
+            self.source = try Self.checked(source, mayBeStream: true)
             self.target = try Self.checked(target)
             if self.source.remote != nil, self.target.remote != nil {
                 throw WireError(
@@ -30,16 +30,25 @@ package struct Operands: Sendable {
         try self.init(Location.parsed(source), Location.parsed(target))
     }
 
-    private static func checked(
+    /// A source alone; throws `invalid` with its fault.
+    package static func source(
         _ parsed: Result<Location, WireError>
+    ) throws(ReplicationError) -> Location {
+        do throws(WireError) { return try checked(parsed) } catch {
+            throw ReplicationError(.invalid, error.reason)
+        }
+    }
+
+    private static func checked(
+        _ parsed: Result<Location, WireError>, mayBeStream: Bool = false
     ) throws(WireError) -> Location {
         let location = try parsed.get()
         switch location {
         case .local(.path("")): throw WireError("a location is empty")
-        case .local(.path("-")):
+        case .local(.path("-")) where !mayBeStream:
             throw WireError(
-                "-: standard input and output are no devices: name a device or an image; "
-                    + "./- is the file of that name")
+                "-: only the source of a sync or verify can be standard input: name a device or an "
+                    + "image; ./- is the file of that name")
         case .remote(let server) where server.selector == nil:
             throw WireError("\(location): it names a server, but no device of it")
         case .local, .remote: return location

@@ -47,6 +47,9 @@ struct Benchmark: ParsableCommand {
         guard (1...100).contains(steps) else {
             throw ValidationError("benchmark \(steps): must be from 1 to 100 steps")
         }
+        if try common.operands.source.isStandardInput {
+            throw ValidationError("-: a benchmark reads its source several times")
+        }
         if let target = try common.operands.target.remote {
             throw ValidationError(
                 "\(target.text): a benchmark changes its target, which has to be a device of "

@@ -4,6 +4,7 @@
 internal import ArgumentParser
 internal import BlockReplication
 internal import DeviceProbe
+internal import Glibc
 internal import WireProtocol
 
 /// The options that `sync`, `refresh`, `verify` and `benchmark` share.
@@ -72,6 +73,9 @@ struct ComparisonOptions: ParsableArguments {
         } catch {
             throw ValidationError(error.message)
         }
+        if operands.source.isStandardInput, isatty(STDIN_FILENO) == 1 {
+            throw ValidationError("-: standard input is a terminal; pipe a stream into it")
+        }
         for location in [operands.source, operands.target] {
             // `blkferry -q verify A`, or a command of another version. It is never a file of that
             // name.
@@ -88,7 +92,7 @@ struct ComparisonOptions: ParsableArguments {
 
     static let commandNames: Set = [
         "sync", "verify", "list", "serve", "benchmark", "refresh", "token",
-        "replicas", "help",
+        "replicas", "rollback", "digest", "help",
     ]
 
     var operands: Operands {
@@ -116,7 +120,7 @@ extension Operands {
     ///
     /// It silences that output first, so that not even the refusal is written into the device.
     func refuseOwnOutput() throws(CommandFailure) {
-        for case .local(let selector) in [source, target] {
+        for case .local(let selector) in [source, target] where selector != .path("-") {
             let streams = StandardStreams.sharing(selector)
             guard let first = streams.first else { continue }
             for stream in streams { StandardDescriptors.silence(stream) }

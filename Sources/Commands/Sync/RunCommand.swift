@@ -108,7 +108,7 @@ struct RunCommand {
 }
 
 extension Console {
-    fileprivate func show(_ event: Replication.Event) {
+    func show(_ event: Replication.Event) {
         switch event {
         case .warning(let text): warning(text)
         case .advice(let text): status("  \(text)\n")

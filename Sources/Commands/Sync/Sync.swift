@@ -20,6 +20,12 @@ struct Sync: ParsableCommand {
     @OptionGroup var common: ComparisonOptions
     @OptionGroup var sourceVolume: SourceVolumeOptions
 
+    @Option(
+        help: ArgumentHelp(
+            "With - as SOURCE: its size; a stream of another size is an error.",
+            valueName: "size"))
+    var size: ByteSize?
+
     @Flag(name: [.customShort("W"), .long], help: "Write everything without comparing.")
     var wholeFile = false
 
@@ -87,7 +93,7 @@ struct Sync: ParsableCommand {
             ("--skip-unreadable", skipUnreadable), ("--exit-code", exitCode),
             ("--max-change", changeLimit.maxChange != nil),
             ("--move-backup-gpt", backupTable.moveBackupGpt), ("--undo", undo.undo != nil),
-            ("--replica", replica.replica != nil),
+            ("--replica", replica.replica != nil), ("--size", size != nil),
         ]
         if let other = others.first(where: \.1) {
             throw ValidationError("\(other.0) does not go with --benchmark")
@@ -107,6 +113,7 @@ struct Sync: ParsableCommand {
         undo.apply(to: &options)
         if let benchmark { try BenchmarkRun(common, options, .init(steps: benchmark)).run() }
         options.wholeFile = wholeFile
+        options.streamSize = size?.bytes
         options.maximumChange = changeLimit.maxChange?.value
         options.verifies = verify
         options.skipsUnreadable = skipUnreadable

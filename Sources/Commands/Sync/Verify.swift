@@ -13,6 +13,7 @@ struct Verify: ParsableCommand {
         usage: """
             blkferry verify [<options>] <source> <target>
             blkferry verify --config <name> [<options>]
+            blkferry verify --digest <file> [<options>] <target>
             """)
 
     /// `ReplicaFile.expand` has replaced it by what is in the file.
@@ -31,6 +32,7 @@ struct Verify: ParsableCommand {
             valueName: "percent"))
     var sample: Percentage?
 
+    @OptionGroup var digest: DigestOptions
     @OptionGroup var common: ComparisonOptions
     @OptionGroup var priority: PriorityOptions
     @OptionGroup var replica: ReplicaOption
@@ -59,6 +61,13 @@ struct Verify: ParsableCommand {
             throw ValidationError("--base: SOURCE must be a logical volume of this machine")
         }
         try backupTable.validate(sizePolicy)
+        try digest.validate(
+            common,
+            others: [
+                ("--base", comparesBase), ("--skip-unreadable", skipUnreadable),
+                ("--move-backup-gpt", backupTable.moveBackupGpt),
+                ("--replica", replica.replica != nil),
+            ])
     }
 
     func run() throws {
@@ -68,6 +77,7 @@ struct Verify: ParsableCommand {
         options.skipsUnreadable = skipUnreadable
         options.comparesBase = comparesBase
         backupTable.apply(to: &options)
+        digest.apply(to: &options)
         let recorded = try replica.recorded(config: config, common)
         options.sample = sample.map { .init(percent: $0.value, continuing: recorded?.round) }
         let start = time(nil)

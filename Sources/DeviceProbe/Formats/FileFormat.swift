@@ -78,6 +78,12 @@ package struct FileFormat: Sendable {
         return "\(command) unpacks it\(path == nil ? "" : " on the server's machine")."
     }
 
+    /// The same for a file that comes through a pipe.
+    var adviceForStream: String? {
+        if case .filter(let filter)? = unpacker { return "\(filter) before the pipe unpacks it." }
+        return advice("FILE")
+    }
+
     /// The path in a URL or in scp's form of one; `nil` for a file on this machine.
     private static func path(onServer name: String) -> String? {
         guard case .path = Selector(name) else { return nil }

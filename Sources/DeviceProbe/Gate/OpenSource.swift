@@ -2,6 +2,7 @@
 // Copyright 2026 the blkferry authors
 
 package import BlockDevices
+internal import CLinuxBlock
 internal import Glibc
 package import LinuxIO
 internal import SystemPackage
@@ -10,8 +11,12 @@ internal import SystemPackage
 package struct SourceFacts: Sendable {
     /// As the user wrote it.
     package var name: String
-    /// Bytes.
+    /// Bytes; if it is unknown, those that are known to be there.
     package var size: Int
+    /// Whether the size is known; that of a stream may not be.
+    package var isSizeKnown = true
+    /// Whether it is standard input.
+    package var isStream = false
     package var content: Content
     /// Bytes; `nil` for an image.
     package var logicalSector: Int?
@@ -172,6 +177,27 @@ private func contentOfOpened(
         let prober = try Prober(
             path: path, identity: identity, size: size, logicalSector: logicalSector)
         return prober.content()
+    } catch {
+        return .unreadable(error.description)
+    }
+}
+
+/// Probes the start of a stream; its other bytes count as zeros.
+///
+/// - Parameter size: bytes of the stream; `nil` if unknown.
+package func contentOfStream(_ head: [UInt8], size: Int?) -> Content {
+    do throws(Errno) {
+        let file = OwnedDescriptor(
+            owning: try retryingInterrupts { clb_memory_file("blkferry-stream") })
+        // Signatures at the end of a device are not found, whatever the size.
+        let size = size ?? 1 << 40
+        _ = try retryingInterrupts { ftruncate(file.rawValue, off_t(size)) }
+        let buffer = AlignedBuffer(count: max(1, head.count))
+        buffer.bytes.copyBytes(from: head)
+        try file.write(UnsafeRawBufferPointer(slice(buffer.bytes, 0, head.count)), at: 0)
+        let path = "/proc/self/fd/\(file.rawValue)"
+        let identity = DeviceIdentity.image(FileIdentity(try file.status()), path: path)
+        return try Prober(path: path, identity: identity, size: size, logicalSector: nil).content()
     } catch {
         return .unreadable(error.description)
     }

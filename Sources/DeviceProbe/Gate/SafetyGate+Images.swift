@@ -131,7 +131,7 @@ extension TargetAdmission {
             device: policy.isDryRun
                 ? untouchable(nil, size: source.size) : try createImage(in: directory.path, host),
             kind: .image, sizeBefore: 0, resizeTo: source.size, wasCreated: true,
-            warnings: room.warnings(for: source, allocated: 0),
+            warnings: room.warnings(for: source, allocated: 0) + source.packingWarnings,
             isRotational: host.isRotational(Footprint(identity, on: host)))
     }
 

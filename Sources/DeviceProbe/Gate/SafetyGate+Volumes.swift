@@ -71,6 +71,7 @@ extension TargetAdmission {
             throw IOError(
                 name, "create", reason: "LVM keeps names like \(place.volume) for itself")
         }
+        if let no = rules.refusalOfPacking(name) { throw no }
         if policy.isDryRun {
             let size = try volumes.sizeOfNew(place, size: source.size, as: name)
             return AdmittedTarget(

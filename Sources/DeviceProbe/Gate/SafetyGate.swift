@@ -184,7 +184,23 @@ struct TargetAdmission: Sendable {
         let target = TargetFacts(
             name: name, kind: kind, size: geometry.size, logicalSector: sector, content: content,
             hasData: hasData, fittingVolume: volume?.rounded(source.size))
-        return try rules.apply(to: target)
+        return try rules(for: target).apply(to: target)
+    }
+
+    /// A source of unknown size has the target's, or the size policy accepts a shorter one.
+    private func rules(for target: TargetFacts) throws(IOError) -> TargetRules {
+        var source = source
+        if !source.isSizeKnown {
+            switch (rules.sizePolicy(for: target), target.kind) {
+            case (.prefix, _): break
+            case (.resize, .blockDevice):
+                throw refusal(
+                    .size, "the size of the source is unknown, so it cannot be resized",
+                    advice: "--size says it.")
+            default: source.size = target.size
+            }
+        }
+        return TargetRules(source: source, policy: policy)
     }
 
     private func content(

@@ -72,20 +72,42 @@ extension TargetRules {
             advice: "If it may be lost, say --overwrite.")
     }
 
-    /// Warns if a packed disk image is written to a device as it is.
-    func warnOfFormat(_ target: TargetFacts, _ verdict: inout Verdict) {
-        guard target.kind == .blockDevice, let unpacking = source.unpackingAdvice else { return }
-        verdict.warnings.append(
-            "\(source.name): it is \(unpacking.format.phrase), and is written as it is; "
-                + unpacking.advice.dropLast())
+    /// Refuses to write a packed disk image to a device as it is, and warns if it is written to an
+    /// image, or with `--overwrite`.
+    ///
+    /// A device that already has the same one is its replica.
+    func checkFormat(_ target: TargetFacts, _ verdict: inout Verdict) throws(IOError) {
+        if verdict.isReplica { return }
+        if target.kind == .blockDevice, let no = refusalOfPacking(target.name) { throw no }
+        verdict.warnings += source.packingWarnings
+    }
+
+    /// A refusal to write a packed disk image to a device; `nil` if the source is none, or with
+    /// `--overwrite`.
+    func refusalOfPacking(_ target: String) -> IOError? {
+        guard !policy.overwrite, let unpacking = source.unpackingAdvice else { return nil }
+        return .refusal(
+            .packed, target,
+            "the source, \(source.name), is \(unpacking.format.phrase), and would be written as it "
+                + "is",
+            advice: unpacking.advice.dropLast() + "; --overwrite writes it as it is.")
     }
 }
 
 extension SourceFacts {
+    /// A warning if the source is a packed disk image, which is written as it is.
+    var packingWarnings: [String] {
+        unpackingAdvice.map {
+            ["\(name): it is \($0.format.phrase), and is written as it is; \($0.advice.dropLast())"]
+        } ?? []
+    }
+
     /// The format in which the source is packed, and how to unpack it.
     var unpackingAdvice: (format: FileFormat, advice: String)? {
         for signature in content.found where signature.usage == .other {
-            if let format = FileFormat.named(signature.type), let advice = format.advice(name) {
+            if let format = FileFormat.named(signature.type),
+                let advice = isStream ? format.adviceForStream : format.advice(name)
+            {
                 return (format, advice)
             }
         }

@@ -78,7 +78,7 @@ struct TargetRules: Sendable {
             target.content != .empty && target.content.isReplica(of: source.content)
         try checkSize(of: target, &verdict)
         try checkSectorSize(of: target, &verdict)
-        warnOfFormat(target, &verdict)
+        try checkFormat(target, &verdict)
         return verdict
     }
 
@@ -125,6 +125,12 @@ struct TargetRules: Sendable {
             verdict.resizeTo = size
         case (.prefix, _) where target.size > source.size:
             guard source.content.partitionTable?.type == "gpt", !policy.movesBackup else { break }
+            guard source.isSizeKnown else {
+                verdict.warnings.append(
+                    "\(target.name): the backup of the GPT will be at its end only if the source has "
+                        + "\(target.size) bytes")
+                break
+            }
             verdict.warnings.append(
                 "\(target.name): the backup of the GPT will not be at its end, since \(sizes); "
                     + "--move-backup-gpt puts it there")

@@ -97,6 +97,13 @@ struct WindowCursor {
         return (windows, skipped, unchanged)
     }
 
+    /// A window of data that the source has already loaded; windows ascend.
+    mutating func window(of range: ByteRange) throws(IOError) -> Window {
+        let run = try target.run(at: range.offset)
+        return Window(
+            range: range, sourceIsHole: false, targetIsHole: !(run?.overlaps(range) ?? false))
+    }
+
     private mutating func next(
         _ windowSize: Int, before end: Int
     ) throws(IOError) -> (window: Window?, skipped: Int) {
