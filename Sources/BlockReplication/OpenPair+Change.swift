@@ -25,10 +25,14 @@ extension OpenPair {
 
     /// Compares everything if the user set a limit, or else a sample if the target is a replica.
     ///
-    /// - Parameter changes: the ranges that may differ; `nil` for all.
-    func expectedChange(_ changes: [ByteRange]?) -> ExpectedChange {
+    /// - Parameters:
+    ///   - changes: the ranges that may differ; `nil` for all.
+    ///   - isResumed: whether an earlier run has done the others, so that the rest may well differ.
+    func expectedChange(_ changes: [ByteRange]?, isResumed: Bool = false) -> ExpectedChange {
         guard action.writes, !targetEnd.wasCreated else { return ExpectedChange() }
-        guard let limit = options.maximumChange else { return sampledChange(changes) }
+        guard let limit = options.maximumChange else {
+            return isResumed ? ExpectedChange() : sampledChange(changes)
+        }
         var comparing = engineOptions
         comparing.changes = changes
         let result = SyncEngine.compare(

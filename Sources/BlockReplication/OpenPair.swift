@@ -18,7 +18,7 @@ final class OpenPair: Sendable {
     let events: @Sendable (Replication.Event) -> Void
     let sourceEnd: OpenedSource
     let targetEnd: AdmittedTarget
-    let targetEndpoint: any Endpoint
+    let endpoints: (source: any Endpoint, target: any Endpoint)
     let engineOptions: SyncOptions
     /// Warnings from before the first write.
     let earlyWarnings = Mutex<[String]>([])
@@ -43,20 +43,23 @@ final class OpenPair: Sendable {
     ) throws(ReplicationError) {
         let clock = ContinuousClock()
         let start = clock.now
-        let endpoints = Endpoints(
+        let kinds = Endpoints(
             options: options, digest: try options.digestMethod(),
             isCancelled: { control.isCancelled }, events: events)
         if action.writes { try options.checkJournal(operands) }
+        if let checkpoint = options.checkpoint, action.writes {
+            try CheckpointFile(checkpoint.file).check(operands)
+        }
         if action == .compare {
-            (sourceEnd, targetEnd, targetEndpoint) = try endpoints.pair(operands)
+            (sourceEnd, targetEnd, endpoints) = try kinds.pair(operands)
         } else {
             let policy = options.policy(isDryRun: action == .dryRun)
             var wait = BusyWait(options.wait, control, events)
-            (sourceEnd, targetEnd, targetEndpoint) = try endpoints.ends(operands, policy, &wait)
+            (sourceEnd, targetEnd, endpoints) = try kinds.ends(operands, policy, &wait)
         }
         do throws(ReplicationError) {
             var engineOptions = try options.forEngine(action, sourceEnd, targetEnd, events)
-            movedBackup = try options.movedBackup(sourceEnd, targetEnd, targetEndpoint)
+            movedBackup = try options.movedBackup(sourceEnd, targetEnd, endpoints.target)
             engineOptions.tail += movedBackup?.backup ?? []
             stream = sourceEnd.device as? StreamSource
             if let stream {
@@ -108,19 +111,20 @@ final class OpenPair: Sendable {
     ///     all. All other bytes are neither read nor written.
     ///   - stamp: the source's change counter from before `changes` were determined, which may lack
     ///     later writes.
+    ///   - isResumed: whether all but `changes` was done by an earlier run.
     ///   - begin: called before the first write, once nothing has refused the run; an error that it
     ///     returns ends the run.
     ///   - end: called after the flush, while the target is open; returns whether the run counts.
     ///     If it does not count or is not complete, older snapshots of the target stay.
     func run(
-        changes: [ByteRange]? = nil, since stamp: ChangeCounter? = nil,
+        changes: [ByteRange]? = nil, since stamp: ChangeCounter? = nil, isResumed: Bool = false,
         begin: () -> IOError? = { nil }, end: (SyncReport) -> Bool
     ) -> Replication.Report {
         let sample = action == .compare ? sampleWindows : nil
         let changes = changes ?? sample?.ranges
         // A change map already leaves most of the source unread.
-        let stamp = changes == nil ? findHoles() : stamp
-        let expected = expectedChange(changes)
+        let stamp = changes == nil || isResumed ? findHoles() ?? stamp : stamp
+        let expected = expectedChange(changes, isResumed: isResumed)
         if let ending = expected.ending {
             return ended(ending, isDone: false, refusal: expected.refusal)
         }
@@ -133,6 +137,7 @@ final class OpenPair: Sendable {
         let (source, target) = comparedDevices
         var engineOptions = engineOptions
         engineOptions.changes = changes
+        engineOptions.recordsDone = options.checkpoint != nil
         engineOptions.sourceChangeCounter = stamp
         var result =
             action == .compare
@@ -188,6 +193,7 @@ final class OpenPair: Sendable {
             openSeconds: openSeconds)
         report.warnings += earlyWarnings.withLock { $0 }
         report.refusal = refusal
+        report.wasStopped = result.wasInterrupted && control.isStopped
         let sizeWarning = sizeWarning(after: result, isRefused: refusal != nil)
         if let journal {
             let (undo, warning) = journal.finish(isComplete: report.isDone && isDone)

@@ -122,6 +122,8 @@ extension Replication {
         public var keptSnapshots: Int?
         /// Keeps what is overwritten on a target of this machine; `nil` for nothing.
         public var undo: Undo?
+        /// Lets a run that ends early leave a checkpoint, from which the next one continues.
+        public var checkpoint: Checkpoint?
         /// The time to wait for a target that is mounted, claimed, locked, or in another client's
         /// session.
         ///
@@ -246,6 +248,11 @@ extension Replication.Options {
         }
         guard action != .refresh || since == nil else {
             throw invalid("since: does not go with a refresh")
+        }
+        guard checkpoint == nil else {
+            throw invalid(
+                "checkpoint: does not go with a refresh, snapshot, since or base: a new snapshot "
+                    + "is another source")
         }
         guard !wholeFile || (action != .refresh && since == nil) else {
             throw invalid("whole-file: does not go with a refresh or since")

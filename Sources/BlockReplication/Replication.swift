@@ -54,15 +54,24 @@ public final class Replication: Sendable {
 
     /// Cancels and watches a replication, also before its devices are open.
     public struct Control: Sendable {
-        let run = RunControl()
+        let run: RunControl
 
-        public init() {}
+        public init() { self.init(RunControl()) }
+
+        init(_ run: RunControl) { self.run = run }
 
         /// Ends the run after the windows in progress, and flushes the target; another run
         /// completes the job.
         public func cancel() { run.cancel() }
 
+        /// Does the same; `Report.wasStopped` tells the two apart.
+        public func stop() { run.stop() }
+
+        /// Whether either was called.
         public var isCancelled: Bool { run.isCancelled }
+
+        /// Whether `stop` was called, and before `cancel`.
+        public var isStopped: Bool { run.isStopped }
 
         public var progress: Progress { Progress(run.progress) }
     }
@@ -108,7 +117,12 @@ public final class Replication: Sendable {
         } else {
             let pair = try OpenPair(
                 action, operands, options: options, control: control.run, events)
-            work = { pair.run { _ in true } }
+            if let checkpoint = options.checkpoint, action.writes {
+                let run = CheckpointedRun(pair, checkpoint)
+                work = { run.run() }
+            } else {
+                work = { pair.run { _ in true } }
+            }
         }
         self.work = Mutex(work)
     }

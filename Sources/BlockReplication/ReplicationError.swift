@@ -52,6 +52,11 @@ public struct ReplicationError: Error, Hashable, Sendable {
     }
 }
 
+extension ReplicationError {
+    /// Whether the target is mounted, claimed, locked, or in another session.
+    package var isBusy: Bool { BusyWait.isBusy(cause) }
+}
+
 extension ReplicationError: CustomStringConvertible {
     public var description: String { message }
 }

@@ -46,6 +46,8 @@ extension Replication {
         public internal(set) var round: Options.SampleRound?
         /// The same before this sample; a sample that continues it has the same windows.
         public internal(set) var roundBefore: Options.SampleRound?
+        /// Whether `Control.stop` ended the run before its end.
+        public internal(set) var wasStopped = false
         /// The time that opening both devices took.
         public let openSeconds: Double
         /// Bytes to and from the server, including headers; `nil` without a server.
@@ -54,6 +56,8 @@ extension Replication {
         public let digest: String?
         /// The journal of what was overwritten; `nil` without one, or if nothing was overwritten.
         public internal(set) var undo: Undo?
+        /// The use of the checkpoint; `nil` without one, and if nothing was written or compared.
+        public internal(set) var checkpoint: CheckpointUse?
         /// Whether the sizes prove that the two are not equal.
         public let sizesDiffer: Bool
 
@@ -126,7 +130,7 @@ extension Replication.Report {
 
     public var sourceSize: Int { sourceFacts.size }
 
-    /// Whether the run was cancelled before its end.
+    /// Whether the run was cancelled or stopped before its end.
     public var wasInterrupted: Bool { engine.wasInterrupted }
 
     /// The unit in which differences are counted.

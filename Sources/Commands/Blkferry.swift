@@ -47,6 +47,7 @@ package struct Blkferry: ParsableCommand {
 
     package static func start() -> Never {
         guard StandardDescriptors.occupy() else { ExitStatus.deviceError.endProgram() }
+        _ = StopTimer.programStart
         // For every command, so that no program that blkferry starts inherits the token.
         _ = EnvironmentToken.value
         // glibc would reserve 64 MiB of address space for an arena of each thread.
@@ -78,7 +79,7 @@ package struct Blkferry: ParsableCommand {
 
     /// Runs one command, or one for each target of a replica's file.
     ///
-    /// - Returns: the status of the first run that failed. An interrupted run is the last one.
+    /// - Returns: the status of the first run that failed. A run that ended early is the last one.
     private static func run(_ arguments: [String]) -> ExitStatus {
         var commands: [any ParsableCommand] = []
         do {
@@ -93,7 +94,7 @@ package struct Blkferry: ParsableCommand {
             do { try command.run() } catch {
                 let status = report(error, arguments)
                 if result == .done { result = status }
-                if status == .interrupted { break }
+                if [.interrupted, .stopped].contains(status) { break }
             }
         }
         return result

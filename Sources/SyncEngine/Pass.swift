@@ -30,8 +30,11 @@ final class Pass: Sendable {
         var differences = LowestRanges(limit: 64)
         /// Limited to save memory.
         var unreadable = LowestRanges(limit: 10_000)
+        /// What was processed completely, if that is recorded.
+        var done = DoneRanges()
         var failure: IOError?
     }
+    private let recordsDone: Bool
     private let cursor: Mutex<WindowCursor>
     private let result = Mutex(Result())
     private let isStopped = Atomic(false)
@@ -61,6 +64,7 @@ final class Pass: Sendable {
         layout = options.layout
         skipsUnreadable = options.skipsUnreadable
         self.control = control
+        recordsDone = options.recordsDone
         // A whole-file copy compares no digests, but it fetches in the same way.
         let isRemote = source.isRemote || target.isRemote
         comparesByDigests = source.isRemote || (isRemote && mode != .replace)
@@ -160,7 +164,9 @@ final class Pass: Sendable {
         if let stream { return nextWindow(of: stream, index, layout.window) }
         do throws(IOError) {
             let (window, skipped, unchanged) = try cursor.withLock { cursor throws(IOError) in
-                try cursor.next()
+                let next = try cursor.next()
+                noteHoles(cursor.takeSkipped())
+                return next
             }
             leaveOut(skipped, unchanged)
             if window == nil { choice?.withLock { $0.end() } }
@@ -181,7 +187,9 @@ final class Pass: Sendable {
         let length = isDense.load(ordering: .relaxed) ? layout.denseWindow : nil
         do throws(IOError) {
             let (windows, skipped, unchanged) = try cursor.withLock { cursor throws(IOError) in
-                try cursor.nextGroup(length: length)
+                let next = try cursor.nextGroup(length: length)
+                noteHoles(cursor.takeSkipped())
+                return next
             }
             leaveOut(skipped, unchanged)
             if windows.isEmpty { choice?.withLock { $0.end() } }
@@ -221,6 +229,25 @@ final class Pass: Sendable {
             result.tally.compared += skipped
             result.tally.unchanged += unchanged
         }
+    }
+
+    private func noteHoles(_ ranges: [ByteRange]) {
+        guard recordsDone, !ranges.isEmpty else { return }
+        result.withLock { for range in ranges { $0.done.insert(range) } }
+    }
+
+    /// Records windows as done, if a thread's figures from before and after prove that.
+    ///
+    /// A window that was left early, was not written completely, or has unreadable bytes, is not
+    /// done. Nor is any after an error that ended the pass: some of these are not counted, such as
+    /// one of the undo journal.
+    func note(_ windows: [Window], from before: Tally, to after: Tally) {
+        guard recordsDone, !isStopped.load(ordering: .relaxed) else { return }
+        let length = windows.reduce(0) { $0 + $1.range.length }
+        guard after.compared - before.compared == length,
+            after.writeErrorCount == before.writeErrorCount, after.unreadable == before.unreadable
+        else { return }
+        result.withLock { for window in windows { $0.done.insert(window.range) } }
     }
 
     /// Adapts windows and threads to a comparison.

@@ -30,17 +30,39 @@ package final class RunControl: Sendable {
         var start = ContinuousClock().now
     }
 
-    private let cancelled = Atomic(false)
+    /// Why the run is to end early; the first reason stays.
+    private enum End: Int {
+        case none
+        case cancelled
+        case stopped
+    }
+
+    private let end = Atomic(End.none.rawValue)
+    /// Bytes of progress in a phase at which the run stops; `nil` for no such end.
+    private let limit: Int?
     private let stage = Mutex(Stage())
     private let done = Atomic(0)
     private let different = Atomic(0)
 
-    package init() {}
+    /// - Parameter limit: bytes of progress in a phase at which the run stops, for tests.
+    package init(stopsAt limit: Int? = nil) { self.limit = limit }
 
     /// Ends the run after the windows in progress.
-    package func cancel() { cancelled.store(true, ordering: .relaxed) }
+    package func cancel() { set(.cancelled) }
 
-    package var isCancelled: Bool { cancelled.load(ordering: .relaxed) }
+    /// Does the same, as the user has asked for in advance.
+    package func stop() { set(.stopped) }
+
+    /// Whether the run is to end early, for either reason.
+    package var isCancelled: Bool { end.load(ordering: .relaxed) != End.none.rawValue }
+
+    /// Whether `stop` was called, and before `cancel`.
+    package var isStopped: Bool { end.load(ordering: .relaxed) == End.stopped.rawValue }
+
+    private func set(_ reason: End) {
+        _ = end.compareExchange(
+            expected: End.none.rawValue, desired: reason.rawValue, ordering: .relaxed)
+    }
 
     package var progress: Progress {
         let stage = stage.withLock { $0 }
@@ -62,7 +84,8 @@ package final class RunControl: Sendable {
     }
 
     package func advance(done bytes: Int, different differing: Int) {
-        done.wrappingAdd(bytes, ordering: .relaxed)
+        let now = done.wrappingAdd(bytes, ordering: .relaxed).newValue
+        if let limit, now >= limit { stop() }
         if differing > 0 { different.wrappingAdd(differing, ordering: .relaxed) }
     }
 }

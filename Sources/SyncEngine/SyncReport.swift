@@ -27,6 +27,8 @@ package struct SyncOptions: Hashable, Sendable {
     package var resizesToStream = false
     /// The only ranges that may differ and are read, ascending and disjoint; `nil` for all.
     package var changes: [ByteRange]?
+    /// Records in the report what was processed completely.
+    package var recordsDone = false
     /// The source's change counter from before its `changes` or holes were determined; `nil` to read
     /// it at the start.
     package var sourceChangeCounter: ChangeCounter?
@@ -59,6 +61,13 @@ package struct SyncReport: Sendable {
     package var unreadableRanges: [ByteRange] = []
     /// `nil` if nothing was read back.
     package var verification: Verification?
+    /// What was compared, and written without an error, by the last pass that wrote; ascending, and
+    /// empty unless it is recorded.
+    ///
+    /// It counts only if the flush succeeded and no other program wrote meanwhile.
+    package var done: [ByteRange] = []
+    /// Whether the last pass was restricted to `SyncOptions.changes`.
+    package var wasRestricted = false
     package var failure: IOError?
     /// After a failed flush, written data may not be on the medium.
     package var flushError: IOError?

@@ -162,6 +162,8 @@ private func transfer(
     ).run()
     report.seconds.sync = (clock.now - start) / .seconds(1)
     report.tally = result.tally
+    report.done = result.done.ranges
+    report.wasRestricted = options.changes != nil
     report.firstDifferences = result.differences.ranges
     report.unreadableRanges = result.unreadable.ranges
     if let stream { report.size = stream.loaded }
@@ -211,6 +213,7 @@ private func verify(
     }
     var everything = options
     everything.changes = nil
+    everything.recordsDone = false
     let result = Pass(
         source: source, target: target, length: report.size, mode: .compare, options: everything,
         control: control

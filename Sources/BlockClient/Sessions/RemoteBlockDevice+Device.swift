@@ -171,6 +171,14 @@ extension RemoteBlockDevice {
         return record.lastingStamp.map { ChangeCounter($0, since: record.lastingSince) }
     }
 
+    /// Reads the target's persistent change counter from the server, if it is known that only this
+    /// session has written to it since the session began; `nil` otherwise.
+    package func counterOfOnlyWriter() throws(IOError) -> ChangeCounter? {
+        let record = try currentRecord()
+        guard record.onlyOwnWriters == true else { return nil }
+        return record.lastingStamp.map { ChangeCounter($0, since: record.lastingSince) }
+    }
+
     /// Whether a session ended during the run and another program may have written to the device
     /// before the next one began.
     package var hasGap: Bool { state.withLock { $0.hasGap } }

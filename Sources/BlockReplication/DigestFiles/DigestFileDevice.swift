@@ -178,6 +178,4 @@ struct DigestFileEndpoint: Endpoint {
     ) throws(IOError) -> (AdmittedTarget, any Endpoint)? { nil }
 
     func identity() -> [String] { [] }
-
-    func persistentCounter(asFound isFound: Bool) -> HostCounter? { nil }
 }

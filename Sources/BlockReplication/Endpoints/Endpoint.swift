@@ -29,7 +29,9 @@ protocol Endpoint: Sendable {
     ) throws(IOError) -> (AdmittedTarget, any Endpoint)?
 
     /// Gives its source blocks that suit the target's alignment in bytes; it may be opened again.
-    func fit(_ source: inout OpenedSource, to alignment: Int) throws(IOError)
+    ///
+    /// - Returns: the endpoint of the source that is open then.
+    func fit(_ source: inout OpenedSource, to alignment: Int) throws(IOError) -> any Endpoint
 
     /// Why nothing can be written behind the replica; `nil` if that is possible.
     var reasonForNoTail: String? { get }
@@ -45,13 +47,25 @@ protocol Endpoint: Sendable {
     ///
     /// - Parameter isFound: the counter from before the server enlarged the target.
     func persistentCounter(asFound isFound: Bool) throws(IOError) -> HostCounter?
+
+    /// The persistent change counter of a source, from a moment after it was opened and before
+    /// anything was read for the run; `nil` if there is none.
+    func counterOfSource() throws(IOError) -> HostCounter?
+
+    /// The persistent change counter of a target, if it is known that no other program has written
+    /// since it was claimed; `nil` otherwise.
+    func counterOfOnlyWriter() throws(IOError) -> HostCounter?
 }
 
 extension Endpoint {
-    func fit(_ source: inout OpenedSource, to alignment: Int) throws(IOError) {
+    func fit(_ source: inout OpenedSource, to alignment: Int) throws(IOError) -> any Endpoint {
         source.device = source.device.fitting(alignment)
+        return self
     }
     var reasonForNoTail: String? { nil }
+    func persistentCounter(asFound isFound: Bool) throws(IOError) -> HostCounter? { nil }
+    func counterOfSource() throws(IOError) -> HostCounter? { nil }
+    func counterOfOnlyWriter() throws(IOError) -> HostCounter? { nil }
     var hasGap: Bool { false }
 }
 

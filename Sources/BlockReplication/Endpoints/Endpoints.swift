@@ -9,8 +9,8 @@ internal import LinuxIO
 internal import SystemPackage
 internal import WireProtocol
 
-/// The open source and target of a run, and what the target's kind can do.
-typealias Ends = (OpenedSource, AdmittedTarget, any Endpoint)
+/// The open source and target of a run, and what the kind of each can do.
+typealias Ends = (OpenedSource, AdmittedTarget, of: (source: any Endpoint, target: any Endpoint))
 
 /// Opens the source and the target of a run.
 struct Endpoints: Sendable {
@@ -34,12 +34,13 @@ struct Endpoints: Sendable {
         let first = try options.comparesDigests ? openDigests(near) : open(near, for: .comparison)
         let block = leastCommonMultiple(options.wantedBlock, first.0.device.geometry.alignment)
         let second = try open(far, block: block, for: .comparison)
-        let (source, (target, endpoint)) = isReversed ? (second.0, first) : (first.0, second)
+        let ((source, sourceEndpoint), (target, endpoint)) =
+            isReversed ? (second, first) : (first, second)
         let compared = AdmittedTarget(
             device: target.device, kind: target.device.isImage ? .image : .blockDevice,
             sizeBefore: target.facts.size, wasCreated: false, warnings: target.warnings,
             isRotational: target.isRotational)
-        return (source, compared, endpoint)
+        return (source, compared, (sourceEndpoint, endpoint))
     }
 
     /// Opens both ends, and retries while the target is busy; between two attempts neither is open.
@@ -57,12 +58,14 @@ struct Endpoints: Sendable {
                     kind, context throws(IOError) in
                     try kind.target(context, for: found, policy)
                 }
+                let sourceEndpoint: any Endpoint
                 do throws(IOError) {
-                    try endpoint.fit(&source, to: target.device.geometry.alignment)
+                    sourceEndpoint = try endpoint.fit(
+                        &source, to: target.device.geometry.alignment)
                 } catch {
                     throw ReplicationError(error)
                 }
-                return (source, target, targetEndpoint)
+                return (source, target, (sourceEndpoint, targetEndpoint))
             } catch {
                 opened.take()?.device.release(isComplete: false)
                 guard wait.pauses(after: error.message, error.cause) else { throw error }

@@ -16,7 +16,7 @@ extension OpenPair {
     /// It is the same for the same device while the user reaches it in the same way.
     func targetIdentity() throws(ReplicationError) -> String {
         let words: [String]
-        do throws(IOError) { words = try targetEndpoint.identity() } catch {
+        do throws(IOError) { words = try endpoints.target.identity() } catch {
             throw ReplicationError(error)
         }
         return try name(of: words)
@@ -30,10 +30,14 @@ extension OpenPair {
     func targetMark(asFound isFound: Bool = false) throws(ReplicationError) -> TargetMark? {
         let found: HostCounter?
         do throws(IOError) {
-            found = try targetEndpoint.persistentCounter(asFound: isFound)
+            found = try endpoints.target.persistentCounter(asFound: isFound)
         } catch {
             throw ReplicationError(error)
         }
+        return try mark(of: found)
+    }
+
+    func mark(of found: HostCounter?) throws(ReplicationError) -> TargetMark? {
         guard let (counter, host) = found else { return nil }
         let numbers =
             [host.device, host.fileSystem, host.inode].map { "\($0 ?? 0)" } + ["\(host.born ?? 0)"]
@@ -50,7 +54,7 @@ extension OpenPair {
 
     /// Whether other programs could write to the target for a while, because the server ended or
     /// the session timed out.
-    var hasLostTarget: Bool { targetEndpoint.hasGap }
+    var hasLostTarget: Bool { endpoints.target.hasGap }
 
     var isTargetResized: Bool {
         targetEnd.resizeTo != nil || targetEnd.device.geometry.size != targetEnd.sizeBefore
@@ -77,12 +81,19 @@ extension OpenPair {
     func root(
         of side: Side, seed: UInt64, size: Int
     ) throws(ReplicationError) -> String {
-        let device = side == .source ? comparedDevices.source : comparedDevices.target
         let plan = SamplePlan(size: size, oneIn: 512, atMost: 256, seed: seed)
+        return try sampleDigest(of: side, at: plan.ranges)
+    }
+
+    /// The SHA-256 of the digests of places of a device, in hexadecimal.
+    ///
+    /// - Parameter places: in bytes, each at most `SamplePlan.region` long.
+    func sampleDigest(of side: Side, at places: [Range<Int>]) throws(ReplicationError) -> String {
+        let device = side == .source ? comparedDevices.source : comparedDevices.target
         let alignment = device.geometry.alignment
         let buffer = AlignedBuffer(count: SamplePlan.region + 2 * max(alignment, 4096))
         var digests: [UInt8] = []
-        for range in plan.ranges {
+        for range in places {
             // Direct I/O reads whole units.
             let start = range.lowerBound / alignment * alignment
             let end = min(
@@ -126,7 +137,11 @@ extension OpenPair {
             .rounded(to: region, limit: sourceEnd.device.geometry.size)
             .flatMap { $0.pieces(of: region) }
             .filter { isWanted($0.offset..<$0.end) }
-        guard !places.isEmpty else { return nil }
+        return places.isEmpty ? nil : try compare(places)
+    }
+
+    /// Compares ascending places, which are whole regions.
+    func compare(_ places: [ByteRange]) throws(ReplicationError) -> SyncReport {
         var options = engineOptions
         options.changes = places
         let result = SyncEngine.compare(

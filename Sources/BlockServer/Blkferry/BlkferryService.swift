@@ -113,6 +113,8 @@ final class BlkferryService: RouteFamily {
         (record.lastingStamp, record.lastingSince) = (counter?.marks, counter?.since)
         record.writtenByOthers = session.hasForeignWrites ? true : nil
         record.openedByOthers = session.hadOtherWriters ? true : nil
+        // Asked after the persistent counter was read, which may include a write of the last moment.
+        if session.mode == .write { record.onlyOwnWriters = session.hadOnlyOwnWriters ? true : nil }
         // Read last: an equal counter shows that these writers wrote nothing in between.
         record.stamp = session.changeCounter()
         try session.checkIdentity(in: exports)

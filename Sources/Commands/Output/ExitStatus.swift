@@ -20,6 +20,8 @@ enum ExitStatus: Int32 {
     case unauthorized = 5
     /// Finished, but unreadable blocks of the source were left out.
     case unreadable = 6
+    /// `--stop-after` ended the run before it was finished.
+    case stopped = 7
     /// Wrong usage (`EX_USAGE` of sysexits.h).
     case usage = 64
     /// Ended by a signal.

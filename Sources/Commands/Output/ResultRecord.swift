@@ -33,6 +33,7 @@ struct ResultRecord: Encodable {
     private var readErrors: ReadErrors
     private var writeErrors: Int
     private var interrupted: Bool
+    private var stopped: Bool
     private var sourceChanged: Bool
     private var targetChanged: Bool
     private var flushed: Bool
@@ -41,6 +42,7 @@ struct ResultRecord: Encodable {
     private var bytesPerSecond: Double?
     private var exitStatus: Int32
     private var undo: Undo?
+    private var checkpoint: Checkpoint?
     private var warnings: [String]
     private var errors: [String]
 
@@ -62,6 +64,22 @@ struct ResultRecord: Encodable {
         var usable: Bool
         /// Whether the journal is on the server.
         var server: Bool?
+    }
+
+    private struct Checkpoint: Encodable {
+        var file: String
+        /// Bytes that an earlier run had done, and that were not compared again.
+        var resumed: Int
+        /// Bytes of the target that were read of them, as a sample.
+        var sampled: Int
+        /// Bytes that are done according to the checkpoint that the run has left.
+        var done: Int?
+        var fallback: String?
+
+        init(_ use: Replication.Report.CheckpointUse) {
+            file = use.file
+            (resumed, sampled, done, fallback) = (use.resumed, use.sampled, use.done, use.fallback)
+        }
     }
 
     private struct ReadErrors: Encodable {
@@ -110,7 +128,8 @@ struct ResultRecord: Encodable {
             unreadable: tally.unreadable, ranges: engine.unreadableRanges.map { Range($0) },
             rewritten: tally.rewritten)
         writeErrors = tally.writeErrorCount
-        interrupted = engine.wasInterrupted
+        interrupted = engine.wasInterrupted && !report.wasStopped
+        stopped = report.wasStopped
         sourceChanged = engine.sourceChanged
         targetChanged = engine.targetChanged
         flushed = engine.isFlushed
@@ -128,6 +147,7 @@ struct ResultRecord: Encodable {
                 journal: $0.journal, bytes: $0.bytes, usable: $0.isUsable,
                 server: $0.isOnServer ? true : nil)
         }
+        checkpoint = report.checkpoint.map { Checkpoint($0) }
         exitStatus = result.status.rawValue
         warnings = report.warnings + result.warnings
         errors = result.errors.map(\.message)

@@ -21,7 +21,11 @@ struct Summary {
             lines.append(
                 "covered     \(Format.percent(round.share)), together with earlier samples")
         }
-        if report.unchanged > 0 {
+        if let checkpoint = report.checkpoint, checkpoint.resumed > 0 {
+            lines.append(
+                "done before \(Format.exactBytes(checkpoint.resumed)), as "
+                    + "\(printable(checkpoint.file)) shows")
+        } else if report.unchanged > 0 {
             lines.append(
                 "unchanged   \(Format.exactBytes(report.unchanged)), as the snapshots show")
         }
@@ -57,6 +61,11 @@ struct Summary {
                     ? "undo        \(Format.exactBytes(undo.bytes)) in \(printable(undo.journal))"
                         + (undo.isOnServer ? ", on the server" : "")
                     : "undo        impossible: \(printable(undo.journal)) had reached its limit")
+        }
+        if let checkpoint = report.checkpoint, let done = checkpoint.done {
+            lines.append(
+                "checkpoint  \(Format.exactBytes(done)) are done, in "
+                    + printable(checkpoint.file))
         }
         lines.append(
             "time        \(Format.seconds(engine.seconds.total)), "

@@ -31,6 +31,9 @@ struct RecordedReplica {
     let operands: Operands
     let console: Console
 
+    /// The file for the checkpoint of a run that ends early; `nil` if the state cannot be written.
+    var checkpoint: String? { try? ReplicaState.checkpoint(of: operands) }
+
     /// Leaves a trace of a run that may be killed.
     func begin(_ start: Int) {
         update {
@@ -69,9 +72,9 @@ struct RecordedReplica {
     /// The samples of earlier verifications, which the next one continues.
     var round: Replication.Options.SampleRound? { (try? ReplicaState.of(operands))?.round }
 
-    /// An interrupted verification says nothing, and leaves the result of the one before.
+    /// A verification that ended early says nothing, and leaves the result of the one before.
     func verified(since start: Int, _ outcome: RunCommand.Outcome) {
-        guard outcome.status != .interrupted else { return }
+        guard ![.interrupted, .stopped].contains(outcome.status) else { return }
         let run = ReplicaState.Run(since: start, outcome)
         update { state in
             state.lastVerify = run

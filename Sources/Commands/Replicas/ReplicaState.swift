@@ -67,6 +67,25 @@ extension ReplicaState {
         "\(directory)/\(try operands.fileName())\(suffix)"
     }
 
+    /// The file for a checkpoint, beside the state; throws if no file can be made there.
+    static func checkpoint(of operands: Operands) throws(IOError) -> String {
+        try makeDirectory()
+        guard access("\(directory)/", W_OK | X_OK) == 0 else {
+            throw IOError(directory, "write", currentErrno())
+        }
+        return "\(directory)/\(try operands.fileName()).checkpoint"
+    }
+
+    private static func makeDirectory() throws(IOError) {
+        do throws(Errno) {
+            do throws(Errno) { _ = try retryingInterrupts { mkdir(directory, 0o755) } } catch {
+                guard error == .fileExists else { throw error }
+            }
+        } catch {
+            throw IOError(directory, "create", error)
+        }
+    }
+
     /// Reads the state; `nil` if no run has left one.
     static func of(_ operands: Operands) throws(IOError) -> ReplicaState? {
         try read(try path(operands))
@@ -99,13 +118,7 @@ extension ReplicaState {
         _ operands: Operands, named name: String, _ change: (inout ReplicaState) -> Void
     ) throws(IOError) {
         let path = try path(operands)
-        do throws(Errno) {
-            do throws(Errno) { _ = try retryingInterrupts { mkdir(directory, 0o755) } } catch {
-                guard error == .fileExists else { throw error }
-            }
-        } catch {
-            throw IOError(directory, "create", error)
-        }
+        try makeDirectory()
         let lock = try locked()
         defer { withExtendedLifetime(lock) {} }
         // A damaged file is replaced.

@@ -43,6 +43,7 @@ struct Refresh: ParsableCommand {
     @OptionGroup var changeLimit: ChangeLimitOption
 
     @OptionGroup var patience: WaitOption
+    @OptionGroup var stop: StopOption
     @OptionGroup var compression: CompressOption
 
     @OptionGroup var backupTable: BackupTableOptions
@@ -72,7 +73,7 @@ struct Refresh: ParsableCommand {
         undo.apply(to: &options)
         snapshot.apply(to: &options)
         let start = time(nil)
-        let command = try RunCommand(common, .refresh)
+        let command = try RunCommand(common, .refresh, stopAfter: stop.stopAfter)
         let hooks = try Hooks(hookOptions, common.operands, config: config, common.console)
         let recorded = try replica.recorded(config: config, common)
         if hookOptions.finishKilled {

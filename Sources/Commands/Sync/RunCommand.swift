@@ -9,6 +9,7 @@ struct RunCommand {
     private let common: ComparisonOptions
     private let operands: Operands
     private let action: Replication.Action
+    private let stopAfter: TimeSpan?
     let control = Replication.Control()
 
     struct Outcome {
@@ -20,8 +21,9 @@ struct RunCommand {
     }
 
     init(
-        _ common: ComparisonOptions, _ action: Replication.Action
+        _ common: ComparisonOptions, _ action: Replication.Action, stopAfter: TimeSpan?
     ) throws(ReplicationError) {
+        self.stopAfter = stopAfter
         self.common = common
         operands = try common.operands
         self.action = action
@@ -75,7 +77,12 @@ struct RunCommand {
         options.access = try common.credentials.access()
         common.credentials.warn(of: options.access.token, to: operands.remotes, console)
         do throws(ReplicationError) { return try replicate(options, console) } catch {
-            throw CommandFailure(error)
+            // The end of a wait is an error only because the run was stopped.
+            let isEnded = [.interrupted, .network].contains(error.kind) || error.isBusy
+            guard control.isStopped, isEnded else { throw CommandFailure(error) }
+            throw CommandFailure(
+                .stopped,
+                "\(operands.target): \(action.rawValue): stopped as asked, nothing was written")
         }
     }
 
@@ -94,16 +101,22 @@ struct RunCommand {
                 try Replication(action, operands, options: options, control: control, show)
             }
         }
-        // A signal must not end the program before it has removed the snapshot of the source.
-        if options.readsVolume(action) {
-            return try RunWatcher.watch(control, display, target: target, console) {
-                open().map { $0.run() }
-            }.get()
+        let stopping = { @Sendable in
+            show(.waiting("stopping as asked, finishing the windows in work"))
         }
-        // On a thread of its own, so that a signal ends the program even while a device does not
-        // answer.
-        let replication = try Threads.apart(open).get()
-        return RunWatcher.watch(control, display, target: target, console) { replication.run() }
+        return try StopTimer.limit(to: stopAfter, control, console, report: stopping) {
+            () throws(ReplicationError) in
+            // A signal must not end the program before it has removed the snapshot of the source.
+            if options.readsVolume(action) {
+                return try RunWatcher.watch(control, display, target: target, console) {
+                    open().map { $0.run() }
+                }.get()
+            }
+            // On a thread of its own, so that a signal ends the program even while a device does not
+            // answer.
+            let replication = try Threads.apart(open).get()
+            return RunWatcher.watch(control, display, target: target, console) { replication.run() }
+        }
     }
 }
 

@@ -70,9 +70,8 @@ struct RunResult {
         // If the run was ended for another reason, only that reason is reported.
         if engine.wasInterrupted, report.failures.isEmpty {
             fail(
-                CommandFailure(
-                    .interrupted, "\(target): \(action.rawValue): interrupted, incomplete",
-                    advice: action.writes ? "A second run finishes the job." : nil))
+                report.wasStopped
+                    ? Self.stopped(report, target) : Self.interrupted(report, target))
         }
         if let error = engine.tally.writeErrors.first {
             var failure = CommandFailure(error)
@@ -97,6 +96,38 @@ struct RunResult {
             fail(failure)
         }
         for failure in report.failures { fail(CommandFailure(failure)) }
+    }
+
+    private static func interrupted(
+        _ report: Replication.Report, _ target: String
+    ) -> CommandFailure {
+        CommandFailure(
+            .interrupted, "\(target): \(report.action.rawValue): interrupted, incomplete",
+            advice: checkpointAdvice(report)
+                ?? (report.action.writes ? "A second run finishes the job." : nil))
+    }
+
+    private static func stopped(
+        _ report: Replication.Report, _ target: String
+    ) -> CommandFailure {
+        let engine = report.engine
+        let done = report.checkpoint?.done ?? report.compared + report.unchanged
+        let place =
+            done == engine.size
+            ? "while it was read back"
+            : "after \(Format.bytes(done)) of \(Format.bytes(engine.size))"
+        let advice =
+            "The next run compares everything again, and writes only what differs."
+        return CommandFailure(
+            .stopped, "\(target): \(report.action.rawValue): stopped as asked, \(place)",
+            advice: checkpointAdvice(report) ?? (report.action.writes ? advice : nil))
+    }
+
+    /// `nil` if the run has left no checkpoint.
+    private static func checkpointAdvice(_ report: Replication.Report) -> String? {
+        guard let checkpoint = report.checkpoint, let done = checkpoint.done else { return nil }
+        return "The next run with this checkpoint continues after \(Format.bytes(done)) that are "
+            + "done: \(checkpoint.file)"
     }
 
     /// Adds an error, whose status replaces earlier ones; callers add errors in ascending weight.

@@ -39,6 +39,7 @@ struct Sync: ParsableCommand {
     @OptionGroup var changeLimit: ChangeLimitOption
 
     @OptionGroup var patience: WaitOption
+    @OptionGroup var stop: StopOption
     @OptionGroup var compression: CompressOption
 
     @OptionGroup var backupTable: BackupTableOptions
@@ -46,6 +47,7 @@ struct Sync: ParsableCommand {
     @OptionGroup var volume: TargetVolumeOptions
     @OptionGroup var undo: UndoOptions
     @OptionGroup var replica: ReplicaOption
+    @OptionGroup var checkpoint: CheckpointOption
 
     @Flag(help: "Read both sides again after the flush and compare.")
     var verify = false
@@ -77,7 +79,13 @@ struct Sync: ParsableCommand {
 
     private func validateVolume() throws {
         try undo.validate(common)
+        if checkpoint.checkpoint != nil, try common.operands.source.isStandardInput {
+            throw ValidationError("--checkpoint does not go with standard input")
+        }
         guard let option = sourceVolume.firstUsed else { return }
+        if checkpoint.checkpoint != nil {
+            throw ValidationError("--checkpoint does not go with \(option)")
+        }
         if try common.operands.source.remote != nil {
             throw ValidationError("\(option): SOURCE must be a logical volume of this machine")
         }
@@ -94,6 +102,8 @@ struct Sync: ParsableCommand {
             ("--max-change", changeLimit.maxChange != nil),
             ("--move-backup-gpt", backupTable.moveBackupGpt), ("--undo", undo.undo != nil),
             ("--replica", replica.replica != nil), ("--size", size != nil),
+            ("--stop-after", stop.stopAfter != nil),
+            ("--checkpoint", checkpoint.checkpoint != nil),
         ]
         if let other = others.first(where: \.1) {
             throw ValidationError("\(other.0) does not go with --benchmark")
@@ -119,8 +129,13 @@ struct Sync: ParsableCommand {
         options.skipsUnreadable = skipUnreadable
         sourceVolume.apply(to: &options)
         let start = time(nil)
-        let command = try RunCommand(common, dryRun ? .dryRun : .synchronize)
+        let command = try RunCommand(
+            common, dryRun ? .dryRun : .synchronize, stopAfter: stop.stopAfter)
         let recorded = try replica.recorded(common)
+        // Each of these sources is another one in the next run.
+        let isRepeatable =
+            try sourceVolume.firstUsed == nil && !common.operands.source.isStandardInput
+        checkpoint.apply(to: &options, isRepeatable ? recorded : nil)
         recorded?.begin(start)
         let outcome = command.outcome(options, endsWithDifferent: exitCode)
         recorded?.end(since: start, outcome)

@@ -45,6 +45,7 @@ struct Verify: ParsableCommand {
     @Flag(help: "Leave unreadable blocks of the source out and end with 6, if all else is equal.")
     var skipUnreadable = false
 
+    @OptionGroup var stop: StopOption
     @OptionGroup var backupTable: BackupTableOptions
 
     private var comparesBase: Bool { base || config != nil }
@@ -81,7 +82,7 @@ struct Verify: ParsableCommand {
         let recorded = try replica.recorded(config: config, common)
         options.sample = sample.map { .init(percent: $0.value, continuing: recorded?.round) }
         let start = time(nil)
-        let outcome = try RunCommand(common, .compare).outcome(options)
+        let outcome = try RunCommand(common, .compare, stopAfter: stop.stopAfter).outcome(options)
         recorded?.verified(since: start, outcome)
         throw CommandEnd(status: outcome.status)
     }

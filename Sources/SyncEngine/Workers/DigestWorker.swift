@@ -58,8 +58,10 @@ struct DigestWorker: ~Copyable {
         while true {
             let windows = pass.nextGroup(for: index)
             guard let first = windows.first else { return }
+            let before = tally
             do throws(IOError) {
                 if windows.count == 1 { try process(first) } else { try processTogether(windows) }
+                pass.note(windows, from: before, to: tally)
             } catch {
                 // A user who cancels waits neither for a bad block nor for a lost server.
                 if pass.control.isCancelled && (error.isMediumError || error.isNetwork) { return }

@@ -28,6 +28,8 @@ struct WindowCursor {
     /// The ranges that may differ, ascending; `nil` for everything.
     private let changes: [ByteRange]?
     private var nextChange = 0
+    /// Ranges before `position` that are holes on both sides, since the last `takeSkipped`.
+    private var skippedRanges: [ByteRange] = []
 
     /// - Parameters:
     ///   - length: bytes of both devices.
@@ -104,6 +106,12 @@ struct WindowCursor {
             range: range, sourceIsHole: false, targetIsHole: !(run?.overlaps(range) ?? false))
     }
 
+    /// Returns the holes on both sides that were passed since the last call.
+    mutating func takeSkipped() -> [ByteRange] {
+        defer { skippedRanges.removeAll(keepingCapacity: true) }
+        return skippedRanges
+    }
+
     private mutating func next(
         _ windowSize: Int, before end: Int
     ) throws(IOError) -> (window: Window?, skipped: Int) {
@@ -114,6 +122,7 @@ struct WindowCursor {
         let first = min(sourceRun?.offset ?? end, targetRun?.offset ?? end)
         if first >= end {
             position = end
+            skippedRanges.append(ByteRange(start, to: end))
             return (nil, end - start)
         }
         position = max(position, first / windowSize * windowSize)
@@ -127,6 +136,7 @@ struct WindowCursor {
         }
         let targetIsHole = !(targetRun?.overlaps(range) ?? false)
         position = range.end
+        if range.offset > start { skippedRanges.append(ByteRange(start, to: range.offset)) }
         return (
             Window(range: range, sourceIsHole: sourceIsHole, targetIsHole: targetIsHole),
             range.offset - start

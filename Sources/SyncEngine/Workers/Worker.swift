@@ -38,8 +38,10 @@ struct Worker: ~Copyable {
 
     mutating func run() {
         while let window = pass.next(for: index) {
+            let before = tally
             do throws(IOError) {
                 try process(window)
+                pass.note([window], from: before, to: tally)
             } catch {
                 // A user who cancels waits neither for a bad block nor for a lost server.
                 if pass.control.isCancelled && (error.isMediumError || error.isNetwork) { return }

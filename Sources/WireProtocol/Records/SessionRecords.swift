@@ -234,6 +234,8 @@ package struct SessionRecord: Codable, Sendable {
     /// Whether another process wrote to a target since the session began; only in later records.
     package var writtenByOthers: Bool?
     package var openedByOthers: Bool?
+    /// Whether it is known that neither has happened; `nil` if it is unknown.
+    package var onlyOwnWriters: Bool?
     /// The snapshot of a target, `group/volume`.
     package var snapshot: String?
     /// The undo journal that the server keeps of what a session overwrites.

@@ -58,10 +58,15 @@ struct ExportEndpoint: Endpoint {
 
     private var warnings: [String] { remote.record.warnings.map { "\(remote.name): \($0)" } }
 
-    func fit(_ source: inout OpenedSource, to alignment: Int) throws(IOError) {
+    private init(_ remote: RemoteBlockDevice, _ digest: DigestMethod?) {
+        self.remote = remote
+        self.digest = digest
+    }
+
+    func fit(_ source: inout OpenedSource, to alignment: Int) throws(IOError) -> any Endpoint {
         let record = remote.record
         let block = leastCommonMultiple(record.block, alignment)
-        guard block != record.block, BlockLayout.isBlock(block) else { return }
+        guard block != record.block, BlockLayout.isBlock(block) else { return self }
         remote.release(isComplete: false)
         let device = try RemoteBlockDevice(
             remote.server, for: .init(mode: .read, block: block), digest: digest)
@@ -72,6 +77,7 @@ struct ExportEndpoint: Endpoint {
                     + "\(device.record.size) bytes between two requests")
         }
         source.device = device
+        return ExportEndpoint(device, digest)
     }
 
     var hasGap: Bool { remote.hasGap }
@@ -86,6 +92,22 @@ struct ExportEndpoint: Endpoint {
         } else {
             counter = try remote.currentCounter()
         }
+        return withHost(counter)
+    }
+
+    /// The server does not write back the pages of an image that is only read, so that its counter
+    /// may miss a store to a memory map.
+    func counterOfSource() -> HostCounter? {
+        let record = remote.record
+        guard !remote.isImage, let marks = record.lastingStamp else { return nil }
+        return withHost(ChangeCounter(marks, since: record.lastingSince))
+    }
+
+    func counterOfOnlyWriter() throws(IOError) -> HostCounter? {
+        withHost(try remote.counterOfOnlyWriter())
+    }
+
+    private func withHost(_ counter: ChangeCounter?) -> HostCounter? {
         guard let counter, let host = remote.record.host else { return nil }
         return (counter, host)
     }

@@ -48,6 +48,16 @@ struct LocalEndpoint: Endpoint {
         return try describe(path: path, as: path).stableTag ?? (try? canonicalPath(path)) ?? path
     }
 
+    func counterOfSource() throws(IOError) -> HostCounter? { try persistentCounter(asFound: true) }
+
+    func counterOfOnlyWriter() throws(IOError) -> HostCounter? {
+        let counter = try persistentCounter(asFound: false)
+        // Asked after the counter was read, which may include a write of the last moment.
+        guard device.reportsForeignWrites, !device.hasForeignWrites(), !device.hadOtherWriters()
+        else { return nil }
+        return counter
+    }
+
     func persistentCounter(asFound isFound: Bool) throws(IOError) -> HostCounter? {
         let counter = device.persistentChangeCounter()
         guard let boot = readSmallFile("/proc/sys/kernel/random/boot_id") else { return nil }

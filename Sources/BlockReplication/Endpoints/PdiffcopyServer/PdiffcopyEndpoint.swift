@@ -59,6 +59,4 @@ struct PdiffcopyEndpoint: Endpoint {
     var reasonForNoTail: String? { "a server of pdiffcopy writes nothing behind the replica" }
 
     func identity() -> [String] { ["url", name] }
-
-    func persistentCounter(asFound isFound: Bool) -> HostCounter? { nil }
 }

@@ -25,11 +25,9 @@ struct StandardInputEndpoint: Endpoint {
         _ context: EndpointContext, for source: OpenedSource, _ policy: GatePolicy
     ) throws(IOError) -> (AdmittedTarget, any Endpoint)? { nil }
 
-    func fit(_ source: inout OpenedSource, to alignment: Int) {}
+    func fit(_ source: inout OpenedSource, to alignment: Int) -> any Endpoint { self }
 
     func identity() -> [String] { ["stream"] }
-
-    func persistentCounter(asFound isFound: Bool) -> HostCounter? { nil }
 }
 
 /// Standard input of a run, which is opened once, although the target may be tried several times.
