@@ -145,3 +145,43 @@ int clb_open_elsewhere(const char *path, int flags) {
     close(ends[0]);
     return descriptors[0];
 }
+
+static void serve_reads(char *memory, size_t size) {
+    struct clb_read_request request;
+    while (read(0, &request, sizeof request) == sizeof request) {
+        struct clb_read_answer answer = {.done = 0, .error = 0};
+        if (request.place > size || request.length > size - request.place || request.direct > request.length)
+            _exit(1);
+        while (answer.done < request.length) {
+            bool is_direct = answer.done < request.direct;
+            uint64_t end = is_direct ? request.direct : request.length;
+            ssize_t count = pread(is_direct ? 1 : 2, memory + request.place + answer.done, end - answer.done,
+                (off_t)(request.offset + answer.done));
+            if (count < 0 && errno == EINTR) continue;
+            if (count < 0) answer.error = errno;
+            if (count <= 0) break;
+            answer.done += (uint64_t)count;
+        }
+        if (write(0, &answer, sizeof answer) != sizeof answer) break;
+    }
+    _exit(0);
+}
+
+int clb_start_reader(int direct, int buffered, void *memory, size_t size) {
+    int ends[2];
+    if (clb_socket_pair(ends) != 0) return -1;
+    int process = clb_fork_orphan();
+    if (process == 0) {
+        prctl(PR_SET_NAME, "blkferry-reader");
+        // This process must not keep connections, claims and locks of the target.
+        dup2(ends[1], 0);
+        dup2(direct, 1);
+        dup2(buffered, 2);
+        close_range(3, ~0U, 0);
+        serve_reads(memory, size);
+    }
+    close(ends[1]);
+    if (process > 0) return ends[0];
+    close(ends[0]);
+    return -1;
+}

@@ -170,6 +170,11 @@ final class DirectFile: Sendable {
         buffered.dropCachedPages(offset: pages, length: tail.end - pages)
     }
 
+    /// Starts a process that reads the file into shared memory; -1 if the system refuses it.
+    func startReader(_ memory: UnsafeMutableRawBufferPointer) -> Int32 {
+        clb_start_reader(main.rawValue, buffered.rawValue, memory.baseAddress, memory.count)
+    }
+
     func write(_ buffer: UnsafeRawBufferPointer, at offset: Int) throws(IOError) {
         let aligned = alignedLength(buffer.count)
         requested.add(aligned, ordering: .sequentiallyConsistent)

@@ -12,7 +12,7 @@ package final class ImageFile: BlockDevice {
     package let name: String
     package var isDirect: Bool { file.isDirect }
 
-    private let file: DirectFile
+    let file: DirectFile
     /// Whether the file system can tell holes from data that is only in the page cache.
     ///
     /// For files without extents, ext4 (seen with Linux 6.18) reports such data as a hole until

@@ -194,6 +194,22 @@ int clb_keep_open(const uint64_t *devices, size_t count);
 /// fork(2) or open(2) fails.
 int clb_open_elsewhere(const char *path, int flags);
 
+/// What a reader of clb_start_reader is asked for, in bytes.
+struct clb_read_request {
+    uint64_t offset; // on the device
+    uint64_t length;
+    uint64_t direct; // so many of them through the first descriptor, the others through the second
+    uint64_t place;  // in the shared memory
+};
+struct clb_read_answer {
+    uint64_t done; // bytes; less than the length at the end of the device and after an error
+    int32_t error; // errno(3); 0 for none
+};
+/// fork(2), twice: starts a process that reads two descriptors above 2 into memory that it shares with the
+/// caller. Returns a socket for requests, and for one answer to each. The process ends after the caller has
+/// closed the socket, once its read is done. No signal ends a direct read; the caller can end meanwhile.
+int clb_start_reader(int direct, int buffered, void *memory, size_t size);
+
 /// The name in /proc/PID/comm of a process that clb_fork_orphan or clb_tell_mapper has made, until it takes
 /// another one.
 #define CLB_FORK_NAME "blkferry-fork"
