@@ -211,7 +211,7 @@ let package = Package(
             name: "FuzzTargets",
             dependencies: [
                 "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes",
-                "Digests", "WireProtocol",
+                "Digests", "WireProtocol", "SyncEngine",
             ],
             path: "Tests/FuzzTargets", swiftSettings: settings),
         // tools/fuzz builds it with libFuzzer; without, it runs single inputs again.

@@ -28,6 +28,8 @@ final class OpenPair: Sendable {
     let stream: StreamSource?
     /// Set if what is overwritten is kept.
     private let journal: TargetJournal?
+    /// Set if the source fails.
+    private let rescueFile: RescueFile?
     private let openSeconds: Double
 
     var source: String { operands.source.description }
@@ -50,6 +52,10 @@ final class OpenPair: Sendable {
         if let checkpoint = options.checkpoint, action.writes {
             try CheckpointFile(checkpoint.file).check(operands)
         }
+        var rescueFile: RescueFile?
+        if let mapfile = options.mapfile, action != .compare {
+            rescueFile = try RescueFile(mapfile, operands)
+        }
         if action == .compare {
             (sourceEnd, targetEnd, endpoints) = try kinds.pair(operands)
         } else {
@@ -70,6 +76,8 @@ final class OpenPair: Sendable {
             }
             self.engineOptions = engineOptions
             journal = try Self.journal(action, operands, options, targetEnd)
+            try rescueFile?.take(operands, sourceEnd, targetEnd, endpoints.target)
+            self.rescueFile = rescueFile
         } catch {
             // Only a server has extended it already.
             if action.writes { _ = targetEnd.giveSizeBack() }
@@ -122,9 +130,12 @@ final class OpenPair: Sendable {
     ) -> Replication.Report {
         let sample = action == .compare ? sampleWindows : nil
         let changes = changes ?? sample?.ranges
-        // A change map already leaves most of the source unread.
-        let stamp = changes == nil || isResumed ? findHoles() ?? stamp : stamp
-        let expected = expectedChange(changes, isResumed: isResumed)
+        // A change map already leaves most of the source unread. A failing source is read as little
+        // as possible.
+        let isRead = rescueFile == nil && (changes == nil || isResumed)
+        let stamp = isRead ? findHoles() ?? stamp : stamp
+        let expected =
+            rescueFile == nil ? expectedChange(changes, isResumed: isResumed) : ExpectedChange()
         if let ending = expected.ending {
             return ended(ending, isDone: false, refusal: expected.refusal)
         }
@@ -143,8 +154,7 @@ final class OpenPair: Sendable {
             action == .compare
             ? SyncEngine.compare(
                 source: source, target: target, options: engineOptions, control: control)
-            : SyncEngine.synchronize(
-                source: source, target: target, options: engineOptions, control: control)
+            : synchronize(source, target, &engineOptions)
         // Nothing is known of the windows outside of a sample.
         if sample != nil { result.tally.unchanged = 0 }
         let backupDiffers = backupDiffers(&result)
@@ -157,15 +167,43 @@ final class OpenPair: Sendable {
         }
         var report = ended(result, isDone: counts, refusal: refusal)
         (report.round, report.roundBefore) = (sample?.round, sample?.before)
-        if changes == nil, action != .compare { report.fullComparison = "sync" }
+        if changes == nil, action != .compare, rescueFile == nil { report.fullComparison = "sync" }
+        report.mapfile = rescueFile?.report(result.rescue)
         report.estimatedChange = expected.share.map { $0 * 100 }
-        if let warning = warning(after: expected, result) { report.closingWarnings.append(warning) }
+        if rescueFile == nil, let warning = warning(after: expected, result) {
+            report.closingWarnings.append(warning)
+        }
         if backupDiffers {
             report.backupTableDiffers = true
             report.closingWarnings.append("\(operands.target): the backup GPT at its end differs")
         }
         if action.writes { report.closingWarnings += refreshCaches(result) }
         return report
+    }
+
+    /// Makes the target equal, from a failing source with its map; or compares in a dry run.
+    private func synchronize(
+        _ source: any BlockDevice, _ target: any BlockDevice, _ options: inout SyncOptions
+    ) -> SyncReport {
+        guard let rescueFile else {
+            return SyncEngine.synchronize(
+                source: source, target: target, options: options, control: control)
+        }
+        guard action.writes else {
+            options.changes = rescueFile.map.unfinished
+            options.skipsUnreadable = true
+            return SyncEngine.synchronize(
+                source: source, target: target, options: options, control: control)
+        }
+        do throws(IOError) {
+            let rescue = try rescueFile.rescue(source, layout: options.layout)
+            return SyncEngine.synchronize(
+                source: source, target: target, options: options, control: control, rescue: rescue)
+        } catch {
+            var report = SyncReport(size: source.geometry.size, blockSize: options.layout.block)
+            report.failure = error
+            return report
+        }
     }
 
     /// Whether a run that only compares finds another backup GPT than a sync would write.

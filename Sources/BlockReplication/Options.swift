@@ -124,6 +124,10 @@ extension Replication {
         public var undo: Undo?
         /// Lets a run that ends early leave a checkpoint, from which the next one continues.
         public var checkpoint: Checkpoint?
+        /// Copies from a failing source with a map, for `synchronize` and `dryRun`; `nil` without.
+        ///
+        /// Unreadable blocks are skipped then.
+        public var mapfile: Mapfile?
         /// The time to wait for a target that is mounted, claimed, locked, or in another client's
         /// session.
         ///
@@ -155,6 +159,16 @@ extension Replication {
         public var continuesWhenFull = false
 
         public init(journal: String) { self.journal = journal }
+    }
+
+    /// A mapfile of GNU ddrescue; a run tries only what it says is missing, and updates it.
+    public struct Mapfile: Hashable, Sendable {
+        /// A file, which need not exist.
+        public var path: String
+        /// The time that a read of the source may take, more than zero; `nil` for any.
+        public var readTimeout: Duration?
+
+        public init(path: String) { self.path = path }
     }
 
     /// Credentials for servers, and those expected of them, in PEM files.
@@ -215,6 +229,7 @@ extension Replication.Options {
         if movesBackupTable && sizePolicy != .prefix {
             throw invalid("move backup GPT: goes with size policy prefix only")
         }
+        try checkMapfile()
         if let snapshot = targetSnapshot,
             !VolumePlace.isName(snapshot) || VolumePlace.isReserved(snapshot)
         {
@@ -225,6 +240,23 @@ extension Replication.Options {
                 throw invalid("keep \(kept): goes with a target snapshot only")
             }
             guard kept > 0 else { throw invalid("keep \(kept): must be at least 1") }
+        }
+    }
+
+    private func checkMapfile() throws(ReplicationError) {
+        guard let mapfile else { return }
+        if mapfile.path.isEmpty { throw invalid("map: a file is missing") }
+        if let timeout = mapfile.readTimeout, timeout <= .zero {
+            throw invalid("read-timeout: must be more than 0")
+        }
+        let others = [
+            ("whole-file", wholeFile), ("verify", verifies), ("undo", undo != nil),
+            ("max-change", maximumChange != nil), ("move-backup-gpt", movesBackupTable),
+            ("snapshot", snapshotsSource), ("since", since != nil), ("base", comparesBase),
+            ("sample", sample != nil),
+        ]
+        if let other = others.first(where: \.1) {
+            throw invalid("map: does not go with \(other.0)")
         }
     }
 
@@ -246,6 +278,7 @@ extension Replication.Options {
         guard action == .compare || !comparesBase else {
             throw invalid("base: goes with a comparison only")
         }
+        guard mapfile == nil else { throw invalid("map: does not go with a refresh") }
         guard action != .refresh || since == nil else {
             throw invalid("since: does not go with a refresh")
         }

@@ -58,6 +58,8 @@ extension Replication {
         public internal(set) var undo: Undo?
         /// The use of the checkpoint; `nil` without one, and if nothing was written or compared.
         public internal(set) var checkpoint: CheckpointUse?
+        /// The map of a failing source; `nil` without one.
+        public internal(set) var mapfile: Mapfile?
         /// Whether the sizes prove that the two are not equal.
         public let sizesDiffer: Bool
 
@@ -69,6 +71,18 @@ extension Replication {
             public var isUsable: Bool
             /// Whether the server of the target has it, under this name in its undo directory.
             public var isOnServer = false
+        }
+
+        public struct Mapfile: Hashable, Sendable {
+            public var path: String
+            /// Bytes of the source that this run and earlier ones have copied.
+            public var finished: Int
+            /// Bytes of sectors that cannot be read.
+            public var bad: Int
+            /// Other bytes that are missing, such as those that did not answer in time.
+            public var open: Int
+            /// Whether the run ended because too many reads had no answer.
+            public var wasSilent: Bool
         }
 
         public struct Traffic: Hashable, Sendable {

@@ -84,6 +84,8 @@ package struct SyncReport: Sendable {
     package var targetIsUnproven = false
     /// Number of repeated comparisons, because other programs may have written.
     package var restarts = 0
+    /// `nil` unless the run had a map.
+    package var rescue: RescueResult?
     package var seconds = Seconds()
 
     package struct Verification: Sendable {

@@ -9,10 +9,13 @@ internal import LinuxIO
 /// It blocks while other threads do the work. The report contains the errors, because a failed run
 /// may have written.
 ///
-/// - Parameter target: must have passed the safety gate; at least as large as the source, or
-///   resized by `options`.
+/// - Parameters:
+///   - target: must have passed the safety gate; at least as large as the source, or resized by
+///     `options`.
+///   - rescue: for a failing source; both devices are on this machine, and the target is compared.
 package func synchronize(
-    source: any BlockDevice, target: any BlockDevice, options: SyncOptions, control: RunControl
+    source: any BlockDevice, target: any BlockDevice, options: SyncOptions, control: RunControl,
+    rescue: Rescue? = nil
 ) -> SyncReport {
     let counter = options.sourceChangeCounter ?? source.changeCounter()
     var options = options
@@ -22,7 +25,7 @@ package func synchronize(
     if !options.endsWhenLost, target.takeRestart() { options.changes = nil }
     var before = Tally()
     for attempt in 0... {
-        var report = attemptSynchronization(source, target, options, control)
+        var report = attemptSynchronization(source, target, options, control, rescue)
         let isLast = attempt == mostRestarts || control.isCancelled
         if !isLast, !options.endsWhenLost, target.takeRestart() {
             before.merge(report.tally)
@@ -42,7 +45,7 @@ private let mostRestarts = 3
 
 private func attemptSynchronization(
     _ source: any BlockDevice, _ target: any BlockDevice, _ options: SyncOptions,
-    _ control: RunControl
+    _ control: RunControl, _ rescue: Rescue?
 ) -> SyncReport {
     var report = SyncReport(size: source.geometry.size, blockSize: options.layout.block)
     do throws(IOError) {
@@ -52,9 +55,13 @@ private func attemptSynchronization(
             try target.resize(to: size)
         }
         precondition(target.geometry.size >= source.geometry.size)
-        try transfer(
-            source: source, target: target, options: options,
-            phase: options.isDryRun ? .compare : .sync, control, &report)
+        if let rescue {
+            try transfer(source, target, options, control, rescue, &report)
+        } else {
+            try transfer(
+                source: source, target: target, options: options,
+                phase: options.isDryRun ? .compare : .sync, control, &report)
+        }
         // The size of a stream is known only now.
         let size = options.resizesToStream ? report.size : options.resizeTo
         if let size, size < target.geometry.size, !options.isDryRun, report.isComplete {
@@ -176,6 +183,23 @@ private func transfer(
     try report.checkIdentity(of: source)
 }
 
+private func transfer(
+    _ source: any BlockDevice, _ target: any BlockDevice, _ options: SyncOptions,
+    _ control: RunControl, _ rescue: Rescue, _ report: inout SyncReport
+) throws(IOError) {
+    let clock = ContinuousClock()
+    let start = clock.now
+    control.begin(.sync, total: report.size)
+    var pass = RescuePass(
+        rescue, source: source, target: target, layout: options.layout, control: control)
+    var failure: IOError?
+    do throws(IOError) { try pass.run() } catch { failure = error }
+    report.seconds.sync = (clock.now - start) / .seconds(1)
+    report.take(pass.map, of: pass)
+    if let failure { throw failure }
+    try report.checkIdentity(of: source)
+}
+
 private func flush(_ target: any BlockDevice, _ control: RunControl, _ report: inout SyncReport) {
     let clock = ContinuousClock()
     let start = clock.now
@@ -238,6 +262,22 @@ extension SyncReport {
             guard error.kind == .cancelled else { throw error }
             wasInterrupted = true
         }
+    }
+
+    /// Takes the results of a rescue.
+    ///
+    /// What it has tried and could not read counts as compared.
+    fileprivate mutating func take(_ map: RescueMap, of pass: borrowing RescuePass) {
+        tally = pass.tally
+        firstDifferences = pass.differences.ranges
+        wasInterrupted = pass.wasCancelled
+        let finished = map.bytes(.finished)
+        rescue = RescueResult(map, wasSilent: pass.wasSilent)
+        tally.compared = finished - tally.unchanged
+        guard !wasInterrupted else { return }
+        tally.unreadable = map.size - finished
+        tally.compared += tally.unreadable
+        unreadableRanges = Array(map.unfinished.prefix(10_000))
     }
 
     /// Whether every window was processed and every write succeeded.

@@ -21,12 +21,13 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case pdiffcopyQuery = "pdiffcopy-query"
     case thinMetadata = "thin-metadata"
     case verity
+    case rescueMap = "rescue-map"
 
     /// Runs the parser.
     ///
     /// - Parameter bytes: the first one chooses the parser's other arguments, such as the size
-    ///   of the device; `exports-file`, `tokens-file`, `location`, `pdiffcopy-query` and
-    ///   `thin-metadata` take all of them as text, and `verity` as they are.
+    ///   of the device; `exports-file`, `tokens-file`, `location`, `pdiffcopy-query`,
+    ///   `thin-metadata` and `rescue-map` take all of them as text, and `verity` as they are.
     package func run(_ bytes: UnsafeRawBufferPointer) {
         let text = String(decoding: bytes, as: UTF8.self)
         switch self {
@@ -36,6 +37,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .pdiffcopyQuery: return fuzzPdiffcopyQuery(text)
         case .thinMetadata: return fuzzThinMetadata(bytes)
         case .verity: return fuzzVerity(Array(bytes))
+        case .rescueMap: return fuzzRescueMap(bytes)
         default: break
         }
         guard let choice = bytes.first else { return }
@@ -50,7 +52,9 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .packed: fuzzPacked(rest, choice)
         case .json: fuzzJSON(rest, choice)
         case .range: fuzzRange(String(decoding: rest, as: UTF8.self), choice)
-        case .exportsFile, .tokensFile, .location, .pdiffcopyQuery, .thinMetadata, .verity: break
+        case .exportsFile, .tokensFile, .location, .pdiffcopyQuery, .thinMetadata, .verity,
+            .rescueMap:
+            break
         }
     }
 }

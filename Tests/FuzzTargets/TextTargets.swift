@@ -4,6 +4,7 @@
 internal import BlockDevices
 internal import DeviceProbe
 internal import LinuxIO
+internal import SyncEngine
 internal import WireProtocol
 
 /// The byte chooses the record.
@@ -178,4 +179,23 @@ func fuzzPdiffcopyQuery(_ text: String) {
             require(path.utf8.first == UInt8(ascii: "/"), "an absolute path")
         }
     }
+}
+
+/// A mapfile, which may be from another program; a plan for it must end.
+func fuzzRescueMap(_ bytes: UnsafeRawBufferPointer) {
+    guard let map = try? RescueMap(bytes) else { return }
+    require(map.size <= 1 << 60, "no larger size")
+    var end = 0
+    for area in map.areas {
+        require(area.range.offset == end && !area.range.isEmpty, "areas without gaps")
+        end = area.range.end
+    }
+    require((try? RescueMap(map.text)) == map, "the same map again")
+    guard map.size > 0, map.size <= 1 << 24 else { return }
+    var plan = RescuePlan(map, unit: 4096, window: 1 << 20, isReversed: map.pass % 2 == 0)
+    while let range = plan.next() {
+        require(range.offset % 4096 == 0 && range.end <= map.size, "pieces within the device")
+        plan.note(range.offset % 3 == 0 ? .failed : range.offset % 5 == 0 ? .late : .read)
+    }
+    require(plan.map.bytes(.finished) >= map.bytes(.finished), "nothing is lost")
 }

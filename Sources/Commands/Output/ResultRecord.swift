@@ -43,6 +43,7 @@ struct ResultRecord: Encodable {
     private var exitStatus: Int32
     private var undo: Undo?
     private var checkpoint: Checkpoint?
+    private var map: Map?
     private var warnings: [String]
     private var errors: [String]
 
@@ -80,6 +81,14 @@ struct ResultRecord: Encodable {
             file = use.file
             (resumed, sampled, done, fallback) = (use.resumed, use.sampled, use.done, use.fallback)
         }
+    }
+
+    private struct Map: Encodable {
+        var file: String
+        /// Bytes of the source, as the other figures.
+        var finished: Int
+        var bad: Int
+        var missing: Int
     }
 
     private struct ReadErrors: Encodable {
@@ -148,6 +157,9 @@ struct ResultRecord: Encodable {
                 server: $0.isOnServer ? true : nil)
         }
         checkpoint = report.checkpoint.map { Checkpoint($0) }
+        map = report.mapfile.map {
+            Map(file: $0.path, finished: $0.finished, bad: $0.bad, missing: $0.open)
+        }
         exitStatus = result.status.rawValue
         warnings = report.warnings + result.warnings
         errors = result.errors.map(\.message)

@@ -27,7 +27,8 @@ struct Summary {
                     + "\(printable(checkpoint.file)) shows")
         } else if report.unchanged > 0 {
             lines.append(
-                "unchanged   \(Format.exactBytes(report.unchanged)), as the snapshots show")
+                "unchanged   \(Format.exactBytes(report.unchanged)), as the "
+                    + (report.mapfile == nil ? "snapshots show" : "map says"))
         }
         lines.append(
             "different   \(Format.exactBytes(tally.different)) in "
@@ -66,6 +67,12 @@ struct Summary {
             lines.append(
                 "checkpoint  \(Format.exactBytes(done)) are done, in "
                     + printable(checkpoint.file))
+        }
+        if let map = report.mapfile {
+            lines.append(
+                "map         \(Format.exactBytes(map.finished)) read, "
+                    + "\(Format.exactBytes(map.bad)) bad, \(Format.exactBytes(map.open)) missing, "
+                    + "in \(printable(map.path))")
         }
         lines.append(
             "time        \(Format.seconds(engine.seconds.total)), "

@@ -36,6 +36,9 @@ struct RunResult {
                 "\(target): \(Format.exactBytes(engine.tally.rewritten)) could not be read "
                     + "and were rewritten")
         }
+        if report.mapfile?.wasSilent == true {
+            warnings.append("\(source): it does not answer any more, so the rest was not tried")
+        }
         warnings += report.closingWarnings
         let hasDifferences =
             engine.tally.different > 0 || report.sizesDiffer || report.backupTableDiffers

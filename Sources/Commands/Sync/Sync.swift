@@ -46,6 +46,7 @@ struct Sync: ParsableCommand {
 
     @OptionGroup var volume: TargetVolumeOptions
     @OptionGroup var undo: UndoOptions
+    @OptionGroup var rescue: MapOptions
     @OptionGroup var replica: ReplicaOption
     @OptionGroup var checkpoint: CheckpointOption
 
@@ -82,6 +83,16 @@ struct Sync: ParsableCommand {
         if checkpoint.checkpoint != nil, try common.operands.source.isStandardInput {
             throw ValidationError("--checkpoint does not go with standard input")
         }
+        try rescue.validate(
+            common,
+            [
+                ("--whole-file", wholeFile), ("--verify", verify), ("--undo", undo.undo != nil),
+                ("--checkpoint", checkpoint.checkpoint != nil), ("--size", size != nil),
+                ("standard input", try common.operands.source.isStandardInput),
+                ("--max-change", changeLimit.maxChange != nil),
+                ("--move-backup-gpt", backupTable.moveBackupGpt),
+                (sourceVolume.firstUsed ?? "", sourceVolume.firstUsed != nil),
+            ])
         guard let option = sourceVolume.firstUsed else { return }
         if checkpoint.checkpoint != nil {
             throw ValidationError("--checkpoint does not go with \(option)")
@@ -103,7 +114,7 @@ struct Sync: ParsableCommand {
             ("--move-backup-gpt", backupTable.moveBackupGpt), ("--undo", undo.undo != nil),
             ("--replica", replica.replica != nil), ("--size", size != nil),
             ("--stop-after", stop.stopAfter != nil),
-            ("--checkpoint", checkpoint.checkpoint != nil),
+            ("--checkpoint", checkpoint.checkpoint != nil), ("--map", rescue.map != nil),
         ]
         if let other = others.first(where: \.1) {
             throw ValidationError("\(other.0) does not go with --benchmark")
@@ -121,6 +132,7 @@ struct Sync: ParsableCommand {
         backupTable.apply(to: &options)
         volume.apply(to: &options)
         undo.apply(to: &options)
+        rescue.apply(to: &options)
         if let benchmark { try BenchmarkRun(common, options, .init(steps: benchmark)).run() }
         options.wholeFile = wholeFile
         options.streamSize = size?.bytes
@@ -132,9 +144,10 @@ struct Sync: ParsableCommand {
         let command = try RunCommand(
             common, dryRun ? .dryRun : .synchronize, stopAfter: stop.stopAfter)
         let recorded = try replica.recorded(common)
-        // Each of these sources is another one in the next run.
+        // A volume's snapshot and a stream are other ones in the next run, and a map is enough.
         let isRepeatable =
-            try sourceVolume.firstUsed == nil && !common.operands.source.isStandardInput
+            try sourceVolume.firstUsed == nil && rescue.map == nil
+            && !common.operands.source.isStandardInput
         checkpoint.apply(to: &options, isRepeatable ? recorded : nil)
         recorded?.begin(start)
         let outcome = command.outcome(options, endsWithDifferent: exitCode)

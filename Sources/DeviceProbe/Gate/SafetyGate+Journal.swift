@@ -90,8 +90,7 @@ extension SafetyGate {
         }
     }
 
-    private static func parent(of path: String) throws(Errno) -> (path: String, status: FileStatus)
-    {
+    static func parent(of path: String) throws(Errno) -> (path: String, status: FileStatus) {
         let written = FilePath(path).removingLastComponent()
         let path = written.isEmpty ? "." : written.string
         return (path, try FileStatus(path: path))
