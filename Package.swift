@@ -93,6 +93,13 @@ let package = Package(
             ],
             swiftSettings: settings),
         .target(
+            name: "DeltaFile",
+            dependencies: [
+                "LinuxIO", "BlockDevices", "Digests", "WireProtocol",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: settings),
+        .target(
             name: "BlockClient",
             dependencies: [
                 "CCurl", "CLinuxBlock", "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe",
@@ -119,7 +126,7 @@ let package = Package(
             name: "BlockReplication",
             dependencies: [
                 "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes",
-                "Digests", "WireProtocol", "SyncEngine", "BlockClient", "UndoJournal",
+                "Digests", "WireProtocol", "SyncEngine", "BlockClient", "UndoJournal", "DeltaFile",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: settings),
@@ -201,6 +208,10 @@ let package = Package(
             ],
             swiftSettings: settings),
         .testTarget(
+            name: "DeltaFileTests",
+            dependencies: ["LinuxIO", "BlockDevices", "DeltaFile", "TestSupport"],
+            swiftSettings: settings),
+        .testTarget(
             name: "SyncEngineTests",
             dependencies: [
                 "LinuxIO", "BlockDevices", "SyncEngine", "TestSupport",
@@ -211,7 +222,7 @@ let package = Package(
             name: "FuzzTargets",
             dependencies: [
                 "Zstandard", "LinuxIO", "BlockDevices", "DeviceProbe", "LogicalVolumes",
-                "Digests", "WireProtocol", "SyncEngine",
+                "Digests", "WireProtocol", "SyncEngine", "DeltaFile",
             ],
             path: "Tests/FuzzTargets", swiftSettings: settings),
         // tools/fuzz builds it with libFuzzer; without, it runs single inputs again.

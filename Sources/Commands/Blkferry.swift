@@ -27,6 +27,9 @@ package struct Blkferry: ParsableCommand {
             blkferry verify --digest <file> [<options>] <target>
             blkferry replicas [--json | --metrics] [<name>]
             blkferry rollback [<options>] <journal> [<target>]
+            blkferry diff [<options>] -o <delta> <source> <target>
+            blkferry diff [<options>] -o <delta> --since <snapshot> <source>
+            blkferry apply [<options>] <delta> <target>
             blkferry token [--hash]
             """,
         discussion: """
@@ -39,7 +42,7 @@ package struct Blkferry: ParsableCommand {
         version: version,
         subcommands: [
             Sync.self, Verify.self, Refresh.self, Digest.self, Replicas.self, RollBack.self,
-            Serve.self, List.self, Benchmark.self, Token.self,
+            Diff.self, Apply.self, Serve.self, List.self, Benchmark.self, Token.self,
         ],
         defaultSubcommand: Sync.self)
 

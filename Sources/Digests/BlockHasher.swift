@@ -89,6 +89,19 @@ package struct BlockHasher: ~Copyable, @unchecked Sendable {
         try piecewise { context, _ in EVP_DigestFinal_ex(context, digest.baseAddress, nil) }
     }
 
+    /// Another hasher that has begun the same digest, for a method without a key.
+    ///
+    /// The corresponding C function is `EVP_MD_CTX_copy_ex`.
+    package func copy() throws(IOError) -> BlockHasher {
+        let other = try BlockHasher(method, key: nil)
+        guard case .digest(let context, _) = engine, case .digest(let copied, _) = other.engine
+        else { preconditionFailure("\(method.name) takes all at once") }
+        guard EVP_MD_CTX_copy_ex(copied, context) == 1 else {
+            throw .digest(method.name, "digest", failedCall: "failed in libcrypto")
+        }
+        return other
+    }
+
     private func piecewise(
         _ call: (_ context: OpaquePointer, _ algorithm: OpaquePointer) -> Int32
     ) throws(IOError) {

@@ -25,6 +25,7 @@ import Testing
             switch name {
             case "list", "token", "replicas": []
             case "rollback", "digest": ["\(directory)/image"]
+            case "diff": ["\(directory)/image", "\(directory)/image"]
             case "serve":
                 ["--listen", "unix:\(directory)/socket", "--export", "\(directory)/image"]
             default: ["\(directory)/image", "\(directory)/new"]
@@ -55,6 +56,8 @@ import Testing
         + [
             Subcommand(name: "rollback", operandCount: 1),
             Subcommand(name: "digest", operandCount: 1, options: ["-o", "/dev/shm/none/file"]),
+            Subcommand(name: "diff", operandCount: 2, options: ["-o", "/dev/null/delta"]),
+            Subcommand(name: "apply", operandCount: 2),
         ]
         + ["list", "serve", "token", "replicas"].map { name in Subcommand(name: name) }
 

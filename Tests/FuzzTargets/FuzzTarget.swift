@@ -22,12 +22,14 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case thinMetadata = "thin-metadata"
     case verity
     case rescueMap = "rescue-map"
+    case delta
 
     /// Runs the parser.
     ///
     /// - Parameter bytes: the first one chooses the parser's other arguments, such as the size
     ///   of the device; `exports-file`, `tokens-file`, `location`, `pdiffcopy-query`,
-    ///   `thin-metadata` and `rescue-map` take all of them as text, and `verity` as they are.
+    ///   `thin-metadata` and `rescue-map` take all of them as text, `verity` and `delta` as they
+    ///   are.
     package func run(_ bytes: UnsafeRawBufferPointer) {
         let text = String(decoding: bytes, as: UTF8.self)
         switch self {
@@ -38,6 +40,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .thinMetadata: return fuzzThinMetadata(bytes)
         case .verity: return fuzzVerity(Array(bytes))
         case .rescueMap: return fuzzRescueMap(bytes)
+        case .delta: return fuzzDelta(bytes)
         default: break
         }
         guard let choice = bytes.first else { return }
@@ -53,7 +56,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .json: fuzzJSON(rest, choice)
         case .range: fuzzRange(String(decoding: rest, as: UTF8.self), choice)
         case .exportsFile, .tokensFile, .location, .pdiffcopyQuery, .thinMetadata, .verity,
-            .rescueMap:
+            .rescueMap, .delta:
             break
         }
     }

@@ -41,7 +41,7 @@ struct ResultRecord: Encodable {
     private var seconds: Seconds
     private var bytesPerSecond: Double?
     private var exitStatus: Int32
-    private var undo: Undo?
+    private var undo: UndoResult?
     private var checkpoint: Checkpoint?
     private var map: Map?
     private var warnings: [String]
@@ -55,16 +55,6 @@ struct ResultRecord: Encodable {
             offset = range.offset
             length = range.length
         }
-    }
-
-    private struct Undo: Encodable {
-        var journal: String
-        /// Of the journal.
-        var bytes: Int
-        /// Whether a rollback is possible.
-        var usable: Bool
-        /// Whether the journal is on the server.
-        var server: Bool?
     }
 
     private struct Checkpoint: Encodable {
@@ -151,11 +141,7 @@ struct ResultRecord: Encodable {
             open: report.openSeconds, sync: times.sync, flush: times.flush, verify: times.verify,
             total: report.openSeconds + times.total)
         bytesPerSecond = times.sync > 0 ? Double(tally.compared) / times.sync : nil
-        undo = report.undo.map {
-            Undo(
-                journal: $0.journal, bytes: $0.bytes, usable: $0.isUsable,
-                server: $0.isOnServer ? true : nil)
-        }
+        undo = report.undo.map { UndoResult($0) }
         checkpoint = report.checkpoint.map { Checkpoint($0) }
         map = report.mapfile.map {
             Map(file: $0.path, finished: $0.finished, bad: $0.bad, missing: $0.open)

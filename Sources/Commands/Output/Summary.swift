@@ -56,13 +56,7 @@ struct Summary {
                 "on the wire \(Format.exactBytes(traffic.sent)) sent, "
                     + "\(Format.exactBytes(traffic.received)) received")
         }
-        if let undo = report.undo {
-            lines.append(
-                undo.isUsable
-                    ? "undo        \(Format.exactBytes(undo.bytes)) in \(printable(undo.journal))"
-                        + (undo.isOnServer ? ", on the server" : "")
-                    : "undo        impossible: \(printable(undo.journal)) had reached its limit")
-        }
+        if let undo = report.undo { lines.append(undo.line) }
         if let checkpoint = report.checkpoint, let done = checkpoint.done {
             lines.append(
                 "checkpoint  \(Format.exactBytes(done)) are done, in "

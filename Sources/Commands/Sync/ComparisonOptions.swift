@@ -92,7 +92,7 @@ struct ComparisonOptions: ParsableArguments {
 
     static let commandNames: Set = [
         "sync", "verify", "list", "serve", "benchmark", "refresh", "token",
-        "replicas", "rollback", "digest", "help",
+        "replicas", "rollback", "digest", "diff", "apply", "help",
     ]
 
     var operands: Operands {

@@ -178,7 +178,7 @@ struct TargetAdmission: Sendable {
         let sector = kind == .image ? nil : geometry.logicalSector
         var content = Content.empty
         // A new volume holds no content that a user could lose.
-        if newVolume == nil {
+        if newVolume == nil, !policy.ignoresContent {
             content = try self.content(identity, geometry.size, sector, knownPartitions)
         }
         let target = TargetFacts(

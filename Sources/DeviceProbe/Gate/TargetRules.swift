@@ -27,6 +27,8 @@ package struct GatePolicy: Hashable, Sendable {
     package var creates = false
     /// Whether the client moves the backup of a GPT to the end of a larger target.
     package var movesBackup = false
+    /// Whether the caller itself proves, before it writes, that the content may be overwritten.
+    package var ignoresContent = false
     /// Snapshot to take of a logical volume before it is written; `nil` for none.
     package var snapshot: TargetSnapshot?
 
@@ -84,6 +86,7 @@ struct TargetRules: Sendable {
 
     /// Refuses a target with other content than a replica of the source.
     private func checkContent(of target: TargetFacts, _ verdict: inout Verdict) throws(IOError) {
+        if policy.ignoresContent { return }
         let behind = leftBehind(on: target)
         if target.content == .empty {
             if let refusal = refusalOfOddSize(target) { throw refusal }
