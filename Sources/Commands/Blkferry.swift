@@ -29,6 +29,7 @@ package struct Blkferry: ParsableCommand {
             blkferry rollback [<options>] <journal> [<target>]
             blkferry diff [<options>] -o <delta> <source> <target>
             blkferry diff [<options>] -o <delta> --since <snapshot> <source>
+            blkferry diff [<options>] -o <delta> --digest <file> <source>
             blkferry apply [<options>] <delta> <target>
             blkferry token [--hash]
             """,

@@ -75,7 +75,7 @@ package struct DeltaMaker: Sendable {
         var unread = 0
         var start = 0
         while start < max(newSize, oldSize) {
-            if isCancelled() { throw cancelled }
+            if isCancelled() { throw Self.cancelled(names.result) }
             let range = ByteRange(
                 start, to: min(start + WindowStream.length, max(newSize, oldSize)))
             let pair = Pair(
@@ -103,8 +103,8 @@ package struct DeltaMaker: Sendable {
         return Summary(statement: statement, length: try writer.finish(statement), unread: unread)
     }
 
-    private var cancelled: IOError {
-        var error = IOError(names.result, "diff", reason: "interrupted, no delta was made")
+    static func cancelled(_ name: String) -> IOError {
+        var error = IOError(name, "diff", reason: "interrupted, no delta was made")
         error.kind = .cancelled
         return error
     }

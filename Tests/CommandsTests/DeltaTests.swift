@@ -174,6 +174,40 @@ import Testing
         #expect(try areEqual(one, other))
     }
 
+    @Test(arguments: [0, 1000]) func `a digest file is enough of a base`(more: Int) throws {
+        // A last block that is no whole one.
+        for image in [base, result, target] {
+            try must("truncate", "-s", "\(size + more)", image)
+        }
+        try overwrite(result, [7], at: size + more - 1)
+        let tree = memory.file("tree")
+        #expect(try blkferry("digest", base, "-o", tree).status == 0)
+        let (made, json) = try blkferryJSON("diff", "--digest", tree, "-o", delta, result)
+        #expect(made.status == 0, "\(made)")
+        #expect(json.string("targetDigest")?.contains(":") == (more > 0))
+        let (applied, report) = try blkferryJSON("apply", "--verify", delta, target)
+        #expect(applied.status == 0 && report.string("state") == "applied", "\(applied)")
+        #expect(try areEqual(result, target))
+        #expect(try blkferry("apply", delta, target).output.contains("nothing was written"))
+        for place in [5, (1 << 20) + 5000] {
+            try must("cp", base, target)
+            try overwrite(target, [1, 2, 3], at: place)
+            #expect(try blkferry("apply", delta, target).status == 2)
+        }
+        // Half of it is written.
+        try must("cp", base, target)
+        try must(
+            "dd", "if=\(result)", "of=\(target)", "bs=4096", "count=290", "conv=notrunc",
+            "status=none")
+        #expect(try blkferryJSON("apply", delta, target).json.string("state") == "completed")
+        #expect(try areEqual(result, target))
+        try overwrite(tree, [1], at: 5000)
+        let damaged = try blkferry("diff", "--digest", tree, "-o", memory.file("x"), result)
+        #expect(damaged.status == 2 && damaged.errors.contains("damaged"), "\(damaged)")
+        let size = try blkferry("diff", "--digest", tree, "-o", memory.file("x"), tree)
+        #expect(size.status == 2, "\(size)")
+    }
+
     @Test func `a delta goes through a pipe`() throws {
         let piped = try run(
             "sh", "-c", "\"$0\" diff -q -o - \"$1\" \"$2\" | \"$0\" apply -q - \"$3\"", program,
@@ -266,6 +300,9 @@ import Testing
             [result, base], ["-o", "-", "--json", result, base], ["-o", delta, result],
             ["-o", delta, "--since", "x", result, base], ["-o", delta, "http://h/x", base],
             ["-o", delta, "-b", "1000", result, base], ["-o", "", result, base],
+            ["-o", delta, "--digest", "x", result, base], ["-o", delta, "--digest", "", result],
+            ["-o", delta, "--digest", "x", "-b", "4K", result],
+            ["-o", delta, "--root-hash", String(repeating: "0", count: 64), result, base],
         ] {
             let usage = try RunningProgram([program, "diff"] + arguments).wait()
             #expect(usage.status == 64, "\(arguments): \(usage)")

@@ -18,6 +18,10 @@ package struct DeltaCreation: Sendable {
         package var blockSize: Int?
         /// A snapshot of the result, a logical volume, that is the base.
         package var since: String?
+        /// A file of `blkferry digest` of the base, and the digests that it must have, if they are
+        /// known from elsewhere.
+        package var digest: String?
+        package var pinnedDigests: VerityDigests?
         /// Reads the result, a logical volume, through a snapshot of its own, of this size.
         package var snapshot: Replication.Options.SnapshotSize?
 
@@ -51,18 +55,18 @@ package struct DeltaCreation: Sendable {
 
     private let source: Selector
     private let base: Selector?
-    private let options: Options
-    private let control: Replication.Control
-    private let events: @Sendable (Replication.Event) -> Void
+    let options: Options
+    let control: Replication.Control
+    let events: @Sendable (Replication.Event) -> Void
 
-    /// - Parameter base: `nil` with `since`.
+    /// - Parameter base: `nil` with `since` or `digest`.
     package init(
         result source: Location, base: Location?, options: Options, control: Replication.Control,
         events: @escaping @Sendable (Replication.Event) -> Void
     ) throws(ReplicationError) {
         self.source = try Self.local(source)
         self.base = try base.map { base throws(ReplicationError) in try Self.local(base) }
-        precondition((base == nil) == (options.since != nil))
+        precondition((base == nil) == (options.since != nil || options.digest != nil))
         self.options = options
         self.control = control
         self.events = events
@@ -84,8 +88,7 @@ package struct DeltaCreation: Sendable {
     package func run() throws(ReplicationError) -> Report {
         do throws(IOError) {
             if options.since != nil || options.snapshot != nil { return try runWithVolume() }
-            guard let base else { preconditionFailure("a base or a snapshot is given") }
-            return try write(source, as: "\(source)", base, as: "\(base)")
+            return try writeFromBase(source, as: "\(source)")
         } catch {
             throw ReplicationError(error)
         }
@@ -101,12 +104,7 @@ package struct DeltaCreation: Sendable {
         map findMap: () throws(IOError) -> ChangeMap? = { nil }, isSound: () -> Bool = { true }
     ) throws(IOError) -> Report {
         let start = ContinuousClock.now
-        let isPipe = options.output == "-"
-        if !isPipe {
-            for device in [source, base] {
-                try SafetyGate.checkOutput(options.output, besides: device)
-            }
-        }
+        try checkOutput(besides: source, base)
         let new = try openSource(source, as: name)
         let old = try openSource(base, as: baseName)
         let warnings = new.warnings + old.warnings
@@ -114,14 +112,10 @@ package struct DeltaCreation: Sendable {
         let counters = (new.device.changeCounter(), old.device.changeCounter())
         // Without a counter nothing shows what the map lacks.
         let map = counters.0 == nil ? nil : try findMap()
-        let sink =
-            isPipe
-            ? try DeltaSink(STDOUT_FILENO, name: "standard output")
-            : try DeltaSink(creating: options.output)
-        let parent = isPipe ? temporaryDirectory() : directory(of: options.output)
+        let (sink, directory) = try openOutput()
         let maker = DeltaMaker(
             result: new.device, base: old.device, names: (name, baseName),
-            block: options.blockSize ?? BlockLayout.defaultBlock, directory: parent,
+            block: options.blockSize ?? BlockLayout.defaultBlock, directory: directory,
             mayDiffer: { map?.overlaps($0) ?? true },
             isCancelled: { [control] in control.isCancelled })
         let made = try maker.write(to: sink) { () throws(IOError) in
@@ -133,15 +127,35 @@ package struct DeltaCreation: Sendable {
             if old.device.changeCounter() != counters.1 { throw changed(baseName) }
         }
         var report = Report(made, warnings, start)
-        if new.device.changeCounter() != counters.0 {
-            report.closingWarnings.append(
-                "\(name): changed while it was read: the delta may lead to a mixture of old and new"
-            )
-        }
+        noteChange(of: new, since: counters.0, as: name, &report)
         return report
     }
 
-    private func changed(_ name: String) -> IOError {
+    func checkOutput(besides devices: Selector...) throws(IOError) {
+        guard options.output != "-" else { return }
+        for device in devices { try SafetyGate.checkOutput(options.output, besides: device) }
+    }
+
+    /// The delta, and where a temporary file may be.
+    func openOutput() throws(IOError) -> (DeltaSink, directory: String) {
+        guard options.output != "-" else {
+            let sink = try DeltaSink(STDOUT_FILENO, name: "standard output")
+            return (sink, temporaryDirectory())
+        }
+        return (try DeltaSink(creating: options.output), directory(of: options.output))
+    }
+
+    private func writeFromBase(
+        _ source: Selector, as name: String, isSound: () -> Bool = { true }
+    ) throws(IOError) -> Report {
+        if let digest = options.digest {
+            return try write(source, as: name, fromDigests: digest, isSound: isSound)
+        }
+        guard let base else { preconditionFailure("a base is given") }
+        return try write(source, as: name, base, as: "\(base)", isSound: isSound)
+    }
+
+    func changed(_ name: String) -> IOError {
         IOError(
             name, "diff", reason: "it changed while it was read, no delta was made",
             advice: "Use a snapshot of it; of a logical volume, --snapshot takes one.")
@@ -197,8 +211,7 @@ extension DeltaCreation {
     ) throws(IOError) -> Report {
         let result = Selector(volume.path)
         guard let since else {
-            guard let base else { preconditionFailure("a base or a snapshot is given") }
-            return try write(result, as: volume.fullName, base, as: "\(base)", isSound: isSound)
+            return try writeFromBase(result, as: volume.fullName, isSound: isSound)
         }
         return try write(
             result, as: volume.fullName, Selector(since.path), as: since.fullName,

@@ -16,6 +16,7 @@ struct Diff: ParsableCommand {
         usage: """
             blkferry diff [<options>] -o <delta> <source> <target>
             blkferry diff [<options>] -o <delta> --since <snapshot> <source>
+            blkferry diff [<options>] -o <delta> --digest <file> <source>
             """,
         discussion: """
             The delta is an rbd diff of version 1, followed by digests of both sides. blkferry \
@@ -37,6 +38,18 @@ struct Diff: ParsableCommand {
     var blockSize: ByteSize?
 
     @OptionGroup var sourceVolume: SourceVolumeOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "Start from the device that a file of blkferry digest was made of, in place of TARGET.",
+            valueName: "file"), completion: .file())
+    var digest: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "With --digest: refuse the file unless blkferry digest has printed this.",
+            valueName: "hash"))
+    var rootHash: VerityPin?
 
     @Flag(help: "Print the result as one JSON object.")
     var json = false
@@ -63,13 +76,30 @@ struct Diff: ParsableCommand {
         if isPipe, isatty(STDOUT_FILENO) == 1 {
             throw ValidationError("-o -: a delta is not written to a terminal")
         }
-        switch (target, sourceVolume.since) {
-        case (nil, nil): throw ValidationError("Missing expected argument '<target>'")
-        case (.some, .some): throw ValidationError("--since does not go with a target")
-        default: break
-        }
+        try validateBase()
         do throws(ReplicationError) { _ = try creation(Replication.Control()) { _ in } } catch {
             throw ValidationError(error.message)
+        }
+    }
+
+    private func validateBase() throws {
+        if rootHash != nil, digest == nil {
+            throw ValidationError("--root-hash goes with --digest")
+        }
+        if digest == "" { throw ValidationError("--digest: a file is missing") }
+        if digest != nil, blockSize != nil {
+            throw ValidationError("--block-size does not go with --digest")
+        }
+        if digest != nil, sourceVolume.since != nil {
+            throw ValidationError("--since does not go with --digest")
+        }
+        guard digest != nil || sourceVolume.since != nil else {
+            if target == nil { throw ValidationError("Missing expected argument '<target>'") }
+            return
+        }
+        if target != nil {
+            throw ValidationError(
+                "\(digest == nil ? "--since" : "--digest") does not go with a target")
         }
     }
 
@@ -96,6 +126,8 @@ struct Diff: ParsableCommand {
         var options = DeltaCreation.Options(output: output)
         options.blockSize = blockSize?.bytes
         options.since = sourceVolume.since
+        options.digest = digest
+        options.pinnedDigests = rootHash?.digests
         if sourceVolume.snapshot {
             options.snapshot = sourceVolume.size.room?.size ?? .percent(10)
         }
