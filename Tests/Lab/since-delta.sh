@@ -2,7 +2,7 @@
 # Copyright 2026 the blkferry authors
 # shellcheck shell=dash
 # shows: diff --since with thin and classic snapshots, and apply to a volume elsewhere
-# seconds: 40
+# seconds: 60
 # disks: 300M 64M
 volume_group vg0 ${disk}a
 volume_group vg1 ${disk}b
