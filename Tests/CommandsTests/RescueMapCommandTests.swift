@@ -50,7 +50,7 @@ import Testing
         let text = try String(contentsOfFile: map, encoding: .utf8)
         #expect(text.contains("# blkferry: source \(try canonical(source)), \(size) bytes\n"))
         #expect(text.contains("# blkferry: target \(try canonical(target))\n"))
-        #expect(try runs("ddrescuelog", "-t", map).output.contains("rescued:    16777 kB"))
+        #expect(try runs("ddrescuelog", "-t", map).output.contains("(100%)"))
         #expect(try runs("ddrescuelog", "-D", map).status == 0)
         // Nothing is left to do, and only samples are read.
         let (again, second) = try blkferryJSON("--map", map, source, target)
