@@ -8,7 +8,8 @@
 #
 # The first disk has the volume group of source and target, the second one the log of what is written to
 # it, the third one what was on it before the run. What LVM writes is in the log as well: the snapshots, and
-# the tags by which the next refresh trusts its base.
+# the tags of the base. The next refresh compares everything, since a target on dm-log-writes has no
+# persistent change counter.
 modprobe dm-log-writes
 sed -i 's/^devices {/&\n    filter = [ "a|^\/dev\/mapper\/logged$|", "r|.*|" ]/' /etc/lvm/lvm.conf
 disk_sectors=$(blockdev --getsz ${disk}a)
@@ -58,7 +59,7 @@ judge() {
     without_log
     disks=$((disks + 1))
     if ! vgchange -qq -ay vg0; then
-        # LVM does not flush between the text and the header of its metadata.
+        # The torn sectors are those of LVM's metadata, which it had not flushed yet.
         [ $# = 2 ] || fail "at $*: no volume group"
         torn=$((torn + 1))
         dmsetup remove_all
