@@ -246,12 +246,16 @@ struct DeviceUndoOrderTests {
         let file = try rig.scratch.sparseFile("disk", size: size)
         try must("sfdisk", "-q", file, input: "label: gpt\nstart=2048, size=4096\n")
         let target = try LoopDevice(backingFile: file, partitions: true)
+        try must("partx", "--update", target.path)
+        defer { _ = try? must("partx", "--delete", target.path) }
         let partition = target.path + "p1"
         let run = try rig.blkferry("--overwrite", "--undo", rig.journal, source.path, partition)
         #expect(run.status == 0, "\(run)")
         let copied = rig.scratch.file("copied")
         try must("cp", file, copied)
         let other = try LoopDevice(backingFile: copied, partitions: true)
+        try must("partx", "--update", other.path)
+        defer { _ = try? must("partx", "--delete", other.path) }
         let refused = try rig.blkferry("rollback", rig.journal)
         #expect(refused.status == 2 && refused.errors.contains("devices have it"), "\(refused)")
         let wrong = try rig.blkferry("rollback", rig.journal, other.path + "p1")
@@ -266,6 +270,8 @@ struct DeviceUndoOrderTests {
         let target = try LoopDevice(size: size, partitions: true)
         let run = try rig.blkferry("--overwrite", "--undo", rig.journal, source.path, target.path)
         #expect(run.status == 0, "\(run)")
+        try must("partx", "--update", target.path)
+        defer { _ = try? must("partx", "--delete", target.path) }
         let part = try LoopDevice(size: 2 << 20)
         try fill(part.path, seed: 4, size: 2 << 20)
         let later = try rig.blkferry("--overwrite", part.path, target.path + "p1")
