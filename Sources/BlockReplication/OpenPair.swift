@@ -75,7 +75,12 @@ final class OpenPair: Sendable {
                 if end == .anywhere { engineOptions.resizeTo = nil }
             }
             self.engineOptions = engineOptions
-            journal = try Self.journal(action, operands, options, targetEnd)
+            do throws(IOError) {
+                journal =
+                    action.writes ? try .of(targetEnd, operands, options.undo) : nil
+            } catch {
+                throw ReplicationError(error)
+            }
             try rescueFile?.take(operands, sourceEnd, targetEnd, endpoints.target)
             self.rescueFile = rescueFile
         } catch {
@@ -94,23 +99,6 @@ final class OpenPair: Sendable {
     }
 
     deinit { release(isDone: false) }
-
-    /// The journal of a target on this machine; without the option only what notes that the run
-    /// writes, which makes older journals unusable.
-    private static func journal(
-        _ action: Replication.Action, _ operands: Operands, _ options: Replication.Options,
-        _ target: AdmittedTarget
-    ) throws(ReplicationError) -> TargetJournal? {
-        guard action.writes, case .local(let selector) = operands.target else { return nil }
-        do throws(IOError) {
-            let order = options.undo?.order
-            return try TargetJournal(
-                order, of: target, named: order == nil ? "\(selector)" : lastingName(of: selector),
-                from: "\(operands.source)")
-        } catch {
-            throw ReplicationError(error)
-        }
-    }
 
     /// Does the work once.
     ///
@@ -235,9 +223,7 @@ final class OpenPair: Sendable {
         let sizeWarning = sizeWarning(after: result, isRefused: refusal != nil)
         if let journal {
             let (undo, warning) = journal.finish(isComplete: report.isDone && isDone)
-            report.undo = undo.map {
-                Replication.Report.Undo(journal: $0.journal, bytes: $0.bytes, isUsable: $0.usable)
-            }
+            report.undo = undo.map { .init($0) }
             if let warning { report.warnings.append(warning) }
         }
         report.closingWarnings = release(isDone: report.isDone && isDone)

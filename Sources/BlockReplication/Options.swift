@@ -146,31 +146,6 @@ extension Replication {
         public init() {}
     }
 
-    /// A journal with the old bytes of the target, from which `rollBack` makes it what it was.
-    public struct Undo: Hashable, Sendable {
-        /// A file that does not exist, on another device than the target.
-        public var journal: String
-        /// Whether it may be an older journal of the target, from a run that has succeeded; it is
-        /// replaced before the first write.
-        public var replaces = false
-        /// Bytes of the journal at most; `nil` for no limit.
-        public var limit: Int?
-        /// Whether the run goes on without a way back when the limit is reached; it ends otherwise.
-        public var continuesWhenFull = false
-
-        public init(journal: String) { self.journal = journal }
-    }
-
-    /// A mapfile of GNU ddrescue; a run tries only what it says is missing, and updates it.
-    public struct Mapfile: Hashable, Sendable {
-        /// A file, which need not exist.
-        public var path: String
-        /// The time that a read of the source may take, more than zero; `nil` for any.
-        public var readTimeout: Duration?
-
-        public init(path: String) { self.path = path }
-    }
-
     /// Credentials for servers, and those expected of them, in PEM files.
     public struct Access: Sendable {
         /// The token, which is sent only to the server; `nil` for none.

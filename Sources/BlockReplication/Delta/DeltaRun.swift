@@ -42,9 +42,7 @@ struct DeltaRun {
             try target.checkIdentity()
             return
         }
-        let journal = try options.undo.map { undo throws(IOError) in
-            try TargetJournal(undo, operands, admitted)
-        }
+        let journal = try TargetJournal.of(admitted, operands, options.undo)
         let device = journal?.device ?? target
         do throws(IOError) {
             try write(to: device, &report)
@@ -56,7 +54,7 @@ struct DeltaRun {
         }
         if let journal {
             let (undo, warning) = journal.finish(isComplete: report.failure == nil)
-            report.undo = undo
+            report.undo = undo.map { .init($0) }
             if let warning { report.closingWarnings.append(warning) }
         }
         updateCaches(&report)

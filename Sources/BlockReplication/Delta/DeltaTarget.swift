@@ -86,7 +86,7 @@ package struct DeltaTarget: Sendable {
     package func run() throws(ReplicationError) -> Report {
         var settings = Replication.Options()
         settings.undo = options.undo
-        try TargetJournal.check(settings, operands)
+        try settings.checkJournal(operands)
         let start = ContinuousClock.now
         do throws(IOError) {
             let bytes = try openDelta()

@@ -6,6 +6,23 @@ internal import LinuxIO
 internal import UndoJournal
 internal import WireProtocol
 
+extension Replication {
+    /// A journal with the old bytes of the target, from which `rollBack` makes it what it was.
+    public struct Undo: Hashable, Sendable {
+        /// A file that does not exist, on another device than the target.
+        public var journal: String
+        /// Whether it may be an older journal of the target, from a run that has succeeded; it is
+        /// replaced before the first write.
+        public var replaces = false
+        /// Bytes of the journal at most; `nil` for no limit.
+        public var limit: Int?
+        /// Whether the run goes on without a way back when the limit is reached; it ends otherwise.
+        public var continuesWhenFull = false
+
+        public init(journal: String) { self.journal = journal }
+    }
+}
+
 extension Replication.Options {
     /// Refuses a journal that cannot be used, before anything is opened.
     func checkJournal(_ operands: Operands) throws(ReplicationError) {
@@ -33,5 +50,27 @@ extension Replication.Undo {
         order.whenFull = continuesWhenFull ? .continue : .stop
         order.replaces = replaces
         return order
+    }
+}
+
+extension Replication.Report.Undo {
+    init(_ report: JournalReport) {
+        self.init(journal: report.journal, bytes: report.bytes, isUsable: report.usable)
+    }
+}
+
+extension TargetJournal {
+    /// The journal of a target on this machine; without `--undo` only what notes that the run
+    /// writes, which makes older journals unusable. It is `nil` for a target on a server.
+    ///
+    /// - Throws: if the run must not begin.
+    static func of(
+        _ target: AdmittedTarget, _ operands: Operands, _ undo: Replication.Undo?
+    ) throws(IOError) -> TargetJournal? {
+        guard case .local(let selector) = operands.target else { return nil }
+        return try TargetJournal(
+            undo?.order, of: target,
+            named: undo == nil ? "\(selector)" : lastingName(of: selector),
+            from: "\(operands.source)")
     }
 }
