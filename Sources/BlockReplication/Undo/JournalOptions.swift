@@ -60,8 +60,9 @@ extension Replication.Report.Undo {
 }
 
 extension TargetJournal {
-    /// The journal of a target on this machine; without `--undo` only what notes that the run
-    /// writes, which makes older journals unusable. It is `nil` for a target on a server.
+    /// The journal of a target on this machine; `nil` for one on a server.
+    ///
+    /// Without an order it only notes that the run writes, which makes older journals unusable.
     ///
     /// - Throws: if the run must not begin.
     static func of(
