@@ -50,7 +50,8 @@ final class OpenPair: Sendable {
             isCancelled: { control.isCancelled }, events: events)
         if action.writes { try options.checkJournal(operands) }
         if let checkpoint = options.checkpoint, action.writes {
-            try CheckpointFile(checkpoint.file).check(operands)
+            try CheckpointFile(checkpoint.file).check(
+                operands, isAutomatic: checkpoint.isAutomatic)
         }
         var rescueFile: RescueFile?
         if let mapfile = options.mapfile, action != .compare {
@@ -158,7 +159,7 @@ final class OpenPair: Sendable {
         if changes == nil, action != .compare, rescueFile == nil { report.fullComparison = "sync" }
         report.mapfile = rescueFile?.report(result.rescue)
         report.estimatedChange = expected.share.map { $0 * 100 }
-        if rescueFile == nil, let warning = warning(after: expected, result) {
+        if rescueFile == nil, !isResumed, let warning = warning(after: expected, result) {
             report.closingWarnings.append(warning)
         }
         if backupDiffers {
@@ -177,21 +178,25 @@ final class OpenPair: Sendable {
             return SyncEngine.synchronize(
                 source: source, target: target, options: options, control: control)
         }
-        guard action.writes else {
-            options.changes = rescueFile.map.unfinished
-            options.skipsUnreadable = true
-            return SyncEngine.synchronize(
-                source: source, target: target, options: options, control: control)
-        }
         do throws(IOError) {
             let rescue = try rescueFile.rescue(source, layout: options.layout)
-            return SyncEngine.synchronize(
-                source: source, target: target, options: options, control: control, rescue: rescue)
+            if action.writes {
+                return SyncEngine.synchronize(
+                    source: source, target: target, options: options, control: control,
+                    rescue: rescue)
+            }
+            // What refuses the run refuses its dry run as well.
+            try rescue.check(
+                source: source, target: target, layout: options.layout, control: control)
         } catch {
             var report = SyncReport(size: source.geometry.size, blockSize: options.layout.block)
             report.failure = error
             return report
         }
+        options.changes = rescueFile.map.unfinished
+        options.skipsUnreadable = true
+        return SyncEngine.synchronize(
+            source: source, target: target, options: options, control: control)
     }
 
     /// Whether a run that only compares finds another backup GPT than a sync would write.

@@ -144,6 +144,9 @@ extension Replication.Report {
 
     public var sourceSize: Int { sourceFacts.size }
 
+    /// Whether the source had this size from the start; a stream may not say it.
+    package var isSizeKnown: Bool { sourceFacts.isSizeKnown }
+
     /// Whether the run was cancelled or stopped before its end.
     public var wasInterrupted: Bool { engine.wasInterrupted }
 

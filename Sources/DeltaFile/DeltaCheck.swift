@@ -54,6 +54,7 @@ package struct DeltaCheck {
         // The bytes under the delta; `nil` while they are the same as `asBase`.
         var overlaid = base == result ? nil : try RunningDigest()
         let tail = result < base ? try RunningDigest() : nil
+        var isTailZero = true
         var start = 0
         while start < statement.span {
             if isCancelled() { throw DeltaReader.cancelled(delta.name) }
@@ -65,7 +66,10 @@ package struct DeltaCheck {
             try inParallel({ () throws(IOError) in
                 try asBase.add(content, count: inBase)
                 try asResult?.add(content, count: inResult)
-                if inBase > inResult { try tail?.add(content, from: inResult, to: inBase) }
+                if inBase > inResult {
+                    try tail?.add(content, from: inResult, to: inBase)
+                    isTailZero = isTailZero && content.isZero(from: inResult, to: inBase)
+                }
             }) { () throws(IOError) in
                 guard let overlaid else { return }
                 try overlaid.add(overlay.lay(over: content, range), count: inResult)
@@ -79,8 +83,13 @@ package struct DeltaCheck {
         let tailDigest = try tail?.finishAsText()
         if hasResultSize, resultDigest ?? baseDigest == statement.result.digest { return .result }
         guard overlaidDigest ?? baseDigest == statement.result.digest else { return .other }
-        // What is cut off has to be the base's, unless it is cut off already.
-        if let tailDigest, size > result, tailDigest != statement.tail { return .other }
+        // What is cut off has to be the base's, unless it is cut off already: behind the replica a
+        // logical volume has zeros.
+        if let tailDigest, size > result, tailDigest != statement.tail,
+            !(hasResultSize && isTailZero)
+        {
+            return .other
+        }
         if overlay.unproven > 0 {
             return .unproven(bytes: overlay.unproven, first: overlay.firstUnproven)
         }
@@ -108,6 +117,13 @@ package struct DeltaCheck {
 extension ByteRange {
     /// How many bytes of the range are below a limit.
     fileprivate func count(below limit: Int) -> Int { max(0, min(limit, end) - offset) }
+}
+
+extension WindowStream.Content {
+    fileprivate func isZero(from start: Int, to end: Int) -> Bool {
+        guard case .data(let bytes) = self else { return true }
+        return BlockDevices.isZero(slice(bytes, start, end))
+    }
 }
 
 extension RunningDigest {

@@ -46,9 +46,8 @@ package func replaceFile(
     _ path: String, with bytes: [UInt8], mode: UInt32 = 0o644
 ) throws(Errno) {
     let draft = "\(path).\(getpid())"
+    let file = try newDraft(draft, mode: mode)
     do throws(Errno) {
-        let file = try OwnedDescriptor.open(
-            draft, flags: O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: mode)
         let buffer = AlignedBuffer(count: bytes.count)
         buffer.bytes.copyBytes(from: bytes)
         try file.write(UnsafeRawBufferPointer(slice(buffer.bytes, 0, bytes.count)), at: 0)
@@ -58,6 +57,19 @@ package func replaceFile(
         unlink(draft)
         throw error
     }
+}
+
+/// Creates a draft; one that a killed process with the same number has left is removed.
+private func newDraft(_ draft: String, mode: UInt32) throws(Errno) -> OwnedDescriptor {
+    let flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW
+    do throws(Errno) { return try OwnedDescriptor.open(draft, flags: flags, mode: mode) } catch {
+        var status = stat()
+        guard error == .fileExists, lstat(draft, &status) == 0,
+            status.st_mode & S_IFMT == S_IFREG
+        else { throw error }
+    }
+    unlink(draft)
+    return try OwnedDescriptor.open(draft, flags: flags, mode: mode)
 }
 
 /// Writes a file like `replaceFile`; its name is on the medium as well.

@@ -76,7 +76,8 @@ private func attemptSynchronization(
         report.failure = error
     }
     if !options.isDryRun {
-        flush(target, control, &report)
+        // A flush after one that failed would claim what is lost.
+        if report.rescue?.hasFailedFlush != true { flush(target, control, &report) }
         check(source: source, target: target, options: options, control, &report)
     }
     return report
@@ -195,7 +196,7 @@ private func transfer(
     var failure: IOError?
     do throws(IOError) { try pass.run() } catch { failure = error }
     report.seconds.sync = (clock.now - start) / .seconds(1)
-    report.take(pass.map, of: pass)
+    report.take(pass, hasFailed: failure != nil)
     if let failure { throw failure }
     try report.checkIdentity(of: source)
 }
@@ -266,15 +267,18 @@ extension SyncReport {
 
     /// Takes the results of a rescue.
     ///
-    /// What it has tried and could not read counts as compared.
-    fileprivate mutating func take(_ map: RescueMap, of pass: borrowing RescuePass) {
+    /// What it has tried and could not read counts as compared. A run that failed has not tried
+    /// everything.
+    fileprivate mutating func take(_ pass: borrowing RescuePass, hasFailed: Bool) {
+        let map = pass.saved
         tally = pass.tally
         firstDifferences = pass.differences.ranges
         wasInterrupted = pass.wasCancelled
         let finished = map.bytes(.finished)
-        rescue = RescueResult(map, wasSilent: pass.wasSilent)
+        rescue = RescueResult(
+            map, wasSilent: pass.wasSilent, hasFailedFlush: pass.hasFailedFlush)
         tally.compared = finished - tally.unchanged
-        guard !wasInterrupted else { return }
+        if wasInterrupted || hasFailed { return }
         tally.unreadable = map.size - finished
         tally.compared += tally.unreadable
         unreadableRanges = Array(map.unfinished.prefix(10_000))

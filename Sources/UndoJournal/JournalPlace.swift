@@ -14,6 +14,10 @@ package struct JournalPlace: Sendable {
     package let path: String
     /// What leads to it in this process, such as through an open directory.
     private let opened: String
+    /// What the journal is called until it takes the place of another one; `nil` if it takes none.
+    ///
+    /// Nobody else has a file with this name, so one that is left behind is in nobody's way.
+    private let draft: String?
     /// The journal that is replaced, which no rollback can use meanwhile.
     private let replaced: JournalReader?
 
@@ -21,6 +25,7 @@ package struct JournalPlace: Sendable {
     package init(path: String, opened: String? = nil) {
         self.path = path
         self.opened = opened ?? path
+        draft = nil
         replaced = nil
     }
 
@@ -28,10 +33,11 @@ package struct JournalPlace: Sendable {
     init(replacing journal: JournalReader) {
         path = journal.path
         opened = path
+        draft = "\(path).new-\(String(UInt64.random(in: .min ... .max), radix: 16))"
         replaced = journal
     }
 
-    private var created: String { replaced == nil ? opened : "\(opened).new" }
+    private var created: String { draft ?? opened }
 
     /// The refusal of a journal that exists.
     package static func exists(_ path: String) -> IOError {
@@ -42,13 +48,11 @@ package struct JournalPlace: Sendable {
     }
 
     func create() throws(IOError) -> OwnedDescriptor {
-        // The draft of a run that was killed before its first write.
-        if replaced != nil { unlink(created) }
         do throws(Errno) {
             return try OwnedDescriptor.open(
                 created, flags: O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600)
         } catch .fileExists {
-            throw Self.exists(path)
+            throw Self.exists(draft ?? path)
         } catch {
             throw IOError(path, "create", error)
         }
@@ -58,7 +62,7 @@ package struct JournalPlace: Sendable {
     func settle() throws(IOError) {
         do throws(Errno) {
             let (created, opened) = (created, opened)
-            if replaced != nil { _ = try retryingInterrupts { rename(created, opened) } }
+            if draft != nil { _ = try retryingInterrupts { rename(created, opened) } }
             try synchronizeDirectory(ofFile: opened)
         } catch {
             throw IOError(path, "create", error)

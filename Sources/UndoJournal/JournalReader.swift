@@ -110,6 +110,19 @@ package final class JournalReader: Sendable {
         guard now >= size else { throw damaged("it has \(now) bytes in place of \(size)") }
     }
 
+    /// Whether nobody but root and this user can have made the journal, or can change it.
+    package var isTrusted: Bool {
+        var (status, parent) = (stat(), stat())
+        let name = (try? canonicalPath(path)) ?? path
+        let directory = FilePath(name).removingLastComponent()
+        guard fstat(file.rawValue, &status) == 0,
+            stat(directory.isEmpty ? "." : directory.string, &parent) == 0
+        else { return false }
+        let (others, sticky): (mode_t, mode_t) = (0o022, 0o1000)
+        return (status.st_uid == 0 || status.st_uid == geteuid()) && status.st_mode & others == 0
+            && (parent.st_mode & others == 0 || parent.st_mode & sticky != 0)
+    }
+
     /// The refusal of a journal that would not make the target what it was.
     package func damaged(_ reason: String) -> IOError {
         .refusal(

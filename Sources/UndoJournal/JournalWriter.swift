@@ -42,7 +42,6 @@ package final class JournalWriter: Sendable {
         var sequence: UInt64 = 0
         var isSynchronizing = false
         var isAbandoned = false
-        var isRemoved = false
         var failure: IOError?
     }
 
@@ -59,6 +58,7 @@ package final class JournalWriter: Sendable {
     private let begin: @Sendable () throws(IOError) -> Void
     /// Whether the journal is where it belongs, and `begin` was called.
     private let hasBegun = Guarded(false)
+    private let isRemoved = Guarded(false)
 
     /// Creates the file, which only its owner can read.
     ///
@@ -100,8 +100,10 @@ package final class JournalWriter: Sendable {
     /// Bytes of the journal so far.
     package var size: Int { state.withLock { $0.end } }
 
-    /// Whether nothing was saved, so that the target is what it was.
-    package var isEmpty: Bool { state.withLock { $0.sequence == 0 && !$0.isAbandoned } }
+    /// Whether nothing was saved, or nothing is needed, so that the target is what it was.
+    package var isEmpty: Bool {
+        isRemoved.withLock { $0 } || state.withLock { $0.sequence == 0 && !$0.isAbandoned }
+    }
 
     /// Whether the run goes on without the journal, and the journal says so on the medium.
     package var isAbandoned: Bool { state.withLock { $0.isAbandoned } }
@@ -143,13 +145,16 @@ package final class JournalWriter: Sendable {
     }
 
     package func remove() {
-        state.withLock { $0.isRemoved = true }
-        place.remove()
+        let isFirst = isRemoved.withLock { isRemoved in
+            defer { isRemoved = true }
+            return !isRemoved
+        }
+        if isFirst { place.remove() }
     }
 
     /// Removes the journal of a run that has ended before its first write.
     deinit {
-        if isEmpty, !state.withLock({ $0.isRemoved }) { place.remove() }
+        if isEmpty { remove() }
     }
 
     private static let noDigest = [UInt8](repeating: 0, count: 32)
@@ -168,7 +173,7 @@ package final class JournalWriter: Sendable {
                 digest: digest)
             do throws(IOError) {
                 if let limit, kind != .end, state.end + record.length > limit {
-                    guard whenFull == .continue else { throw full(limit) }
+                    guard whenFull == .continue else { throw full(limit, state.sequence == 0) }
                     try abandon()
                     state.isAbandoned = true
                     return 0
@@ -185,12 +190,17 @@ package final class JournalWriter: Sendable {
         }
     }
 
-    private func full(_ limit: Int) -> IOError {
-        journalError(
+    /// - Parameter isEmpty: whether nothing was recorded, so that nothing was written.
+    private func full(_ limit: Int, _ isEmpty: Bool) -> IOError {
+        let advice =
+            isEmpty
+            ? "Nothing was written to the target. Say a higher --undo-limit."
+            : "The target is partly written. blkferry rollback \(path) makes it what it was; a run "
+                + "with a higher --undo-limit finishes the job."
+        return journalError(
             IOError(
                 path, "write", reason: "the undo journal has reached its limit of \(limit) bytes",
-                advice: "The target is partly written. blkferry rollback \(path) makes it what it "
-                    + "was; a run with a higher --undo-limit finishes the job."))
+                advice: advice))
     }
 
     /// Makes the journal unusable, on the medium, before the first write that it does not cover.
@@ -283,10 +293,12 @@ package final class JournalWriter: Sendable {
             do throws(IOError) {
                 // First, so that an error leaves a journal that is to be replaced.
                 try begin()
-                try place.settle()
             } catch {
+                // Nothing was written, so this one is of no use.
+                remove()
                 throw journalError(error)
             }
+            do throws(IOError) { try place.settle() } catch { throw journalError(error) }
             hasBegun = true
         }
     }

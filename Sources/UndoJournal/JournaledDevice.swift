@@ -80,7 +80,9 @@ package final class JournaledDevice: BlockDevice {
     package func resize(to size: Int) throws(IOError) {
         let now = geometry.size
         try start()
-        if size < now { try saveLong(ByteRange(size, to: now)) }
+        // Direct I/O reads whole sectors. Of a byte that is saved twice, the first record counts.
+        let unit = max(geometry.alignment, 1)
+        if size < now { try saveLong(ByteRange(size / unit * unit, to: now)) }
         if size > now { try journal?.saveSize(now) }
         try base.resize(to: size)
     }

@@ -45,10 +45,14 @@ package struct LatestJournal: Codable, Hashable, Sendable {
 package struct LatestJournals: Sendable {
     /// The first in which a file can be written is used; all are read.
     private let directories: [String]
+    /// Bytes of a file at most.
+    private static let longestFile = 1 << 20
 
-    /// - Parameter journals: the directory of the journals; `nil` for none.
+    /// - Parameter journals: the directory of the journals, empty for the working directory; `nil`
+    ///   for none.
     package init(besides journals: String? = nil) {
-        directories = [Self.stateDirectory, journals].compactMap(\.self)
+        directories = [Self.stateDirectory, journals.map { $0.isEmpty ? "." : $0 }]
+            .compactMap(\.self)
     }
 
     /// The directory that systemd.exec(5) names for StateDirectory=, or the usual one.
@@ -65,18 +69,76 @@ package struct LatestJournals: Sendable {
     ///
     /// - Throws: if a file cannot be read, or is damaged.
     package func of(_ target: TargetIdentity) throws(IOError) -> LatestJournal? {
-        for path in try paths(of: target) {
-            if let found = try read(path) { return found }
+        var failure: IOError?
+        for (index, path) in try paths(of: target).enumerated() {
+            do throws(IOError) {
+                if let found = try read(path, isBeside: index > 0) { return found }
+            } catch {
+                // A user who may not look into root's directory has the file beside the journal.
+                guard Self.isUnreachable(error.errno), !FileStatus.exists(path) else { throw error }
+                failure = failure ?? error
+            }
         }
+        if let failure { throw failure }
         return nil
     }
 
-    private func read(_ path: String) throws(IOError) -> LatestJournal? {
-        let bytes: [UInt8]
-        do throws(Errno) { bytes = try smallFileBytes(path) } catch .noSuchFileOrDirectory {
+    /// Whether a run with a journal is known, or may be, that a write makes unusable.
+    func hasJournals(_ target: TargetIdentity) -> Bool {
+        do throws(IOError) {
+            guard let runs = try of(target)?.runs else { return false }
+            return runs.contains { $0.journal != nil }
+        } catch {
+            guard Self.isUnreachable(error.errno), let paths = try? paths(of: target) else {
+                return true
+            }
+            return paths.contains { FileStatus.exists($0) }
+        }
+    }
+
+    /// Whether an error says that this user cannot know a file in the directory.
+    private static func isUnreachable(_ code: Errno?) -> Bool {
+        switch code {
+        case .permissionDenied, .notPermitted, .notDirectory, .tooManySymbolicLinkLevels: true
+        default: false
+        }
+    }
+
+    /// The content of a file without the newline at its end; `nil` if another user made it.
+    ///
+    /// The owner of its directory may have: in that of a server with `--user` the journals are that
+    /// user's as well.
+    private static func bytes(_ path: String) throws(Errno) -> [UInt8]? {
+        let file = try OwnedDescriptor.open(path, flags: O_RDONLY | O_NONBLOCK | O_NOFOLLOW)
+        var (status, parent) = (stat(), stat())
+        let directory = FilePath(path).removingLastComponent().string
+        _ = try retryingInterrupts { fstat(file.rawValue, &status) }
+        _ = try retryingInterrupts { stat(directory, &parent) }
+        guard status.st_mode & S_IFMT == S_IFREG,
+            [0, geteuid(), parent.st_uid].contains(status.st_uid),
+            status.st_size <= longestFile
+        else { return nil }
+        let memory = AlignedBuffer(count: longestFile)
+        let count = try file.read(into: memory.bytes, at: 0)
+        var bytes = Array(slice(memory.bytes, 0, min(count, longestFile)))
+        if bytes.last == UInt8(ascii: "\n") { bytes.removeLast() }
+        return bytes
+    }
+
+    private func read(_ path: String, isBeside: Bool) throws(IOError) -> LatestJournal? {
+        let found: [UInt8]?
+        do throws(Errno) { found = try Self.bytes(path) } catch .noSuchFileOrDirectory {
+            return nil
+        } catch .tooManySymbolicLinkLevels where isBeside {
             return nil
         } catch {
             throw IOError(path, "read", error)
+        }
+        guard let bytes = found else {
+            if isBeside { return nil }
+            throw IOError(
+                path, "read", reason: "it is no file of root's or of this user's",
+                advice: "Remove it if no undo journal of the target is needed any more.")
         }
         let lines = bytes.split(separator: UInt8(ascii: "\n"), maxSplits: 1)
         guard lines.count == 2,
@@ -109,6 +171,14 @@ package struct LatestJournals: Sendable {
         try write(latest, of: target)
     }
 
+    /// Notes that something without a journal is about to write, if that makes journals unusable.
+    package func noteWithoutJournal(
+        on target: TargetIdentity, named name: String
+    ) throws(IOError) {
+        guard hasJournals(target) else { return }
+        try note(.init(began: time(nil)), on: target, named: name)
+    }
+
     /// Notes that the target is again what it was before the last run, whose counter is now this.
     package func drop(
         _ journal: String, of target: TargetIdentity, counter: [Int]?
@@ -139,7 +209,12 @@ package struct LatestJournals: Sendable {
                 try makeDirectory(of: path)
                 return try replaceFileDurably(path, with: bytes)
             } catch {
-                failure = failure ?? IOError(path, "write", error)
+                let advice: String? =
+                    known == nil
+                    ? nil
+                    : "It has the target's earlier runs. Run it as root once, or remove the file "
+                        + "if no undo journal of the target is needed any more."
+                failure = failure ?? IOError(path, "write", error, advice: advice)
             }
         }
         if let failure { throw failure }

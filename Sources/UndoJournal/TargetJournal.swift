@@ -54,9 +54,10 @@ package struct TargetJournal: Sendable {
     ) throws(IOError) {
         self.target = target.device
         let identity = target.device.fileStatus.flatMap { TargetIdentity($0) }
-        // Of a disk the partitions, and of a partition the disk.
-        let related = target.relatives.compactMap { TargetIdentity(at: $0) }
-        let touched = related.filter { Self.hasJournals($0, latest) }
+        // Of a disk the partitions, of a partition the disk, and of a loop device its image.
+        let related =
+            target.relatives.compactMap { TargetIdentity(at: $0) } + (identity?.aliases ?? [])
+        let touched = related.filter { latest.hasJournals($0) }
         let noteRelated = { @Sendable () throws(IOError) in
             for other in touched {
                 try latest.note(.init(began: time(nil)), on: other, named: name)
@@ -69,7 +70,7 @@ package struct TargetJournal: Sendable {
             : nil
         guard let order, !isNewVolume else {
             writer = nil
-            let isTouched = identity.map { Self.hasJournals($0, latest) } ?? false
+            let isTouched = identity.map { latest.hasJournals($0) } ?? false
             guard isTouched || !touched.isEmpty else {
                 device = target.device
                 return
@@ -115,15 +116,6 @@ package struct TargetJournal: Sendable {
         }
     }
 
-    private static func hasJournals(_ target: TargetIdentity, _ latest: LatestJournals) -> Bool {
-        do throws(IOError) {
-            guard let runs = try latest.of(target)?.runs else { return false }
-            return runs != runs.filter { $0.journal == nil }
-        } catch {
-            return true
-        }
-    }
-
     /// The journal that a new one may replace; `nil` if there is none.
     private static func replaced(
         _ path: String, _ target: TargetIdentity, _ latest: LatestJournals
@@ -137,9 +129,11 @@ package struct TargetJournal: Sendable {
                 "it is the undo journal of another target, "
                     + "\(journal.header.target)", advice: "Name another file.")
         }
-        guard content.isRolledBack || content.end?.isComplete == true else {
+        let isDone = content.end?.isComplete == true && !content.isRollingBack
+        guard content.isRolledBack || isDone else {
             throw .refusal(
-                .changed, path, "its run did not succeed, so that it may be the only way back",
+                .changed, path,
+                "its run or its rollback did not succeed, so that it may be the only way back",
                 advice: "Roll that run back (blkferry rollback), or name another file.")
         }
         return journal

@@ -3,6 +3,7 @@
 
 import BlockDevices
 import Foundation
+import SyncEngine
 import TestSupport
 import Testing
 
@@ -70,5 +71,31 @@ extension CheckpointRunTests {
         #expect(report.checkpoint?.resumed == half && report.checkpoint?.file == link)
         #expect(try must("readlink", link).hasPrefix(file))
         #expect(try run().report.checkpoint?.resumed == half + (4 << 20))
+    }
+
+    /// The counter of what is open must not be taken for that of the file that has its name now.
+    @Test(arguments: [false, true])
+    func `a file that is replaced during the run leaves no checkpoint`(isSource: Bool) throws {
+        #expect(try run(stopsAt: half).report.checkpoint?.done == half)
+        let name = isSource ? source : target
+        let copy = scratch.file("copy")
+        try must("cp", name, copy)
+        let dd = "dd of=\(copy) bs=1 seek=1048581 conv=notrunc status=none"
+        try must("sh", "-c", "printf BAD | \(dd)")
+        var options = Replication.Options()
+        options.concurrency = 1
+        options.checkpoint = .init(file: file)
+        let replication = try Replication(
+            .synchronize, from: source, to: target, options: options,
+            control: .init(RunControl(stopsAt: half + (4 << 20)))
+        ) { event in
+            // It is said when the run continues, before anything is copied.
+            if case .note = event { _ = rename(copy, name) }
+        }
+        let report = replication.run()
+        #expect(report.checkpoint?.resumed == half && report.checkpoint?.done == nil)
+        #expect(!FileManager.default.fileExists(atPath: copy))
+        #expect(try run().report.isDone)
+        #expect(FileManager.default.contentsEqual(atPath: source, andPath: target))
     }
 }

@@ -62,6 +62,12 @@ import Testing
         #expect(try areEqual(result, target))
     }
 
+    @Test func `an rbd diff without a size is refused, also for an image`() throws {
+        try Data("rbd diff v1\ne".utf8).write(to: URL(fileURLWithPath: delta))
+        let result = try blkferry("apply", "--overwrite", delta, target)
+        #expect(result.status == 2 && result.errors.contains("how large"), "\(result)")
+    }
+
     @Test(arguments: [0, (1 << 20) + 1000, 4 << 20]) func `another base is refused`(place: Int)
         throws
     {

@@ -195,6 +195,8 @@ import Testing
         try refused(claim, "it does not exist")
         _ = try scratch.filledFile("target", size: size, seed: 2)
         try refused(claim, "which the map says is copied")
+        let dry = try blkferry("-n", "--exit-code", "--overwrite", "--map", map, source, target)
+        #expect(dry.status == 2 && dry.errors.contains("which the map says is copied"), "\(dry)")
         try refused("0 ? 1\n0 512 +\n600 512 +\n", "line 3: there is a gap")
         try refused("0 ? 1\n0 0x1100000 ?\n", "17825792 bytes or more")
         try refused(
@@ -207,6 +209,36 @@ import Testing
         #expect(own.status == 2 && own.errors.contains("it would be on the target"), "\(own)")
         let theirs = try blkferry("--overwrite", "--map", source, source, target)
         #expect(theirs.status == 2 && theirs.errors.contains("it would be on the source"))
+    }
+
+    @Test func `an image that was created anew is refused`() throws {
+        // Nothing but zeros.
+        try must("truncate", "-s", "0", source)
+        try must("truncate", "-s", "\(size)", source)
+        #expect(try blkferry("--map", map, source, target).status == 0)
+        let text = try String(contentsOfFile: map, encoding: .utf8)
+        // Some file systems know no birth time.
+        guard text.contains("# blkferry: created ") else { return }
+        try FileManager.default.removeItem(atPath: target)
+        try must("truncate", "-s", "\(size)", target)
+        for options in [["-n"], []] {
+            let result = try RunningProgram(
+                [program, "--overwrite", "--map", map] + options + [source, target]
+            ).wait()
+            #expect(result.status == 2 && result.errors.contains("created anew"), "\(result)")
+        }
+        #expect(try String(contentsOfFile: map, encoding: .utf8) == text)
+        try must("sed", "-i", "/^# blkferry: created/d", map)
+        #expect(try blkferry("--overwrite", "--map", map, source, target).status == 0)
+    }
+
+    @Test func `a refusal of the map creates no image`() throws {
+        for text in ["0 ? 1\n0 0x1100000 ?\n", "# blkferry: source /dev/other, 1 bytes\n0 ? 1\n"] {
+            try text.write(toFile: map, atomically: false, encoding: .utf8)
+            let result = try blkferry("--map", map, source, target)
+            #expect(result.status == 2, "\(result)")
+            #expect(!FileManager.default.fileExists(atPath: target))
+        }
     }
 
     @Test func `a dry run leaves the map alone`() throws {

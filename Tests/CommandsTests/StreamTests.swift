@@ -47,9 +47,28 @@ import Testing
         try must("cp", source, target)
         try overwrite(target, [1, 2, 3], at: 5 << 20)
         try overwrite(target, [1, 2, 3], at: size - 3)
-        let result = try pipe("cat source", "--json", "-", target)
+        let result = try pipe("cat source", "--size", "\(size)", "--json", "-", target)
         #expect(result.status == 0 && result.output.contains("\"differentBlocks\":2,"), "\(result)")
         #expect(try areEqual(source, target))
+    }
+
+    @Test func `a file that is no disk image is not overwritten by a stream of any size`() throws {
+        try must("cp", source, target)
+        let refused = try pipe("head -c 4M source", "-", target)
+        #expect(refused.status == 2 && refused.errors.contains("no multiple of 512"), "\(refused)")
+        #expect(try areEqual(source, target))
+        #expect(try pipe("cat source", "--overwrite", "-", target).status == 0)
+    }
+
+    @Test func `a stop while the stream's start is awaited is no end of the stream`() throws {
+        for options in [[], ["--size", "8M"]] {
+            let words = (["--stop-after", "500ms"] + options + ["-", target])
+            let line = ([program] + words).joined(separator: " ")
+            let result = try run("sh", "-c", "{ head -c 5000 \(source); sleep 3; } | \(line)")
+            #expect(result.status == 7, "\(result)")
+            #expect(result.errors.contains("nothing was written"), "\(result)")
+            #expect(!FileManager.default.fileExists(atPath: target))
+        }
     }
 
     @Test(arguments: [1, 511, 4096, 1 << 20, (1 << 20) + 1])
@@ -162,9 +181,20 @@ import Testing
                             == "2097152\n"
                     })
             }
+            #expect(try becomesTrue { try waitsForSignals(running) })
             running.signal(SIGTERM)
             #expect(try running.wait().status == 130)
             try producer.close()
+        }
+    }
+
+    /// Whether SIGTERM would not simply end the process.
+    private func waitsForSignals(_ running: RunningProgram) throws -> Bool {
+        let masks = try run(
+            "sed", "-n", "s/^Sig\\(Blk\\|Cgt\\):\\t//p", "/proc/\(running.processID)/status"
+        ).output
+        return masks.split(separator: "\n").contains { mask in
+            (UInt64(mask, radix: 16) ?? 0) >> (SIGTERM - 1) & 1 == 1
         }
     }
 
@@ -192,6 +222,7 @@ import Testing
         }
         let result = try pipe("cat source source", "--size", "\(size)", "-", url)
         #expect(result.status == 3, "\(result)")
+        try overwrite("\(directory)/replica", [7, 8, 9], at: size - 3)
         #expect(try pipe("cat source", "verify", "-", url).status == 1)
     }
 }

@@ -71,11 +71,28 @@ import Testing
 
     @Test func `a run that cannot note that it writes does not write`() throws {
         let before = try rig.copy(of: rig.target)
-        try must("touch", rig.scratch.file("state"))
-        // Neither is there a directory, nor can one be made; beside the journal it is not noted.
-        let run = try undo(rig.source, to: rig.journal)
+        // Neither in the state directory nor beside the journal.
+        let run = try rig.disturbed(
+            "/^rename", "error=EIO", "--overwrite", "--undo", rig.journal, rig.source, rig.target)
         #expect(run.status == 3, "\(run)")
         #expect(try areEqual(before, rig.target))
+        #expect(!FileManager.default.fileExists(atPath: rig.journal))
+    }
+
+    @Test func `without a state directory the note is beside the journal`() throws {
+        let before = try rig.copy(of: rig.target)
+        try must("touch", rig.scratch.file("state"))
+        let later = rig.memory.file("later")
+        #expect(try undo(rig.source, to: rig.journal).status == 0)
+        #expect(try undo(second, to: later).status == 0)
+        #expect(try rig.blkferry("rollback", rig.journal).status == 2)
+        #expect(try rig.blkferry("rollback", later).status == 0)
+        let back = try rig.blkferry("rollback", rig.journal)
+        #expect(back.status == 0, "\(back)")
+        #expect(try areEqual(before, rig.target))
+        // Nothing can be known of other journals, and nothing can be noted.
+        let plain = try rig.blkferry("--overwrite", second, rig.target)
+        #expect(plain.status == 0, "\(plain)")
     }
 
     @Test func `a journal of a run that has succeeded is replaced, and no other`() throws {
@@ -102,8 +119,8 @@ import Testing
         let copy = try rig.copy(of: rig.target)
         #expect(try undo(rig.source, to: rig.journal).status == 0)
         let run = try rig.disturbed(
-            "fdatasync", "error=EIO:when=1", of: rig.journal + ".new", "--overwrite", "--undo",
-            rig.journal, "--undo-replace", second, rig.target)
+            "fdatasync", "error=EIO:when=1", "--overwrite", "--undo", rig.journal,
+            "--undo-replace", second, rig.target)
         #expect(run.status == 3, "\(run)")
         #expect(try areEqual(rig.source, rig.target))
         let back = try rig.blkferry("rollback", "--overwrite", rig.journal)

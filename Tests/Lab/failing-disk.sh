@@ -53,7 +53,7 @@ expect 6 timeout 30 blkferry --map /tmp/map --read-timeout 1s --json /dev/mapper
 says '"bad":0'
 grep -q '  ?$' /tmp/map
 head -c 20971520 ${disk}a | cmp -n 20971520 - /tmp/target
-pgrep blkferry-reader >/dev/null
+grep -qx blkferry-reader /proc/[0-9]*/comm
 
 step 'the next run reads it, with time'
 expect 0 blkferry --map /tmp/map /dev/mapper/slow /tmp/target

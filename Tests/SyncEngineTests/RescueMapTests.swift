@@ -50,6 +50,11 @@ import Testing
         #expect(map.notes == ["a b"])
     }
 
+    @Test func `lines may end with CR and LF`() throws {
+        let map = try RescueMap("# blkferry: target /a b\r\n0 ? 1\r\n0 512 +\r\n".utf8)
+        #expect(map.notes == ["target /a b"] && map.bytes(.finished) == 512)
+    }
+
     @Test func `what is before the first area is untried, and old maps have no pass`() throws {
         let map = try RescueMap("0 +\n512 512 +\n".utf8)
         #expect(map.pass == 1)

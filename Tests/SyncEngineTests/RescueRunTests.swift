@@ -79,8 +79,29 @@ import Testing
         func zero(_ range: ByteRange) throws(IOError) { try base.zero(range) }
         func resize(to size: Int) throws(IOError) { try base.resize(to: size) }
         func flush() throws(IOError) {
-            if fails.load(ordering: .relaxed) { throw IOError(name, "flush", .ioError) }
+            // Linux reports lost writes once.
+            if fails.exchange(false, ordering: .relaxed) { throw IOError(name, "flush", .ioError) }
             medium.withLock { $0 = memory.bytes }
+        }
+    }
+
+    /// A source whose name leads to nothing any more.
+    final class GoneDevice: WrappingDevice {
+        let base: any BlockDevice
+
+        init(_ base: any BlockDevice) { self.base = base }
+
+        func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(IOError) {
+            try base.read(into: buffer, at: offset)
+        }
+        func write(_ buffer: UnsafeRawBufferPointer, at offset: Int) throws(IOError) {
+            try base.write(buffer, at: offset)
+        }
+        func zero(_ range: ByteRange) throws(IOError) { try base.zero(range) }
+        func resize(to size: Int) throws(IOError) { try base.resize(to: size) }
+        func flush() throws(IOError) { try base.flush() }
+        func checkIdentity() throws(IOError) {
+            throw IOError(name, "find", Errno(rawValue: 19))  // ENODEV
         }
     }
 
@@ -217,13 +238,43 @@ import Testing
         #expect(rig.target.memory.bytes == old)
     }
 
+    @Test func `zeros prove nothing, so more places are compared`() {
+        var random = SplitMix64(seed: 6)
+        let size = 4 << 20
+        var content = [UInt8](repeating: 0, count: size)
+        // One sector in 16 is not empty.
+        for start in stride(from: 0, to: size, by: 16 * Self.unit) {
+            content.replaceSubrange(
+                start..<start + Self.unit, with: Self.bytes(Self.unit, &random))
+        }
+        let old = [UInt8](repeating: 0, count: size)
+        let rig = Rig(content, old: old, bad: [])
+        var map = RescueMap(size: size)
+        map.set(ByteRange(offset: 0, length: size), to: .finished)
+        let report = rig.run(map)
+        #expect(report.failure?.cause == .changed)
+        let copy = Rig(content, old: content, bad: [])
+        #expect(copy.run(map).failure == nil)
+        #expect((32...256).contains(copy.reader.reads.count))
+        let empty = Rig(old, old: old, bad: [])
+        #expect(empty.run(map).failure == nil)
+        #expect(empty.reader.reads.count == 256)
+        let full = Self.bytes(size, &random)
+        let usual = Rig(full, old: full, bad: [])
+        #expect(usual.run(map).failure == nil)
+        #expect(usual.reader.reads.count == 32)
+    }
+
     @Test func `a failed flush claims nothing`() {
         var random = SplitMix64(seed: 3)
-        let content = Self.bytes(1 << 20, &random)
-        let rig = Rig(content, old: [UInt8](repeating: 0, count: 1 << 20), bad: [])
+        let content = Self.bytes(4 << 20, &random)
+        let rig = Rig(content, old: [UInt8](repeating: 0, count: 4 << 20), bad: [])
+        // Longer than the first interval, so that a piece is saved while others are left.
+        rig.reader.onWait = { pause(for: .milliseconds(150)) }
         rig.target.failFlush()
-        let report = rig.run(RescueMap(size: 1 << 20))
-        #expect(report.failure != nil && report.flushError != nil)
+        let report = rig.run(RescueMap(size: 4 << 20))
+        #expect(report.failure?.operation == "flush" && !report.isFlushed)
+        #expect(report.tally.unreadable == 0 && report.rescue?.finished == 0)
         #expect(rig.store.last?.bytes(.finished) == 0)
     }
 
@@ -251,5 +302,23 @@ import Testing
         #expect(report.failure?.errno == Errno(rawValue: 19))
         #expect(rig.store.last?.bytes(.finished) == 1 << 20)
         #expect(rig.store.last?.bytes(.bad) == 0)
+    }
+
+    @Test func `what failed since the source is gone is not bad`() {
+        var random = SplitMix64(seed: 7)
+        let size = 2 << 20
+        let content = Self.bytes(size, &random)
+        let rig = Rig(content, old: content, bad: [ByteRange(offset: 1 << 20, length: 512)])
+        let rescue = Rescue(
+            map: RescueMap(size: size), isReversed: false, readTimeout: nil, reader: rig.reader,
+            store: rig.store)
+        let report = synchronize(
+            source: GoneDevice(rig.faulty), target: rig.target, options: SyncOptions(),
+            control: RunControl(), rescue: rescue)
+        #expect(report.failure?.errno == Errno(rawValue: 19))
+        let map = rig.store.last ?? RescueMap(size: 0)
+        #expect(map.bytes(.finished) >= 1 << 20 && map.status(at: 1 << 20) == .untried)
+        #expect(map.bytes(.finished) + map.bytes(.untried) == size)
+        #expect(report.rescue == RescueResult(map) && report.tally.unreadable == 0)
     }
 }

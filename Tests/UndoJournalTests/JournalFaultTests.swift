@@ -170,5 +170,18 @@ extension UndoJournalTests {
                 == .unknown)
         let old = identity(["NAME=vda"], unique: false, attachment: nil)
         #expect(old.relation(to: old) == .unknown)
+        // An image of a btrfs snapshot; after a restart file systems have other numbers.
+        let image = identity(["INODE=5", "BORN=7"], unique: true, attachment: 5)
+        var snapshot = image
+        snapshot.number = 6
+        #expect(image.relation(to: image) == .same)
+        #expect(image.relation(to: snapshot) == .unknown)
+        snapshot.boot = "b"
+        #expect(image.relation(to: snapshot) == .same)
+        let loop = ["INODE=5", "BORN=7", "OFFSET=0"]
+        #expect(image.aliases.map(\.facts) == [loop])
+        let partition = identity(loop + ["PARTUUID=a", "START=2048"], unique: true, attachment: 1)
+        #expect(partition.aliases.map(\.facts) == [image.facts])
+        #expect(serial.aliases.isEmpty)
     }
 }

@@ -47,28 +47,36 @@ struct CheckpointFile: Sendable {
 
     /// Refuses a file that is no checkpoint, or that is on a device of the run, before anything is
     /// opened.
-    func check(_ operands: Operands) throws(ReplicationError) {
+    func check(_ operands: Operands, isAutomatic: Bool = false) throws(ReplicationError) {
         do throws(IOError) {
             for (location, isTarget) in [(operands.source, false), (operands.target, true)] {
                 guard case .local(let selector) = location else { continue }
                 try SafetyGate.checkCheckpoint(name, of: selector, isTarget: isTarget)
             }
-            if case .foreign(let reason) = try read() { throw refusal(reason) }
+            if case .foreign(let reason) = try read() {
+                throw refusal(reason, isAutomatic: isAutomatic)
+            }
         } catch {
-            throw ReplicationError(error)
+            // The user has not named the file, so the run goes on without one.
+            guard isAutomatic, error.cause == nil else { throw ReplicationError(error) }
         }
     }
 
-    func refusal(_ reason: String) -> IOError {
+    /// - Parameter isAutomatic: whether the user has not named the file.
+    func refusal(_ reason: String, isAutomatic: Bool = false) -> IOError {
         .refusal(
             .wrongKind, name, reason,
-            advice: "Name a file that does not exist, or the checkpoint of an earlier run.")
+            advice: isAutomatic
+                ? "Remove it; the next run compares everything."
+                : "Name a file that does not exist, or the checkpoint of an earlier run.")
     }
 
     func read() throws(IOError) -> Content {
         do throws(Errno) {
+            // No wait for the writer of a FIFO, and no link that has come meanwhile.
+            let file = try OwnedDescriptor.open(path, flags: O_RDONLY | O_NONBLOCK | O_NOFOLLOW)
             var status = stat()
-            _ = try retryingInterrupts { stat(path, &status) }
+            _ = try retryingInterrupts { fstat(file.rawValue, &status) }
             guard status.st_mode & S_IFMT == S_IFREG, status.st_size <= Self.mostBytes else {
                 return Self.noCheckpoint
             }
@@ -76,9 +84,13 @@ struct CheckpointFile: Sendable {
             guard status.st_uid == geteuid(), status.st_mode & 0o022 == 0 else {
                 return .foreign("it belongs to another user, or other users may write to it")
             }
-            return Self.content(of: try smallFileBytes(path))
+            return Self.content(of: try smallFileBytes("/proc/self/fd/\(file.rawValue)"))
         } catch .noSuchFileOrDirectory {
             return .missing
+        } catch .notDirectory {
+            return .missing
+        } catch .tooManySymbolicLinkLevels {
+            return Self.noCheckpoint
         } catch {
             throw IOError(name, "read", error)
         }

@@ -73,7 +73,7 @@ struct CheckpointedRun: Sendable {
                 let doubt: CheckpointDoubt?
                 switch try file.read() {
                 case .missing: doubt = nil
-                case .foreign(let reason): throw file.refusal(reason)
+                case .foreign(let reason): throw file.refusal(reason, isAutomatic: isAutomatic)
                 case .damaged(let reason): doubt = .damaged(reason)
                 case .otherVersion: doubt = .otherVersion
                 case .running(let process):
@@ -226,6 +226,12 @@ struct CheckpointedRun: Sendable {
             in: done, unit: SamplePlan.region, size: sourceSide.size, seed: seed
         ).isEmpty
         guard isEnough else { return .failure(NoCheckpoint("too little was done")) }
+        do throws(IOError) {
+            try pair.sourceEnd.device.checkIdentity()
+            try pair.targetEnd.device.checkIdentity()
+        } catch {
+            return .failure(NoCheckpoint(error.description))
+        }
         do throws(ReplicationError) {
             let kept = DoneSample.kept(in: done, size: sourceSide.size, seed: seed)
             let digest = try pair.sampleDigest(of: .target, at: kept.asRanges)

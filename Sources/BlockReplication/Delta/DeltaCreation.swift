@@ -82,6 +82,11 @@ package struct DeltaCreation: Sendable {
                 .invalid, "\(location): a delta is made of devices of this machine",
                 advice: "Run blkferry diff there, with -o -, and send its output through ssh.")
         }
+        guard !location.isStandardInput else {
+            throw ReplicationError(
+                .invalid, "-: a delta is not made of standard input",
+                advice: "A file of that name is ./-.")
+        }
         return selector
     }
 

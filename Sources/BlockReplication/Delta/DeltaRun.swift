@@ -34,28 +34,25 @@ struct DeltaRun {
 
     private var target: any BlockDevice { admitted.device }
 
-    /// - Throws: if nothing was written; later failures are in the report.
+    /// - Throws: if the run could not begin; later failures are in the report.
     func run(_ report: inout DeltaTarget.Report) throws(IOError) {
-        // The apply that wrote it may have been killed before the flush.
-        if state == .unchanged {
-            try target.flush()
-            try target.checkIdentity()
-            return
-        }
         let journal = try TargetJournal.of(admitted, operands, options.undo)
         let device = journal?.device ?? target
         do throws(IOError) {
-            try write(to: device, &report)
+            // The apply that wrote it may have been killed before the flush.
+            if state == .unchanged { try device.flush() } else { try write(to: device, &report) }
             try check(&report)
         } catch {
             // What was written before is on the medium, if that is possible.
-            if error.operation != "flush" { try? target.flush() }
+            if error.operation != "flush" { try? device.flush() }
             report.failure = ReplicationError(error)
         }
         if let journal {
             let (undo, warning) = journal.finish(isComplete: report.failure == nil)
             report.undo = undo.map { .init($0) }
-            if let warning { report.closingWarnings.append(warning) }
+            if let warning, report.failure?.message.contains(warning) != true {
+                report.closingWarnings.append(warning)
+            }
         }
         updateCaches(&report)
         device.release(isComplete: report.failure == nil)

@@ -140,15 +140,12 @@ package struct DeltaTarget: Sendable {
     private func admit(
         _ reader: DeltaReader, _ bytes: DeltaFileBytes
     ) throws(IOError) -> AdmittedTarget {
-        let path = try resolve(selector)
-        let status: FileStatus
-        do throws(Errno) { status = try FileStatus(path: path) } catch {
-            throw IOError("\(operands.target)", "open", error)
-        }
-        var size = reader.size
-        if size == nil, status.kind == .regular { size = status.size }
-        guard let size else {
+        guard let size = reader.size else {
             throw .refusal(.size, name, "it does not say how large its result is")
+        }
+        let path = try resolve(selector)
+        do throws(Errno) { _ = try FileStatus(path: path) } catch {
+            throw IOError("\(operands.target)", "open", error)
         }
         var facts = SourceFacts(
             name: name, size: size, content: .empty, logicalSector: nil, identity: nil)

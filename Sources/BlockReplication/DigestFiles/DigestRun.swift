@@ -37,6 +37,11 @@ package final class DigestRun: Sendable {
         control: Replication.Control, _ events: @escaping @Sendable (Replication.Event) -> Void
     ) throws(ReplicationError) {
         try options.check()
+        if case .local(let selector) = source {
+            do throws(IOError) { try SafetyGate.checkOutput(output, besides: selector) } catch {
+                throw ReplicationError(error)
+            }
+        }
         self.output = output
         self.options = options
         self.control = control

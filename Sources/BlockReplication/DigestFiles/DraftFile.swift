@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 the blkferry authors
 
+internal import DeviceProbe
 internal import Glibc
 internal import LinuxIO
 internal import SystemPackage
@@ -23,7 +24,7 @@ final class DraftFile: Sendable {
         let parent = FilePath(path).removingLastComponent()
         do throws(Errno) {
             let parentPath = parent.isEmpty ? "." : parent.string
-            if try Self.isAmongDevices(canonicalPath(parentPath)) {
+            if try SafetyGate.isAmongDevices(canonicalPath(parentPath)) {
                 throw Errno.notSupported
             }
             directory = try OwnedDescriptor.open(parentPath, flags: O_RDONLY | O_DIRECTORY)
@@ -49,11 +50,6 @@ final class DraftFile: Sendable {
     }
 
     deinit { unlink(draft) }
-
-    /// A device's name that is mistyped would become a file in memory.
-    private static func isAmongDevices(_ directory: String) -> Bool {
-        (directory + "/").hasPrefix("/dev/") && !(directory + "/").hasPrefix("/dev/shm/")
-    }
 
     /// Refuses to replace anything but a digest file.
     private static func refusal(of path: String, _ source: FileStatus?) -> IOError? {

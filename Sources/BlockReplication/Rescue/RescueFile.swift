@@ -19,11 +19,21 @@ struct RescueFile: RescueStore, Sendable {
     private(set) var map: RescueMap
     /// Runs before this one that worked with the map.
     private var runs = 0
+    /// The source before it was opened; `nil` if it was not found.
+    private let found: FoundSource?
+
+    private struct FoundSource {
+        /// One that survives a restart if possible.
+        var name: String
+        /// Bytes.
+        var size: Int
+        var status: FileStatus
+    }
 
     /// Reads the map before anything is opened; one that does not exist or is empty is new.
     ///
-    /// - Throws: also a refusal of a file that is no map, or is on the source or the target, and
-    ///   `invalid` if one of these is on a server.
+    /// - Throws: also a refusal of a file that is no map, is that of another source, or is on the
+    ///   source or the target, and `invalid` if one of these is on a server.
     init(_ options: Replication.Mapfile, _ operands: Operands) throws(ReplicationError) {
         guard case .local(let source) = operands.source, case .local(let target) = operands.target
         else {
@@ -37,16 +47,28 @@ struct RescueFile: RescueStore, Sendable {
         do throws(IOError) {
             let (path, exists) = try SafetyGate.checkMap(name, source: source, target: target)
             self.path = path
+            found = Self.find(source)
             map = exists ? try Self.read(path, name) : RescueMap(size: 0)
+            // A new image must not be created for a run that is refused.
+            if let found { try checkSource(found.name, size: found.size) }
             guard map.bytes(.finished) > 0, case .path(let image) = target else { return }
             // The name of a logical volume is no path.
-            let found = (try? resolve(target)) ?? image
-            do throws(Errno) { _ = try FileStatus(path: found) } catch .noSuchFileOrDirectory {
+            let place = (try? resolve(target)) ?? image
+            do throws(Errno) { _ = try FileStatus(path: place) } catch .noSuchFileOrDirectory {
                 throw Self.wrongTarget(name, "\(target): it does not exist")
             } catch {}
         } catch {
             throw ReplicationError(error)
         }
+    }
+
+    /// `nil` if only opening the source says what is wrong.
+    private static func find(_ source: Selector) -> FoundSource? {
+        guard let path = try? resolve(source), let status = try? FileStatus(path: path),
+            let device = try? describe(path: path, as: path)
+        else { return nil }
+        let name = device.stableTag ?? (try? canonicalPath(path)) ?? path
+        return FoundSource(name: name, size: device.entry.size, status: status)
     }
 
     private static func read(_ path: String, _ name: String) throws(IOError) -> RescueMap {
@@ -88,8 +110,16 @@ struct RescueFile: RescueStore, Sendable {
             let name =
                 target.wasCreated
                 ? Self.stableName(ofNew: operands.target) : try endpoint.identity().last ?? ""
-            let sourceName = try LocalEndpoint.stableName(of: selector)
-            try take(source: sourceName, source, target: name, target)
+            // The source was read for its name already, and that may take long.
+            let sourceName: String
+            if let found, let status = source.device.fileStatus, found.status.isSameFile(as: status)
+            {
+                sourceName = found.name
+            } else {
+                sourceName = try LocalEndpoint.stableName(of: selector)
+            }
+            let born = target.kind == .image ? Self.birth(of: target, operands.target) : nil
+            try take(source: sourceName, source, target: name, target, born: born)
         } catch {
             throw ReplicationError(error)
         }
@@ -101,10 +131,17 @@ struct RescueFile: RescueStore, Sendable {
         return (try? LocalEndpoint.stableName(of: selector)) ?? target.description
     }
 
-    private mutating func take(
-        source: String, _ opened: OpenedSource, target: String, _ admitted: AdmittedTarget
-    ) throws(IOError) {
-        let size = opened.facts.size
+    /// The birth time of an image; `nil` if it has none.
+    private static func birth(of image: AdmittedTarget, _ location: Location) -> Int? {
+        if let status = image.device.fileStatus { return status.born }
+        // A dry run shows another device.
+        guard case .local(let selector) = location, let path = try? resolve(selector) else {
+            return nil
+        }
+        return (try? FileStatus(path: path))?.born
+    }
+
+    private func checkSource(_ source: String, size: Int) throws(IOError) {
         guard map.size <= size else {
             throw .refusal(
                 .size, name,
@@ -112,22 +149,51 @@ struct RescueFile: RescueStore, Sendable {
                     + "\(size)",
                 advice: "Start with another map, or give it the source that it was made with.")
         }
-        let ours = [
-            "source": Self.line("\(source), \(size) bytes"), "target": Self.line(target),
-        ]
-        for note in map.notes {
-            let words = note.split(separator: " ", maxSplits: 1)
-            guard words.count == 2 else { continue }
-            let (word, rest) = (String(words[0]), String(words[1]))
-            if word == "runs" { runs = max(0, Int(rest) ?? 0) }
-            guard let mine = ours[word], !mine.isSame(as: rest) else { continue }
+        try check("source", Self.sourceNote(source, size))
+    }
+
+    private static func sourceNote(_ source: String, _ size: Int) -> String {
+        line("\(source), \(size) bytes")
+    }
+
+    /// Checks a name against that in the map, if it has one.
+    private func check(_ word: String, _ mine: String) throws(IOError) {
+        for theirs in notes(word) where !mine.isSame(as: theirs) {
             throw .refusal(
                 .changed, name,
-                "it is the map of the \(word) \(printable(rest)), not of "
-                    + printable(mine),
+                "it is the map of the \(word) \(printable(theirs)), not of " + printable(mine),
                 advice: "Start with another map. If the \(word) is the same one with another name, "
                     + "remove the line '# blkferry: \(word)' from the map.")
         }
+    }
+
+    /// The rests of the comments that begin with a word.
+    private func notes(_ word: String) -> [String] {
+        map.notes.compactMap { note -> String? in
+            let words = note.split(separator: " ", maxSplits: 1)
+            return words.count == 2 && words[0] == word ? String(words[1]) : nil
+        }
+    }
+
+    /// - Parameter born: the birth time of an image, in nanoseconds since 1970.
+    private mutating func take(
+        source: String, _ opened: OpenedSource, target: String, _ admitted: AdmittedTarget,
+        born: Int?
+    ) throws(IOError) {
+        let size = opened.facts.size
+        try checkSource(source, size: size)
+        try check("target", Self.line(target))
+        // An inode number is used again, and some file systems change it with each mount.
+        if let born, map.bytes(.finished) > 0 {
+            for theirs in notes("created") where theirs != String(born) {
+                throw .refusal(
+                    .changed, name,
+                    "the image \(printable(target)) was created anew since the map was made",
+                    advice: "Start with another map. If the image is a full copy of that one, "
+                        + "remove the line '# blkferry: created' from the map.")
+            }
+        }
+        runs = max(0, notes("runs").last.flatMap { Int($0) } ?? 0)
         let last = map.ranges(.finished).last?.end ?? 0
         guard last <= admitted.sizeBefore else {
             throw Self.wrongTarget(
@@ -135,7 +201,10 @@ struct RescueFile: RescueStore, Sendable {
         }
         map.extend(to: size)
         runs = min(runs, Int(Int32.max))
-        map.notes = ours.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+        map.notes = [
+            "source \(Self.sourceNote(source, size))", "target \(Self.line(target))",
+        ]
+        if let born { map.notes.append("created \(born)") }
         map.notes.append("runs \(runs + 1)")
     }
 
@@ -165,7 +234,9 @@ struct RescueFile: RescueStore, Sendable {
             let directory = FilePath(path).removingLastComponent()
             try OwnedDescriptor.open(directory.string, flags: O_RDONLY).synchronize()
         } catch {
-            throw IOError(name, "write", error, advice: "Make room, and run it again.")
+            let isFull = error == .noSpace || error == .diskQuotaExceeded
+            throw IOError(
+                name, "write", error, advice: isFull ? "Make room, and run it again." : nil)
         }
     }
 

@@ -3,6 +3,7 @@
 
 internal import DeviceProbe
 internal import LinuxIO
+internal import SystemPackage
 internal import UndoJournal
 internal import WireProtocol
 
@@ -72,6 +73,8 @@ extension TargetJournal {
         return try TargetJournal(
             undo?.order, of: target,
             named: undo == nil ? "\(selector)" : lastingName(of: selector),
-            from: "\(operands.source)")
+            from: "\(operands.source)",
+            LatestJournals(
+                besides: undo.map { FilePath($0.journal).removingLastComponent().string }))
     }
 }

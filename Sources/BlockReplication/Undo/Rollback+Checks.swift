@@ -15,8 +15,13 @@ extension JournalHeader {
 
 /// What a rollback must know of its target before the first write.
 extension Rollback {
-    /// Refuses another device than the journal's, and one that may be another.
-    func checkIdentity(of device: any BlockDevice) throws(IOError) -> TargetIdentity {
+    /// Refuses another device than the journal's, and one that may be another, unless the user
+    /// names it and accepts that.
+    ///
+    /// - Returns: also whether it is the journal's own.
+    func checkIdentity(
+        of device: any BlockDevice
+    ) throws(IOError) -> (TargetIdentity, isOwn: Bool) {
         let header = journal.header
         guard let now = device.fileStatus.flatMap({ TargetIdentity($0) }) else {
             throw .refusal(.changed, "\(target)", "it has no identity")
@@ -24,7 +29,7 @@ extension Rollback {
         var relation = header.identity?.relation(to: now) ?? .unknown
         let hasOwnSize = header.isImage || header.isVolume || device.geometry.size == header.size
         if device.isImage != header.isImage || !hasOwnSize { relation = .other }
-        if relation == .same || overwrites && isNamed { return now }
+        if relation == .same || overwrites && isNamed { return (now, relation == .same) }
         throw .refusal(
             .changed, "\(target)",
             relation == .other

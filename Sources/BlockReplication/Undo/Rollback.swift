@@ -24,6 +24,8 @@ package struct Rollback: Sendable {
         package var wasDone = false
         /// Whether the target is removed again, because the run had created it.
         package var wasRemoved = false
+        /// Whether the run was cut off before its first write, so that there is nothing to do.
+        package var wasEmpty = false
         package var warnings: [String] = []
     }
 
@@ -33,6 +35,8 @@ package struct Rollback: Sendable {
     let isNamed: Bool
     let overwrites: Bool
     let latest: LatestJournals
+    /// Whether another user may have made the journal up.
+    private let isForeign: Bool
     private let isCancelled: @Sendable () -> Bool
 
     /// Opens the journal.
@@ -53,6 +57,14 @@ package struct Rollback: Sendable {
             throw ReplicationError(.invalid, error.reason)
         }
         isNamed = target != nil
+        isForeign = !self.journal.isTrusted
+        if isForeign, target == nil {
+            throw ReplicationError(
+                IOError.refusal(
+                    .changed, journal,
+                    "another user made it or can change it, so it may lead to a wrong target",
+                    advice: "Name the target: blkferry rollback \(journal) TARGET"))
+        }
         self.overwrites = overwrites
         self.isCancelled = isCancelled
         latest = LatestJournals(besides: FilePath(journal).removingLastComponent().string)
@@ -72,16 +84,18 @@ package struct Rollback: Sendable {
     private func run(_ selector: Selector) throws(IOError) -> Report {
         var report = Report(target: "\(target)")
         var content = try journal.content(unless: isCancelled)
-        if content.isRolledBack {
+        let header = journal.header
+        if content.isRolledBack, mayBeOwn(selector) {
             // An earlier rollback may have been interrupted at its very end.
             try forgetRun(counter: nil)
             report.wasDone = true
             return report
         }
-        let header = journal.header
         if header.isImage, try isGone(selector) {
             // An earlier rollback was interrupted after it had removed what the run had created.
-            guard header.isNew else { throw IOError("\(target)", "open", .noSuchFileOrDirectory) }
+            guard header.isNew, content.isRollingBack, !isNamed, hasDirectory(selector) else {
+                throw IOError("\(target)", "open", .noSuchFileOrDirectory)
+            }
             try journal.finish(content)
             try forgetRun(counter: nil)
             report.wasRemoved = true
@@ -89,10 +103,22 @@ package struct Rollback: Sendable {
         }
         let admitted = try admit(found(selector))
         let device = admitted.device
-        let identity = try checkIdentity(of: device)
+        let (identity, isOwn) = try checkIdentity(of: device)
+        if header.isNew, isForeign || !isOwn { throw notRemoved }
         try checkRuns(on: identity, device, content, &report)
         try checkTorn(content, on: device)
-        try journal.begin(&content)
+        if content.records == 0, !header.isNew || device.geometry.size > 0 {
+            // Whatever the target has now is not from the run.
+            if isOwn { try journal.finish(content) }
+            report.wasEmpty = true
+            return report
+        }
+        if isOwn {
+            try journal.begin(&content)
+        } else {
+            // The journal stays as it is, for its own target.
+            try latest.noteWithoutJournal(on: identity, named: "\(target)")
+        }
         if device.geometry.size < header.size || header.isImage {
             if device.geometry.size != header.size { try device.resize(to: header.size) }
         }
@@ -103,9 +129,11 @@ package struct Rollback: Sendable {
             try remove(device)
             report.wasRemoved = true
         }
-        try journal.finish(content)
-        let counter = header.isNew ? nil : device.persistentChangeCounter()?.marks
-        try latest.drop(identifier, of: identity, counter: counter)
+        if isOwn {
+            try journal.finish(content)
+            let counter = header.isNew ? nil : device.persistentChangeCounter()?.marks
+            try latest.drop(identifier, of: identity, counter: counter)
+        }
         updateCaches(admitted, &report)
         if device.geometry.size > header.size, !header.isNew {
             report.warnings.append(
@@ -141,6 +169,37 @@ package struct Rollback: Sendable {
             try latest.of(identity)?.runs.last?.journal == identifier
         else { return }
         try latest.drop(identifier, of: identity, counter: counter)
+    }
+
+    /// Whether the target is the journal's, as far as its name tells; one that is gone may be.
+    private func mayBeOwn(_ selector: Selector) -> Bool {
+        guard isNamed else { return true }
+        guard let path = try? resolve(selector), let now = TargetIdentity(at: path) else {
+            return journal.header.isNew
+        }
+        return journal.header.identity?.relation(to: now) == .same
+    }
+
+    /// The refusal to remove another file than the one that the run has created.
+    private var notRemoved: IOError {
+        .refusal(
+            .changed, "\(target)",
+            "the journal's run has created its target, and nothing proves that it is this one",
+            advice: "There are no old bytes; remove the file yourself if nobody needs it.")
+    }
+
+    /// Whether the directory of a target that is gone is there, on the file system of the run.
+    private func hasDirectory(_ selector: Selector) -> Bool {
+        guard case .path(let path) = selector else { return false }
+        let parent = FilePath(path).removingLastComponent()
+        guard let status = try? FileStatus(path: parent.isEmpty ? "." : parent.string),
+            status.kind == .directory
+        else { return false }
+        // After a restart the file system may have another number.
+        guard let identity = journal.header.identity, let boot = identity.boot,
+            boot == bootIdentifier()
+        else { return true }
+        return status.fileSystem == identity.number
     }
 
     private func isGone(_ selector: Selector) throws(IOError) -> Bool {

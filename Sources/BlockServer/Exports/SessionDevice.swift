@@ -104,7 +104,9 @@ struct SessionDevice {
             resizeTo = target.resizeTo
             if request.mode == .write {
                 let journal = try TargetJournal(
-                    order, of: target, named: Self.lastingName(of: found, target),
+                    order, of: target,
+                    named: order == nil || target.wasCreated
+                        ? found.name : Self.lastingName(of: found, target),
                     from: source.name, undo?.latest ?? LatestJournals())
                 self.journal = journal
                 device = journal.device

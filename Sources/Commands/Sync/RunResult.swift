@@ -116,11 +116,14 @@ struct RunResult {
         let engine = report.engine
         let done = report.checkpoint?.done ?? report.compared + report.unchanged
         let place =
-            done == engine.size
+            engine.verification != nil
             ? "while it was read back"
-            : "after \(Format.bytes(done)) of \(Format.bytes(engine.size))"
+            : "after \(Format.bytes(done))"
+                + (report.isSizeKnown ? " of \(Format.bytes(engine.size))" : "")
         let advice =
-            "The next run compares everything again, and writes only what differs."
+            report.mapfile == nil
+            ? "The next run compares everything again, and writes only what differs."
+            : "The next run tries what is missing."
         return CommandFailure(
             .stopped, "\(target): \(report.action.rawValue): stopped as asked, \(place)",
             advice: checkpointAdvice(report) ?? (report.action.writes ? advice : nil))

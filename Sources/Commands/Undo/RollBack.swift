@@ -89,6 +89,9 @@ struct RollBack: ParsableCommand {
 
     private func text(_ report: Rollback.Report) -> String {
         if report.wasDone { return "\(report.target): was rolled back before, nothing was written" }
+        if report.wasEmpty {
+            return "\(report.target): the run had written nothing, and nothing was written"
+        }
         if report.wasRemoved { return "\(report.target): removed, as before the run" }
         return "\(report.target): as before the run\nwritten     "
             + "\(Format.exactBytes(report.written)), zeroed \(Format.exactBytes(report.zeroed))"

@@ -93,6 +93,7 @@ extension SafetyGate {
     static func parent(of path: String) throws(Errno) -> (path: String, status: FileStatus) {
         let written = FilePath(path).removingLastComponent()
         let path = written.isEmpty ? "." : written.string
-        return (path, try FileStatus(path: path))
+        // A process that has given up root may use the directory, and not look it up.
+        return ((try? canonicalPath(path)) ?? path, try FileStatus(path: path))
     }
 }

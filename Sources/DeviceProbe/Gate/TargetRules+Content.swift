@@ -63,13 +63,15 @@ extension TargetRules {
     /// source that is no disk image has replicas of such a size, too.
     func refusalOfOddSize(_ target: TargetFacts) -> IOError? {
         guard target.kind == .image, target.hasData, !policy.overwrite,
-            target.size != source.size, source.size.isMultiple(of: 512),
-            !target.size.isMultiple(of: 512)
+            !target.size.isMultiple(of: 512),
+            !source.isSizeKnown || target.size != source.size && source.size.isMultiple(of: 512)
         else { return nil }
         return .refusal(
             .signature, target.name,
             "its size, \(target.size) bytes, is no multiple of 512, so it is no disk image",
-            advice: "If it may be lost, say --overwrite.")
+            advice: source.isSizeKnown
+                ? "If it may be lost, say --overwrite."
+                : "If it may be lost, say --overwrite; if it is the stream's size, say --size.")
     }
 
     /// Refuses to write a packed disk image to a device as it is, and warns if it is written to an

@@ -34,8 +34,30 @@ package struct TargetIdentity: Codable, Hashable, Sendable {
         self.number = number
     }
 
+    /// Whether it is an image itself, and not a loop device over one.
+    private var isImage: Bool { isOverImage && !facts.contains { $0.hasPrefix("OFFSET=") } }
+
+    private var isOverImage: Bool { facts.first?.hasPrefix("INODE=") == true }
+
+    /// What has the same bytes under another name: of an image the loop device over all of it, and
+    /// of such a loop device, also one over a part, and of its partitions, the image.
+    ///
+    /// They are good for their facts only.
+    package var aliases: [TargetIdentity] {
+        guard isOverImage else { return [] }
+        var other = self
+        if let place = facts.firstIndex(where: { $0.hasPrefix("OFFSET=") }) {
+            other.facts = Array(facts[..<place])
+        } else {
+            other.facts.append("OFFSET=0")
+        }
+        return [other]
+    }
+
     package func relation(to other: TargetIdentity) -> Relation {
         guard facts == other.facts else { return .other }
+        // A snapshot of btrfs has files with the inode and the birth time of the original.
+        if isImage, boot != nil, boot == other.boot, number != other.number { return .unknown }
         if isUnique { return .same }
         guard let boot, boot == other.boot else { return .unknown }
         guard number == other.number, attachment == other.attachment else { return .other }

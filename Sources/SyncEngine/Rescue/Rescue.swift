@@ -36,9 +36,20 @@ package struct Rescue {
 
     /// Bytes of the largest piece.
     package static func window(for layout: BlockLayout) -> Int { layout.window }
+
+    /// Compares some finished places as a run does before its first write, and only reads.
+    ///
+    /// - Parameter target: at least as long as the last finished area.
+    package func check(
+        source: any BlockDevice, target: any BlockDevice, layout: BlockLayout, control: RunControl
+    ) throws(IOError) {
+        let pass = RescuePass(
+            self, source: source, target: target, layout: layout, control: control)
+        try pass.checkSamples()
+    }
 }
 
-/// The result of a rescue besides that of every run, in bytes.
+/// The result of a rescue besides that of every run, in bytes of the last map that was saved.
 package struct RescueResult: Hashable, Sendable {
     /// Finished in all runs.
     package var finished: Int
@@ -48,12 +59,15 @@ package struct RescueResult: Hashable, Sendable {
     package var open: Int
     /// Whether so many reads had no answer that the run ended.
     package var wasSilent: Bool
+    /// Whether the target could not be flushed, so that another flush would prove nothing.
+    package var hasFailedFlush: Bool
 
-    package init(_ map: RescueMap, wasSilent: Bool = false) {
+    package init(_ map: RescueMap, wasSilent: Bool = false, hasFailedFlush: Bool = false) {
         finished = map.bytes(.finished)
         bad = map.bytes(.bad)
         open = map.size - finished - bad
         self.wasSilent = wasSilent
+        self.hasFailedFlush = hasFailedFlush
     }
 }
 
@@ -74,11 +88,17 @@ struct RescuePass: ~Copyable {
     private(set) var differences = LowestRanges(limit: 64)
     private(set) var wasSilent = false
     private(set) var wasCancelled = false
+    private(set) var hasFailedFlush = false
+    /// The last map that was saved, or the one from before the run.
+    private(set) var saved: RescueMap
     /// Read, but not written.
     private var unwritten: ByteRange?
     private var lastSave = ContinuousClock.now
     private var saveInterval = Self.firstInterval
     private var lastIdentityCheck = ContinuousClock.now
+    /// What failed since the last good identity check, with the status before; it may have failed
+    /// because the source is gone.
+    private var doubtful: [RescueMap.Area] = []
 
     /// The interval doubles from the first one to the longest one.
     private static var firstInterval: Duration { .milliseconds(100) }
@@ -92,6 +112,7 @@ struct RescuePass: ~Copyable {
     ) {
         precondition(rescue.map.size == source.geometry.size)
         self.rescue = rescue
+        saved = rescue.map
         self.source = source
         self.target = target
         self.control = control
@@ -105,11 +126,9 @@ struct RescuePass: ~Copyable {
         memory = AlignedBuffer(count: max(window, unit))
     }
 
-    var map: RescueMap { plan.map }
-
     /// Works until nothing is left to try, or the run is cancelled.
     ///
-    /// In each case the map is saved at the end, unless the target could not be flushed.
+    /// In each case the map is saved at the end, unless a flush of the target has failed.
     mutating func run() throws(IOError) {
         let before = plan.map.bytes(.finished)
         tally.unchanged = before
@@ -117,6 +136,7 @@ struct RescuePass: ~Copyable {
         try checkSamples()
         // A map that cannot be written must end the run before it has written anything else.
         try rescue.store.save(plan.map)
+        saved = plan.map
         do throws(IOError) {
             try copy()
         } catch {
@@ -141,8 +161,11 @@ struct RescuePass: ~Copyable {
                 read = bytes
             case .failed(let error):
                 guard error.isMediumError || error.errno == .timedOut else { throw error }
-                try checkIdentity()
+                let before = plan.map.status(at: piece.offset) ?? .untried
+                doubtful.append(
+                    RescueMap.Area(piece, before == .finished ? .untried : before))
                 plan.note(.failed)
+                if ContinuousClock.now - lastIdentityCheck > .seconds(1) { try checkIdentity() }
             case .late:
                 plan.note(.late)
                 guard waitForOpenReads() else {
@@ -168,9 +191,9 @@ struct RescuePass: ~Copyable {
 
     /// A source that is gone fails everywhere, which says nothing about its sectors.
     private mutating func checkIdentity() throws(IOError) {
-        guard ContinuousClock.now - lastIdentityCheck > .seconds(1) else { return }
         try source.checkIdentity()
         lastIdentityCheck = .now
+        doubtful = []
     }
 
     /// Waits, for the timeout of one more read, until not too many reads are without an answer.
@@ -241,63 +264,69 @@ struct RescuePass: ~Copyable {
     }
 
     /// Flushes the target, and then saves the map that claims what was written.
+    ///
+    /// The kernel reports lost writes once, so nothing is saved after a failed flush.
     private mutating func save() throws(IOError) {
+        if hasFailedFlush { return }
+        var loss: IOError?
+        if !doubtful.isEmpty {
+            do throws(IOError) { try checkIdentity() } catch { loss = error }
+        }
         var map = plan.map
         if let unwritten { map.set(unwritten, to: .untried) }
-        try target.flush()
+        // The first of several failures of a place has the status from before.
+        for area in doubtful.reversed() { map.reset(area.range, to: area.status) }
+        do throws(IOError) { try target.flush() } catch {
+            hasFailedFlush = true
+            throw error
+        }
         try rescue.store.save(map)
+        saved = map
+        if let loss { throw loss }
     }
 
     /// Compares some finished places, since a map of another target would leave a wrong replica.
     ///
-    /// A place of the source that cannot be read any more is left out.
-    private mutating func checkSamples() throws(IOError) {
-        for place in Self.samples(of: plan.map, unit: unit) {
-            if control.isCancelled || rescue.reader.openReads > 1 { return }
-            rescue.reader.start(place)
-            let deadline = rescue.readTimeout.map { ContinuousClock.now + $0 }
-            guard
-                case .bytes(let bytes) = rescue.reader.wait(
-                    until: deadline, unless: { [control] in control.isCancelled })
-            else { continue }
-            let own = slice(memory.bytes, 0, place.length)
-            try target.read(into: own, at: place.offset)
-            guard !own.elementsEqual(bytes) else { continue }
-            throw .refusal(
-                .changed, target.name,
-                "it differs from \(source.name) at \(place), which the map says is copied",
-                advice: "Another target needs another map. If the source has changed, remove the "
-                    + "map, and run it again.")
-        }
-    }
-
-    private static let sampleCount = 32
-
-    /// Units of the finished areas, one at random in each of equal shares; ascending.
-    private static func samples(of map: RescueMap, unit: Int) -> [ByteRange] {
-        let whole = map.ranges(.finished).compactMap { range -> ByteRange? in
-            let start = range.offset.roundedUp(to: unit)
-            let end = range.end == map.size ? range.end : range.end / unit * unit
-            return start < end ? ByteRange(start, to: end) : nil
-        }
-        let total = whole.reduce(0) { $0 + $1.length }
-        guard total > 0 else { return [] }
-        let share = max(unit, total / sampleCount)
-        var wanted = stride(from: 0, to: total, by: share).map { start in
-            Int.random(in: start..<min(start + share, total))
-        }[...]
-        var places: [ByteRange] = []
-        var before = 0
-        for range in whole {
-            while let next = wanted.first, next < before + range.length {
-                wanted.removeFirst()
-                let start = (range.offset + next - before) / unit * unit
-                places.append(ByteRange(start, to: min(start + unit, range.end)))
+    /// Zeros on both sides are what an empty target has, too, so more places are compared then.
+    func checkSamples() throws(IOError) {
+        var proofs = 0
+        for _ in 0..<Self.mostSampleRounds {
+            let places = rescue.map.samples(Self.sampleCount, unit: unit)
+            for place in places {
+                if control.isCancelled || rescue.reader.openReads > 1 { return }
+                if try isProof(place) { proofs += 1 }
             }
-            before += range.length
+            // Fewer places are all that there are.
+            if proofs >= Self.enoughProofs || places.count < Self.sampleCount { return }
         }
-        return places
     }
+
+    /// Whether a place is equal and has more than zeros.
+    ///
+    /// A place of the source that cannot be read any more proves nothing.
+    ///
+    /// - Throws: also a refusal if the place differs.
+    private func isProof(_ place: ByteRange) throws(IOError) -> Bool {
+        rescue.reader.start(place)
+        let deadline = rescue.readTimeout.map { ContinuousClock.now + $0 }
+        guard
+            case .bytes(let bytes) = rescue.reader.wait(
+                until: deadline, unless: { [control] in control.isCancelled })
+        else { return false }
+        let own = slice(memory.bytes, 0, place.length)
+        try target.read(into: own, at: place.offset)
+        if own.elementsEqual(bytes) { return !isZero(UnsafeRawBufferPointer(own)) }
+        throw .refusal(
+            .changed, target.name,
+            "it differs from \(source.name) at \(place), which the map says is copied",
+            advice: "Another target needs another map. If the source has changed, remove the "
+                + "map, and run it again.")
+    }
+
+    /// Places of a round.
+    private static let sampleCount = 32
+    private static let mostSampleRounds = 8
+    private static let enoughProofs = 8
 }
 
 extension LowestRanges {

@@ -59,7 +59,10 @@ extension RescueMap {
         guard line.first == UInt8(ascii: "#") else { return nil }
         let text = line.dropFirst()
         guard text.starts(with: noteMark.utf8) else { return nil }
-        let note = text.dropFirst(noteMark.utf8.count).map { $0 < 0x20 ? UInt8(ascii: "?") : $0 }
+        var rest = text.dropFirst(noteMark.utf8.count)
+        // Of an editor that ends lines with CR and LF.
+        if rest.last == UInt8(ascii: "\r") { rest.removeLast() }
+        let note = rest.map { $0 < 0x20 ? UInt8(ascii: "?") : $0 }
         return String(decoding: note, as: UTF8.self)
     }
 

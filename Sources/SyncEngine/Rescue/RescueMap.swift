@@ -112,6 +112,11 @@ package struct RescueMap: Hashable, Sendable {
         change(range) { _ in status }
     }
 
+    /// Gives a range a status, except where it is finished.
+    package mutating func reset(_ range: ByteRange, to status: Status) {
+        change(range) { $0 == .finished ? $0 : status }
+    }
+
     private mutating func change(_ range: ByteRange, _ new: (Status) -> Status) {
         precondition(range.end <= size)
         if range.isEmpty { return }

@@ -83,6 +83,11 @@ package final class StreamSource: BlockDevice {
             }
         }
         if let failure { throw failure }
+        guard !isCancelled() else {
+            var error = IOError(name, "read", reason: "interrupted, nothing was written")
+            error.kind = .cancelled
+            throw error
+        }
         guard count > 0 else {
             throw IOError(
                 name, "read", reason: "it is empty",

@@ -61,12 +61,9 @@ struct LocalEndpoint: Endpoint {
     func persistentCounter(asFound isFound: Bool) throws(IOError) -> HostCounter? {
         let counter = device.persistentChangeCounter()
         guard let boot = readSmallFile("/proc/sys/kernel/random/boot_id") else { return nil }
-        let path = try resolve(selector)
-        let status: FileStatus
-        do throws(Errno) { status = try FileStatus(path: path) } catch {
-            throw IOError(path, "open", error)
-        }
-        guard let counter, let identity = DeviceIdentity(status, path: path),
+        // Of what is open: another file may have its name by now.
+        guard let counter, let status = device.fileStatus,
+            let identity = DeviceIdentity(status, path: try resolve(selector)),
             let host = HostRecord(identity, boot: boot, born: status.born)
         else { return nil }
         return (counter, host)
