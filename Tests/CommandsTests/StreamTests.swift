@@ -62,7 +62,7 @@ import Testing
 
     @Test func `a stop while the stream's start is awaited is no end of the stream`() throws {
         for options in [[], ["--size", "8M"]] {
-            let words = (["--stop-after", "500ms"] + options + ["-", target])
+            let words = (["--stop-after", "1s"] + options + ["-", target])
             let line = ([program] + words).joined(separator: " ")
             let result = try run("sh", "-c", "{ head -c 5000 \(source); sleep 3; } | \(line)")
             #expect(result.status == 7, "\(result)")

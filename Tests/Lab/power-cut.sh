@@ -3,6 +3,7 @@
 # shellcheck shell=dash
 # shows: the power is cut while a refresh takes its snapshots, writes and marks; every disk of dm-log-writes is judged
 # seconds: 200
+# when: named
 # programs: ReplayWrites
 # disks: 48M 200M 48M
 #

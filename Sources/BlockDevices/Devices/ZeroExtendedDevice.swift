@@ -58,5 +58,7 @@ package final class ZeroExtendedDevice: BlockDevice {
 
     package func persistentChangeCounter() -> ChangeCounter? { base?.persistentChangeCounter() }
 
+    package var fileStatus: FileStatus? { base?.fileStatus }
+
     package var reasonForNoCounter: String? { base?.reasonForNoCounter }
 }
