@@ -72,7 +72,5 @@ package final class SubstitutedDevice: BlockDevice {
     package func hadOtherWriters() -> Bool { base.hadOtherWriters() }
     package func changeCounter() -> ChangeCounter? { base.changeCounter() }
     package func persistentChangeCounter() -> ChangeCounter? { base.persistentChangeCounter() }
-
-    package var fileStatus: FileStatus? { base.fileStatus }
     package var reasonForNoCounter: String? { base.reasonForNoCounter }
 }
