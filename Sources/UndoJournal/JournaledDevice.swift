@@ -80,9 +80,14 @@ package final class JournaledDevice: BlockDevice {
     package func resize(to size: Int) throws(IOError) {
         let now = geometry.size
         try start()
-        // Direct I/O reads whole sectors. Of a byte that is saved twice, the first record counts.
-        let unit = max(geometry.alignment, 1)
-        if size < now { try saveLong(ByteRange(size / unit * unit, to: now)) }
+        if size < now {
+            // Direct I/O reads whole units. Of a byte that is saved twice, the first record counts.
+            // But what the run has written to the unit has to be on the medium: after a power cut
+            // the second record would otherwise look damaged, not torn.
+            let unit = max(geometry.alignment, 1)
+            if !size.isMultiple(of: unit) { try flush() }
+            try saveLong(ByteRange(size / unit * unit, to: now))
+        }
         if size > now { try journal?.saveSize(now) }
         try base.resize(to: size)
     }
