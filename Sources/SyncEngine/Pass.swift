@@ -34,7 +34,7 @@ final class Pass: Sendable {
         var done = DoneRanges()
         var failure: IOError?
     }
-    private let recordsDone: Bool
+    let recordsDone: Bool
     private let cursor: Mutex<WindowCursor>
     private let result = Mutex(Result())
     private let isStopped = Atomic(false)

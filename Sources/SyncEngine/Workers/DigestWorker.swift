@@ -58,7 +58,7 @@ struct DigestWorker: ~Copyable {
         while true {
             let windows = pass.nextGroup(for: index)
             guard let first = windows.first else { return }
-            let before = tally
+            let before = pass.recordsDone ? tally : Tally()
             do throws(IOError) {
                 if windows.count == 1 { try process(first) } else { try processTogether(windows) }
                 pass.note(windows, from: before, to: tally)

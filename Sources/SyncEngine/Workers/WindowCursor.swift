@@ -108,6 +108,7 @@ struct WindowCursor {
 
     /// Returns the holes on both sides that were passed since the last call.
     mutating func takeSkipped() -> [ByteRange] {
+        guard !skippedRanges.isEmpty else { return [] }
         defer { skippedRanges.removeAll(keepingCapacity: true) }
         return skippedRanges
     }

@@ -38,7 +38,7 @@ struct Worker: ~Copyable {
 
     mutating func run() {
         while let window = pass.next(for: index) {
-            let before = tally
+            let before = pass.recordsDone ? tally : Tally()
             do throws(IOError) {
                 try process(window)
                 pass.note([window], from: before, to: tally)
