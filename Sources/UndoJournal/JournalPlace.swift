@@ -16,7 +16,7 @@ package struct JournalPlace: Sendable {
     private let opened: String
     /// What the journal is called until it takes the place of another one; `nil` if it takes none.
     ///
-    /// Nobody else has a file with this name, so one that is left behind is in nobody's way.
+    /// The name is random, so a draft of a killed run does not block a later run.
     private let draft: String?
     /// The journal that is replaced, which no rollback can use meanwhile.
     private let replaced: JournalReader?

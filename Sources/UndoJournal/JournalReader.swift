@@ -110,7 +110,7 @@ package final class JournalReader: Sendable {
         guard now >= size else { throw damaged("it has \(now) bytes in place of \(size)") }
     }
 
-    /// Whether nobody but root and this user can have made the journal, or can change it.
+    /// Whether only root and this user can have made the journal, and can change it.
     package var isTrusted: Bool {
         var (status, parent) = (stat(), stat())
         let name = (try? canonicalPath(path)) ?? path
@@ -256,7 +256,7 @@ package final class JournalReader: Sendable {
         content.isRollingBack = true
     }
 
-    /// Notes that the target is again what it was, so that nobody rolls it back twice.
+    /// Notes that the target is again what it was, so that a second rollback writes nothing.
     package func finish(_ content: Content) throws(IOError) {
         var content = content
         try append(.rolledBack, to: &content)

@@ -54,7 +54,7 @@ package struct JournalRecord: Hashable, Sendable {
     /// Whether bytes are those of the payload.
     package func holds(_ bytes: [UInt8]) throws(IOError) -> Bool { try sha256(of: bytes) == digest }
 
-    /// - Parameter identifier: of the journal; no record of another one is taken for its own.
+    /// - Parameter identifier: of the journal; a record of another journal does not match it.
     func bytes(_ identifier: [UInt8]) throws(IOError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: Self.size)
         bytes.replaceSubrange(..<Self.magic.count, with: Self.magic)

@@ -74,7 +74,7 @@ package struct LatestJournals: Sendable {
             do throws(IOError) {
                 if let found = try read(path, isBeside: index > 0) { return found }
             } catch {
-                // A user who may not look into root's directory has the file beside the journal.
+                // For a user without access to root's directory, the file is beside the journal.
                 guard Self.isUnreachable(error.errno), !FileStatus.exists(path) else { throw error }
                 failure = failure ?? error
             }

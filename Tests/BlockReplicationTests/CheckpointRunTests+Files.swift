@@ -89,7 +89,7 @@ extension CheckpointRunTests {
             .synchronize, from: source, to: target, options: options,
             control: .init(RunControl(stopsAt: half + (4 << 20)))
         ) { event in
-            // It is said when the run continues, before anything is copied.
+            // The run sends this note when it continues, before it copies anything.
             if case .note(let text) = event, text.contains("continues") { _ = rename(copy, name) }
         }
         let report = replication.run()

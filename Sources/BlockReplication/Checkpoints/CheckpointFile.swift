@@ -80,7 +80,7 @@ struct CheckpointFile: Sendable {
             guard status.st_mode & S_IFMT == S_IFREG, status.st_size <= Self.mostBytes else {
                 return Self.noCheckpoint
             }
-            // The seal keeps out damage, but not somebody who can make one.
+            // The seal detects damage, not a file that another user has sealed.
             guard status.st_uid == geteuid(), status.st_mode & 0o022 == 0 else {
                 return .foreign("it belongs to another user, or other users may write to it")
             }

@@ -237,7 +237,7 @@ package struct Rollback: Sendable {
             policy.sizePolicy = .prefix
             let path = try resolve(selector)
             if header.isVolume, try describe(path: path, as: path).entry.size < header.size {
-                // The run, or somebody, has cut it.
+                // The run or another program has cut it.
                 policy.sizePolicy = .resize
                 volumes = LVMVolumeManager(isCancelled: isCancelled)
             }
